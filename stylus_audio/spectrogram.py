@@ -1,0 +1,179 @@
+"""Audio to mel-spectrogram picture and back to a mel-spectrogram (METHOD 1).
+
+Shapes: audio `[channel, sample]`, mel `[channel, mel, frame]` as magnitudes, image `[channel, mel, frame]` in [0, 1].
+Frame `j` is centred on sample `j * hop`. Band 0 is the lowest.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How a model sees sound. A profile belongs to a model, never to a caller.
+
+    Lengths are in samples at `sample_rate` (Hz), frequencies in Hz. `compression` is "root" (Riffusion: the picture is
+    `1 - (mel / max) ** exponent`, dark is loud) or "log" (`1 + 20 log10(mel / max) / range_db`, bright is loud).
+    """
+
+    sample_rate: int
+    hop: int
+    window: int
+    n_fft: int
+    bands: int
+    low: float
+    high: float
+    frames: int
+    compression: Literal["root", "log"]
+    exponent: float = 0.25
+    range_db: float = 80.0
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.sample_rate / self.hop
+
+    @property
+    def seconds(self) -> float:
+        """Length of one window of the model."""
+        return self.frames / self.frame_rate
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, the way a model's `stylus.json` holds it."""
+        return asdict(self)
+
+
+RIFFUSION = Profile(44100, 441, 4410, 17640, 512, 0.0, 10000.0, 512, "root")
+"""Riffusion's parameters (Forsgren & Martiros 2022), which Stylus uses with Stable Diffusion: 512 × 512 = 5.12 s."""
+
+MINI = Profile(44100, 441, 4096, 16384, 512, 20.0, 20000.0, 256, "log")
+"""The embedded model's: the whole hearing range, 80 dB deep, 512 × 256 = 2.56 s."""
+
+SILENCE_DB = -80.0
+"""A frame whose loudest band is this far under the clip's maximum counts as silence (METHOD 3)."""
+
+
+def hz_to_mel(hz: Floats | float) -> Floats:
+    """HTK mel scale: `2595 log10(1 + f / 700)`."""
+    return np.asarray(2595.0 * np.log10(1.0 + np.asarray(hz) / 700.0))
+
+
+def mel_to_hz(mel: Floats | float) -> Floats:
+    """Inverse of `hz_to_mel`.
+
+    >>> round(float(mel_to_hz(hz_to_mel(440.0))), 6)
+    440.0
+    """
+    return np.asarray(700.0 * (10.0 ** (np.asarray(mel) / 2595.0) - 1.0))
+
+
+@lru_cache(maxsize=8)
+def band_centres(profile: Profile) -> Floats:
+    """Centre frequency of each band in Hz, `[mel]`."""
+    edges = np.linspace(hz_to_mel(profile.low), hz_to_mel(profile.high), profile.bands + 2)
+    centres = mel_to_hz(edges[1:-1])
+    centres.setflags(write=False)
+    return centres
+
+
+@lru_cache(maxsize=8)
+def mel_filters(profile: Profile, sample_rate: int | None = None, n_fft: int | None = None) -> NDArray[np.float32]:
+    """Triangular HTK filters without area normalisation, `[mel, bin]`, for the profile's own STFT or another one.
+
+    With another sample rate or FFT size the bands keep their frequencies; those over Nyquist are empty.
+    """
+    from librosa.filters import mel as librosa_mel
+
+    with warnings.catch_warnings():
+        # librosa warns of empty bands, which are right here: the clip has nothing over its Nyquist frequency.
+        warnings.simplefilter("ignore", UserWarning)
+        filters = librosa_mel(
+            sr=sample_rate or profile.sample_rate,
+            n_fft=n_fft or profile.n_fft,
+            n_mels=profile.bands,
+            fmin=profile.low,
+            fmax=profile.high,
+            htk=True,
+            norm=None,
+        )
+    result: NDArray[np.float32] = np.ascontiguousarray(filters, dtype=np.float32)
+    result.setflags(write=False)
+    return result
+
+
+def frame_count(samples: int, hop: int) -> int:
+    """Frames of a centred STFT over `samples` samples: one on every hop, the first on sample 0."""
+    return 1 + samples // hop
+
+
+def mel_spectrogram(audio: Floats, profile: Profile, block_frames: int = 512) -> NDArray[np.float32]:
+    """Magnitude mel-spectrogram of audio at the profile's sample rate, `[channel, sample]` → `[channel, mel, frame]`.
+
+    A centred STFT with zeros beyond both ends, made in blocks of frames so that memory grows with the result only.
+
+    >>> mel_spectrogram(np.zeros((2, 44100), np.float32), MINI).shape
+    (2, 512, 101)
+    """
+    import scipy.fft
+    from scipy.signal import get_window
+
+    channels, samples = audio.shape
+    frames = frame_count(samples, profile.hop)
+    filters = mel_filters(profile)
+    window = get_window("hann", profile.window).astype(np.float32)
+    half = profile.window // 2
+    padded = np.pad(np.asarray(audio, np.float32), ((0, 0), (half, profile.window)))
+    every = np.lib.stride_tricks.sliding_window_view(padded, profile.window, axis=1)[:, :: profile.hop]
+    result = np.empty((channels, profile.bands, frames), np.float32)
+    for channel in range(channels):
+        for first in range(0, frames, block_frames):
+            last = min(frames, first + block_frames)
+            spectrum = np.abs(scipy.fft.rfft(every[channel, first:last] * window, profile.n_fft, axis=1))
+            result[channel, :, first:last] = filters @ spectrum.T
+    return result
+
+
+def to_image(mel: Floats, profile: Profile, maximum: float) -> NDArray[np.float32]:
+    """Compress a mel-spectrogram to a picture in [0, 1]; `maximum` is the clip's one scale, which travels with it.
+
+    >>> to_image(np.array([[[1.0, 0.1, 0.0]]]), MINI, 1.0).round(2).tolist()
+    [[[1.0, 0.75, 0.0]]]
+    >>> to_image(np.array([[[1.0, 0.0]]]), RIFFUSION, 1.0).tolist()
+    [[[0.0, 1.0]]]
+    """
+    relative = np.asarray(mel, np.float32) / np.float32(maximum if maximum > 0 else 1.0)
+    if profile.compression == "root":
+        return np.asarray(1.0 - np.clip(relative, 0.0, 1.0) ** np.float32(profile.exponent), np.float32)
+    floor = np.float32(10.0 ** (-profile.range_db / 20.0))
+    image = 1.0 + 20.0 * np.log10(np.maximum(relative, floor)) / np.float32(profile.range_db)
+    return np.asarray(np.clip(image, 0.0, 1.0), np.float32)
+
+
+def from_image(image: Floats, profile: Profile, maximum: float) -> NDArray[np.float32]:
+    """Inverse of `to_image`: a magnitude mel-spectrogram. A log picture's black is its floor, not zero.
+
+    >>> mel = np.array([[[1.0, 0.1]]])
+    >>> bool(np.allclose(from_image(to_image(mel, RIFFUSION, 1.0), RIFFUSION, 1.0), mel, rtol=1e-5))
+    True
+    """
+    image = np.clip(np.asarray(image, np.float32), 0.0, 1.0)
+    if profile.compression == "root":
+        relative = (1.0 - image) ** np.float32(1.0 / profile.exponent)
+    else:
+        relative = 10.0 ** ((image - 1.0) * np.float32(profile.range_db / 20.0))
+    return np.asarray(relative * np.float32(maximum), np.float32)
+
+
+def silent_frames(mel: Floats, maximum: float) -> NDArray[np.bool_]:
+    """Which frames are silence, `[frame]`: the loudest band over all channels lies under `SILENCE_DB` of `maximum`."""
+    loudest: NDArray[np.bool_] = np.asarray(mel).max(axis=(0, 1)) <= maximum * 10.0 ** (SILENCE_DB / 20.0)
+    return loudest
