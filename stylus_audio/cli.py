@@ -1,0 +1,312 @@
+"""The command line: `stylus`. Parses, calls one function, and turns errors into one line and an exit code.
+
+Heavy libraries are imported in the commands, so that help and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import click
+import typer
+
+from .errors import BadRequest, Cancelled, StylusError
+from .settings import OPTIONS, RECIPES, Settings
+
+app = typer.Typer(
+    name="stylus",
+    help="Give a clip the sound of a reference: notes and groove stay. Offline, on your own machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+style_app = typer.Typer(no_args_is_help=True, help="The style library: references by name.", rich_markup_mode=None)
+preset_app = typer.Typer(no_args_is_help=True, help="Your own presets of render options.", rich_markup_mode=None)
+models_app = typer.Typer(
+    no_args_is_help=True, help="Models: embedded, from Hugging Face, your own.", rich_markup_mode=None
+)
+app.add_typer(style_app, name="style")
+app.add_typer(preset_app, name="preset")
+app.add_typer(models_app, name="models")
+
+
+def _parameter(name: str) -> inspect.Parameter:
+    """A setting as an option of a command; its text is parsed by `Settings`, so that all say the same of a mistake."""
+    option = OPTIONS[name]
+    flags = [f"--{alias}" for alias in (*option.names, name.replace("_", "-"))]
+    if option.kind == "switch":
+        annotation: Any = Annotated[bool, typer.Option(f"--no-{flags[-1][2:]}", help=f"without {option.help}")]
+        return inspect.Parameter(f"no_{name}", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+    default = Settings.__dataclass_fields__[name].default
+    shown = "" if default in (None, "") else f" [{default}]"
+    metavar = "|".join(option.choices) or {"line": "N|FIRST:LAST", "time": "SECONDS", "text": "TEXT"}.get(
+        option.kind, "N"
+    )
+    info = typer.Option(*flags, help=option.help + shown, metavar=metavar, show_default=False)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, info])
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command every setting as an option; the asked ones reach it as the dictionary `asked`."""
+    own = inspect.signature(command, eval_str=True)
+    parameters = [p for p in own.parameters.values() if p.name != "asked"]
+    settings = [_parameter(name) for name in OPTIONS]
+
+    def run(**values: Any) -> None:
+        asked = {p.name: values.pop(p.name) for p in settings}
+        command(**values, asked={name: value for name, value in asked.items() if value not in (None, False)})
+
+    run.__doc__ = command.__doc__
+    run.__name__ = command.__name__
+    run.__signature__ = inspect.Signature([*parameters, *settings])  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in [*parameters, *settings]}
+    return run
+
+
+Json = Annotated[bool, typer.Option("--json", help="print the result, or the error, as JSON")]
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model", metavar="NAME|PATH", help="mini, sd15, sd21, riffusion, a diffusers folder or a .safetensors file"
+    ),
+]
+Device = Annotated[str, typer.Option("--device", metavar="auto|cuda|cuda:N|mps|cpu", help="where to compute")]
+Dtype = Annotated[str, typer.Option("--dtype", metavar="auto|float32|bfloat16|float16", help="precision of the model")]
+
+
+@app.command()
+@_with_settings
+def render(
+    asked: dict[str, Any],
+    content: Annotated[Path | None, typer.Argument(help="the clip to restyle")] = None,
+    style: Annotated[
+        list[str], typer.Option("--style", "-s", metavar="FILE|NAME", help="the reference; repeat it to blend several")
+    ] = [],  # noqa: B006
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE|DIR", help="the stem [beside the content]")
+    ] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", metavar="STEM.json", help="render again what made this stem")
+    ] = None,
+    model: ModelName = "",
+    recipe: Annotated[
+        str, typer.Option("--recipe", metavar="|".join(RECIPES), help="every published value of a paper")
+    ] = "",
+    preset: Annotated[str, typer.Option("--preset", metavar="NAME", help="your own preset")] = "",
+    device: Device = "auto",
+    dtype: Dtype = "",
+    name: Annotated[str, typer.Option("--name", metavar="PATTERN", help="name of the stem [{content}_{style}]")] = "",
+    sidecar: Annotated[str, typer.Option("--sidecar", metavar="file|embed|none", help="where STEM.json goes")] = "file",
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="draw content, style, stem and gain")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing stem")] = False,
+    play: Annotated[bool, typer.Option("--play", help="play the stem")] = False,
+    as_json: Json = False,
+) -> None:
+    """Restyle one clip: stylus render piano.flac --style accordion.flac"""
+    from .commands import RenderRequest, run_render
+
+    run_render(
+        RenderRequest(
+            content, tuple(style), output, from_, model, recipe, preset, device, dtype, name, sidecar, plot, overwrite,
+            play, as_json, asked,
+        )
+    )  # fmt: skip
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="where the stem and the picture go")
+    ] = Path("demo"),
+) -> None:
+    """Render a clip that comes with Stylus, in a style that comes with it, and draw before and after."""
+    from .commands import run_demo
+
+    run_demo(output)
+
+
+@app.command()
+def evaluate(
+    output: Annotated[Path, typer.Argument(help="the stem")],
+    content: Annotated[Path, typer.Option("--content", "-c", metavar="FILE", help="the clip it was made from")],
+    style: Annotated[Path | None, typer.Option("--style", "-s", metavar="FILE", help="the reference")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a stem: notes and onsets kept, distance to content and style, level."""
+    from .commands import run_evaluate
+
+    run_evaluate(output, content, style, as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what works here: devices, model, sound, folders."""
+    from .doctor import report
+
+    checks = report()
+    if as_json:
+        print(json.dumps([check.__dict__ for check in checks], indent=1))
+    else:
+        for check in checks:
+            print(f"{'ok  ' if check.ok else 'no  '} {check.name:<12} {check.detail}")
+
+
+@style_app.command("add")
+def style_add(
+    name: str,
+    file: Path,
+    start: Annotated[str | None, typer.Option("--start", metavar="SECONDS", help="where the style starts")] = None,
+    end: Annotated[str | None, typer.Option("--end", metavar="SECONDS", help="where it ends")] = None,
+) -> None:
+    """Copy a file, or a part of it, to the library."""
+    from . import library
+
+    print(library.add(name, file, start, end).path)
+
+
+@style_app.command("list")
+def style_list(as_json: Json = False) -> None:
+    """Every style's name and length."""
+    from . import library
+
+    entries = library.styles()
+    if as_json:
+        print(json.dumps([entry.__dict__ for entry in entries], indent=1, ensure_ascii=False))
+    for entry in [] if as_json else entries:
+        print(f"{entry.name:<24} {entry.seconds:7.2f} s  {entry.sample_rate} Hz  {entry.channels} ch")
+
+
+@style_app.command("show")
+def style_show(name: str) -> None:
+    """All that is known of a style."""
+    from . import library
+
+    for key, value in library.style(name).__dict__.items():
+        print(f"{key:<12} {value}")
+
+
+@style_app.command("remove")
+def style_remove(name: str) -> None:
+    """Take a style out of the library; the file it came from stays."""
+    from . import library
+
+    library.remove(name)
+
+
+@preset_app.command("save")
+@_with_settings
+def preset_save(
+    asked: dict[str, Any],
+    name: str,
+    from_: Annotated[
+        Path | None, typer.Option("--from", metavar="STEM.json", help="take the settings of a stem")
+    ] = None,
+) -> None:
+    """Keep render options under a name."""
+    from .presets import save_preset
+
+    values = dict(asked)
+    if from_ is not None:
+        from .provenance import read_recipe
+
+        values = {**read_recipe(from_).settings.to_dict(), **values}
+    if not values:
+        raise BadRequest("preset save: give the options to keep, such as --keep 0.6, or --from STEM.json")
+    save_preset(name, values)
+
+
+@preset_app.command("list")
+def preset_list(as_json: Json = False) -> None:
+    """Every preset and what it holds."""
+    from .presets import presets
+
+    known = presets()
+    if as_json:
+        print(json.dumps(known, indent=1, ensure_ascii=False))
+    for name, values in {} if as_json else known.items():
+        print(f"{name:<24} " + " ".join(f"{key}={value}" for key, value in values.items()))
+
+
+@preset_app.command("remove")
+def preset_remove(name: str) -> None:
+    """Forget a preset."""
+    from .presets import remove_preset
+
+    remove_preset(name)
+
+
+@models_app.command("list")
+def models_list(as_json: Json = False) -> None:
+    """Every model, and whether it is on this machine."""
+    from .commands import run_models_list
+
+    run_models_list(as_json)
+
+
+@models_app.command("pull")
+def models_pull(name: str) -> None:
+    """Download a model's weights to the Hugging Face cache."""
+    from .weights import fingerprint, located, named
+
+    weights = named(name)
+    path = located(weights)
+    print(f"{path}\nsha256 {fingerprint(weights, path)}")
+
+
+@models_app.command("verify")
+def models_verify(name: str) -> None:
+    """Compute the weights' SHA-256 again and compare it with the one that was kept."""
+    from .commands import run_models_verify
+
+    run_models_verify(name)
+
+
+def _fail(error: StylusError, as_json: bool) -> NoReturn:
+    message = " ".join(str(error).split())
+    if as_json:
+        print(json.dumps({"error": {"code": error.code, "message": message}}, ensure_ascii=False))
+    print(f"stylus: {message}", file=sys.stderr)
+    sys.stdout.flush()
+    raise SystemExit(error.exit_code)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Entry point: exit codes as in the contract, one line for an error, a traceback only with `--debug`."""
+    words = sys.argv[1:] if arguments is None else arguments
+    debug, as_json = "--debug" in words, "--json" in words
+    words = [word for word in words if word != "--debug"]
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = typer.main.get_command(app).main(words, prog_name="stylus", standalone_mode=False)
+        sys.stdout.flush()
+        raise SystemExit(code if isinstance(code, int) else 0)
+    except (KeyboardInterrupt, click.Abort):
+        _fail(Cancelled("cancelled"), as_json)
+    except StylusError as error:
+        if debug:
+            raise
+        _fail(error, as_json)
+    except click.ClickException as error:
+        _fail(BadRequest(error.format_message()), as_json)
+    except BrokenPipeError:
+        # The reader of our output went away, as `stylus … | head` does.
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except Exception as error:
+        if debug:
+            raise
+        _fail(StylusError(f"internal error: {type(error).__name__}: {error}; `--debug` shows where"), as_json)

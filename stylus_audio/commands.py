@@ -1,0 +1,228 @@
+"""What the larger commands of the command line do, once their options are parsed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from . import library
+from .audio import read_clip
+from .engine import Engine, Render
+from .errors import BadRequest, NotFound
+from .job import DEFAULT_NAME, Sidecar, Target, render_file
+from .places import DEMO_CONTENT, DEMO_STYLE
+from .presets import preset as preset_values
+from .provenance import read_recipe
+from .settings import RECIPE_DTYPE, RECIPES, Settings
+from .weights import KNOWN, fingerprint, is_offline, located, named, verify
+
+SAYS_HOW_LONG = 60.0
+"""A render that will take more seconds than this says so."""
+
+
+@dataclass(frozen=True)
+class RenderRequest:
+    """`stylus render` as it was typed; empty text means that an option was not given."""
+
+    content: Path | None
+    styles: tuple[str, ...]
+    output: Path | None
+    origin: Path | None
+    model: str
+    recipe: str
+    preset: str
+    device: str
+    dtype: str
+    name: str
+    sidecar: str
+    plot: Path | None
+    overwrite: bool
+    play: bool
+    as_json: bool
+    asked: dict[str, Any]
+
+
+def run_render(request: RenderRequest) -> None:
+    """Resolve what was asked, render, and print the stem's path, or JSON."""
+    if request.sidecar not in ("file", "embed", "none"):
+        raise BadRequest(f"sidecar: {request.sidecar!r} is none of file, embed, none")
+    if request.plot is not None and request.plot.suffix.lower() != ".png":
+        raise BadRequest(f"plot: {request.plot.name} does not end in .png")
+    if request.recipe and request.recipe not in RECIPES:
+        raise BadRequest(f"recipe: {request.recipe!r} is none of {', '.join(RECIPES)}")
+    content, styles, values, model, dtype = _resolved(request)
+    if not content.exists():
+        raise NotFound(f"{content} does not exist")
+    for path, _ in styles:
+        if not path.exists():
+            raise NotFound(f"style: {path} does not exist")
+    Settings.parse(values)
+    output = Path(request.output) if request.output else None
+    if request.sidecar == "embed" and output and output.suffix.lower() not in (".wav", ".rf64", ""):
+        raise BadRequest(f"sidecar: embed needs a .wav stem, not {output.suffix}")
+    with _shown_progress() as progress:
+        progress(0.0, "loading the model")
+        engine = Engine(model, request.device, dtype)
+        result = render_file(
+            engine,
+            content,
+            styles,
+            engine.settings(**values),
+            Target(output, request.name or DEFAULT_NAME, request.overwrite, cast(Sidecar, request.sidecar)),
+            model,
+            progress,
+        )
+    for note in result.report["notes"]:
+        print(f"stylus: {note}", file=sys.stderr)
+    if request.plot:
+        draw(request.plot, result.render, styles)
+    print(json.dumps({"stem": str(result.path), **result.report}, ensure_ascii=False) if request.as_json
+          else result.path)  # fmt: skip
+    if request.play:
+        from .playback import play
+
+        play(result.render.audio, result.render.sample_rate)
+
+
+def _resolved(request: RenderRequest) -> tuple[Path, list[tuple[Path, str]], dict[str, Any], str, str]:
+    """Content, styles with their names, settings, model and dtype: what was typed over preset, recipe and `--from`."""
+    values: dict[str, Any] = dict(RECIPES.get(request.recipe, {}))
+    model, dtype = request.model or "mini", request.dtype or (RECIPE_DTYPE if request.recipe else "auto")
+    content = request.content
+    styles = [library.resolve(reference) for reference in request.styles]
+    if request.preset:
+        values |= preset_values(request.preset)
+    if request.origin:
+        recipe = read_recipe(request.origin)
+        content = content or recipe.content
+        styles = styles or list(zip(recipe.styles, recipe.style_names, strict=True))
+        values = recipe.settings.to_dict() | values
+        model, dtype = request.model or recipe.model, request.dtype or recipe.dtype
+    if content is None or not styles:
+        raise BadRequest("render needs a clip and a style: stylus render CLIP --style REFERENCE")
+    return content, styles, values | request.asked, model, dtype
+
+
+def run_demo(folder: Path) -> None:
+    """Render the shipped clip in the shipped style and draw both with the result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _shown_progress() as progress:
+        progress(0.0, "loading the model")
+        engine = Engine("mini")
+        styles = [(DEMO_STYLE, DEMO_STYLE.stem)]
+        result = render_file(
+            engine, DEMO_CONTENT, styles, engine.settings(), Target(folder, overwrite=True), "mini", progress
+        )
+    picture = result.path.with_suffix(".png")
+    draw(picture, result.render, styles)
+    print(f"{result.path}\n{picture}")
+
+
+def run_evaluate(output: Path, content: Path, style: Path | None, as_json: bool) -> None:
+    """Print the metrics of a stem."""
+    from .metrics import evaluate
+
+    stem, clip = read_clip(output), read_clip(content)
+    reference = read_clip(style) if style else None
+    metrics = evaluate(
+        stem.audio,
+        clip.audio,
+        reference.audio if reference else None,
+        sample_rate=stem.sample_rate,
+        content_rate=clip.sample_rate,
+        style_rate=reference.sample_rate if reference else None,
+    )
+    if as_json:
+        print(json.dumps(metrics))
+        return
+    for name, value in metrics.items():
+        print(f"{name:<28} {'-' if value is None else f'{value:.4f}'}")
+
+
+def run_models_list(as_json: bool) -> None:
+    """Print every model: where it comes from, whether it is here, its SHA-256 where that is known."""
+    rows = []
+    for weights in KNOWN.values():
+        try:
+            path: Path | None = located(weights, download=False)
+        except Exception:  # absent, in whatever way the hub's cache says it
+            path = None
+        digest = fingerprint(weights, path) if path else None
+        rows.append(
+            {"name": weights.name, "kind": weights.kind, "source": weights.source, "size": weights.size,
+             "here": path is not None, "sha256": digest, "note": weights.note}
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        state = (
+            f"here  {str(row['sha256'])[:12]}" if row["here"] else "not here" + (" (offline)" if is_offline() else "")
+        )
+        source = "in the package" if row["kind"] == "embedded" else row["source"]
+        print(f"{row['name']:<10} {row['size']:>7}  {state:<20}  {row['note']} ({source})")
+
+
+def run_models_verify(name: str) -> None:
+    """Compare a model's weights with the SHA-256 that was kept when they were first used."""
+    digest, same = verify(named(name))
+    print(f"sha256 {digest}")
+    if not same:
+        from .errors import NoModel
+
+        raise NoModel(f"{name}: the weights are not those that were there before; delete them and pull again")
+
+
+def draw(picture: Path, render: Render, styles: list[tuple[Path, str]]) -> None:
+    """Content, style, stem and gain on one picture."""
+    from .plot import GainPanel, Panel, save_plot
+    from .spectrogram import band_centres
+
+    passage = render.passage
+    reference = read_clip(styles[0][0])
+    panels: list[Panel | GainPanel] = [
+        Panel("content", passage.dry[:, passage.first : passage.last], render.sample_rate),
+        Panel(f"style: {styles[0][1]}", reference.audio, reference.sample_rate),
+        Panel("stem", render.audio, render.sample_rate),
+    ]
+    if render.gains is not None:
+        profile = render.gains.profile
+        low, high = (round(at / render.sample_rate * profile.frame_rate) for at in (passage.first, passage.last))
+        gain = render.gains.db[0, :, low : max(low + 1, high)]
+        panels.append(GainPanel("gain", gain, band_centres(profile), profile.frame_rate))
+    save_plot(picture, panels)
+
+
+@contextmanager
+def _shown_progress() -> Iterator[Callable[[float, str], None]]:
+    """A progress bar on stderr, and a word beforehand where it will take minutes."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    begun = time.monotonic()
+    said = False
+    with Progress(
+        TextColumn("{task.description:<18}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"),
+        TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("", total=1.0)
+
+        def progress(fraction: float, stage: str) -> None:
+            nonlocal said, begun
+            bar.update(task, completed=fraction, description=stage)
+            if fraction == 0.0:
+                begun = time.monotonic()
+            elif not said and fraction > 0.005:
+                said = True
+                left = (time.monotonic() - begun) * (1 / fraction - 1)
+                if left > SAYS_HOW_LONG:
+                    console.print(f"this will take about {max(1, round(left / 60))} minutes")
+
+        yield progress

@@ -1,0 +1,102 @@
+"""A UNet as a function from a noisy latent to the clean one and the noise, whatever it predicts (METHOD 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import BadRequest
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Times of one run from noisy to clean, and the signal share ᾱ at both ends of each step.
+
+    Step `k` goes from `times[k]` down to `previous[k]`; ᾱ are `signal[k]` and `previous_signal[k]`.
+    """
+
+    times: tuple[int, ...]
+    previous: tuple[int, ...]
+    signal: tuple[float, ...]
+    previous_signal: tuple[float, ...]
+
+    @classmethod
+    def of(cls, scheduler: Any, steps: int, denoise: float = 1.0) -> Schedule:
+        """The scheduler's own times for `steps` steps; `denoise` under 1 keeps only the last, cleaner ones."""
+        total = int(scheduler.config.num_train_timesteps)
+        if not 1 <= steps <= total:
+            raise BadRequest(f"steps: {steps} is not a whole number from 1 to {total}")
+        scheduler.set_timesteps(steps)
+        times = [int(t) for t in scheduler.timesteps]
+        times = times[len(times) - max(1, round(steps * denoise)) :]
+        previous = [max(0, t - total // steps) for t in times]
+        alphas = scheduler.alphas_cumprod.double()
+        return cls(
+            tuple(times),
+            tuple(previous),
+            tuple(float(alphas[t]) for t in times),
+            tuple(float(alphas[t]) for t in previous),
+        )
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+
+def _from_epsilon(z: Tensor, output: Tensor, signal: float) -> tuple[Tensor, Tensor]:
+    return (z - (1 - signal) ** 0.5 * output) / signal**0.5, output
+
+
+def _from_v(z: Tensor, output: Tensor, signal: float) -> tuple[Tensor, Tensor]:
+    a, b = signal**0.5, (1 - signal) ** 0.5
+    return a * z - b * output, a * output + b * z
+
+
+_PREDICTIONS: dict[str, Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]] = {
+    "epsilon": _from_epsilon,
+    "v_prediction": _from_v,
+}
+
+
+class Denoiser:
+    """`(z, time, ᾱ of z) → (x0, ε)`: hides what the UNet predicts, its precision, and guidance.
+
+    Latents are float32 `[window, channel, height, width]`; the UNet runs in its own dtype. `embedding`
+    `[1, token, channel]` conditions it; with `guidance` other than 1 a second pass with `negative` is extrapolated from
+    (classifier-free guidance).
+    """
+
+    def __init__(
+        self,
+        unet: Any,
+        scheduler: Any,
+        embedding: Tensor,
+        negative: Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> None:
+        kind = scheduler.config.prediction_type
+        if kind not in _PREDICTIONS:
+            raise BadRequest(f"a model that predicts {kind!r} is not supported; epsilon and v_prediction are")
+        self.unet = unet
+        self.scheduler = scheduler
+        self._split = _PREDICTIONS[kind]
+        self.embedding = embedding.to(unet.device, unet.dtype)
+        self.negative = None if negative is None else negative.to(unet.device, unet.dtype)
+        self.guidance = guidance
+
+    @torch.no_grad()
+    def __call__(self, z: Tensor, time: int, signal: float) -> tuple[Tensor, Tensor]:
+        """One prediction; `time` only labels the noise level, `signal` is what `z` really has."""
+        output = self._predict(z, time, self.embedding)
+        if self.negative is not None and self.guidance != 1.0:
+            without = self._predict(z, time, self.negative)
+            output = without + self.guidance * (output - without)
+        return self._split(z, output, signal)
+
+    def _predict(self, z: Tensor, time: int, embedding: Tensor) -> Tensor:
+        context = embedding.expand(z.shape[0], -1, -1)
+        output: Tensor = self.unet(z.to(self.unet.dtype), time, encoder_hidden_states=context, return_dict=False)[0]
+        return output.float()

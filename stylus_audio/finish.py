@@ -1,0 +1,163 @@
+"""From the reconstructed wet sound to the stem: level, mix, kept bands, attacks, silence, loop, ceiling.
+
+Nothing here needs the model. All of it works on the *difference* between wet and dry, so that where nothing is to
+change, the stem is the content to the last bit. Audio is `[channel, sample]`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .loudness import integrated, sample_peak, true_peak
+from .onsets import onset_times
+from .passage import Passage
+from .riff import Loop
+from .settings import Settings
+
+Floats = NDArray[np.floating[Any]]
+
+SILENT_RUN = 0.02
+"""Exact zeros in all channels for so many seconds are digital silence, and stay it."""
+
+LEVEL_LIMIT_DB = 40.0
+
+
+def finish(
+    passage: Passage, wet: Floats, settings: Settings, integer: bool, style_lufs: float | None = None
+) -> tuple[Floats, list[str]]:
+    """The stem `[channel, last - first]` and what the user should know about it.
+
+    `wet` lies on `passage.carrier`; `integer` says that the file cannot hold samples over full scale; `style_lufs` is
+    the reference's loudness, for `loudness="match"`.
+    """
+    dry, rate = passage.dry, passage.sample_rate
+    body = slice(passage.first, passage.last)
+    if settings.mix == 0.0:
+        stem = dry[:, body]
+    else:
+        factor = level_factor(integrated(wet[:, body], rate), integrated(passage.carrier[:, body], rate))
+        difference = wet * factor - dry
+        difference *= sounding(dry, rate, passage.tail)
+        if settings.transients > 0:
+            difference *= 1 - settings.transients * attacks(dry, rate)
+        difference = without_kept_bands(difference, rate, settings.keep_below, settings.keep_above)
+        whole = dry + settings.mix * difference
+        stem = np.array(whole[:, body], dtype=dry.dtype)
+        if passage.loop:
+            _close_loop(stem, whole, passage)
+    return _levelled(stem, rate, settings, integer, style_lufs)
+
+
+def level_factor(measured: float, wanted: float) -> float:
+    """Factor from one loudness (LUFS) to another; 1 where either is silence. At most ±`LEVEL_LIMIT_DB`."""
+    if not (np.isfinite(measured) and np.isfinite(wanted)):
+        return 1.0
+    return float(10 ** (np.clip(wanted - measured, -LEVEL_LIMIT_DB, LEVEL_LIMIT_DB) / 20))
+
+
+def sounding(dry: Floats, sample_rate: int, tail: int = 0) -> NDArray[np.float32]:
+    """Envelope `[sample]`: 0 in digital silence, 1 elsewhere, with short ramps inside the sound.
+
+    A long analysis window would let the sound ring into the silence around it. The ramp into silence takes 5 ms, the
+    one out of it 1 ms, since there an attack begins. The tail is no silence.
+    """
+    samples = dry.shape[1]
+    envelope = np.ones(samples, np.float32)
+    silent = ~dry[:, : samples - tail].any(axis=0)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], silent.view(np.int8), [0]])))
+    out_of, into = round(0.001 * sample_rate), round(0.005 * sample_rate)
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        if end - start < SILENT_RUN * sample_rate or (tail and end == samples - tail):
+            continue
+        envelope[start:end] = 0
+        low, high = max(0, start - into), min(samples, end + out_of)
+        if start:
+            np.minimum(envelope[low:start], np.linspace(1, 0, start - low, endpoint=False), out=envelope[low:start])
+        np.minimum(envelope[end:high], np.linspace(0, 1, high - end, endpoint=False), out=envelope[end:high])
+    return envelope
+
+
+def attacks(audio: Floats, sample_rate: int) -> NDArray[np.float32]:
+    """Envelope `[sample]`: 1 at the attacks of the content, 0 away from them; 3 ms in, 12 ms at 1, 40 ms out."""
+    rise, hold, fall = (round(seconds * sample_rate) for seconds in (0.003, 0.012, 0.04))
+    shape = np.concatenate(
+        [np.linspace(0, 1, rise, endpoint=False), np.ones(hold), 0.5 + 0.5 * np.cos(np.linspace(0, np.pi, fall))]
+    )
+    envelope = np.zeros(audio.shape[1], np.float32)
+    for time in onset_times(audio, sample_rate):
+        at = round(float(time) * sample_rate) - rise - hold // 3
+        low, high = max(0, at), min(len(envelope), at + len(shape))
+        if low < high:
+            np.maximum(envelope[low:high], shape[low - at : high - at], out=envelope[low:high])
+    return envelope
+
+
+def without_kept_bands(
+    difference: Floats, sample_rate: int, keep_below: float | None, keep_above: float | None
+) -> Floats:
+    """The difference with nothing left (−80 dB) under `keep_below` and over `keep_above`, both in Hz.
+
+    Linear-phase filters without delay; the transitions lie wholly in the styled band.
+    """
+    nyquist = sample_rate / 2
+    if keep_below is not None:
+        difference = difference - _low_passed(difference, keep_below, keep_below * 1.5, nyquist)
+    if keep_above is not None and keep_above < nyquist:
+        difference = _low_passed(difference, keep_above / 1.25, keep_above, nyquist)
+    return difference
+
+
+def _low_passed(audio: Floats, through: float, stop: float, nyquist: float) -> Floats:
+    """Passes up to `through` Hz, stops from `stop` Hz on."""
+    from scipy.signal import firwin, kaiserord, oaconvolve
+
+    if through >= nyquist:
+        return audio
+    stop = min(stop, nyquist * 0.999)
+    taps, beta = kaiserord(85.0, max(stop - through, 1e-3 * nyquist) / nyquist)
+    kernel = firwin(taps | 1, (through + stop) / 2, window=("kaiser", beta), fs=2 * nyquist)
+    half = len(kernel) // 2
+    result = np.empty_like(audio)
+    for channel, samples in enumerate(audio):
+        result[channel] = oaconvolve(samples.astype(np.float64), kernel)[half : half + audio.shape[1]]
+    return result
+
+
+def _close_loop(stem: Floats, whole: Floats, passage: Passage) -> None:
+    """Fade the end of the loop into what precedes its start, in place, so that it repeats without a seam.
+
+    Both have the same phase, that of the content, so nothing cancels.
+    """
+    loop: Loop | None = passage.loop
+    if loop is None:
+        return
+    start, end = passage.first + loop.start, passage.first + loop.end
+    length = min(end - start, round(0.1 * passage.sample_rate), start)
+    if length < 2:
+        return
+    fade = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, length + 1) / length)
+    before = whole[:, start - length : start]
+    ending = whole[:, end - length : end]
+    stem[:, loop.end - length : loop.end] = ending + fade * (before - ending)
+
+
+def _levelled(
+    stem: Floats, sample_rate: int, settings: Settings, integer: bool, style_lufs: float | None
+) -> tuple[Floats, list[str]]:
+    notes: list[str] = []
+    target = style_lufs if settings.loudness == "match" else settings.loudness
+    if isinstance(target, float):
+        stem = stem * level_factor(integrated(stem, sample_rate), target)
+    ceiling = settings.ceiling
+    if ceiling is None and not integer:
+        return stem, notes
+    peak = sample_peak(stem) if ceiling is None else true_peak(stem, sample_rate)
+    over = peak - (ceiling or 0.0)
+    if over > 0:
+        stem = stem * 10 ** (-over / 20)
+        what = "full scale" if ceiling is None else f"the ceiling of {ceiling:g} dBTP"
+        notes.append(f"the stem is {over:.1f} dB lower than rendered, to stay under {what}")
+    return stem, notes

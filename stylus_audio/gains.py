@@ -1,0 +1,97 @@
+"""What a render's model part ends in: the stylised mel and what it is compared with, as a value of its own.
+
+Mix, amount, kept bands, attacks and level are applied behind it, and can be changed without the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .spectrogram import Profile, band_centres, hz_to_mel
+
+Floats = NDArray[np.floating[Any]]
+
+LIMIT_DB = 60.0
+"""How far a gain may go, so that a decayed piano note can sustain like an organ (METHOD 5)."""
+
+FLOOR_DB = -100.0
+"""Both mels count as at least this much under their maximum, so that silence over silence is no gain."""
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Gains of a clip per band and frame.
+
+    `styled` and `reference` are magnitude mels `[channel, mel, frame]` at `profile`: what the model returned with and
+    without style. One channel serves all channels of the clip. `amount` bends the gains after the fact: 0 is none.
+    """
+
+    styled: NDArray[np.float32]
+    reference: NDArray[np.float32]
+    profile: Profile
+    amount: float = 1.0
+
+    def scaled(self, amount: float) -> Gains:
+        """The same gains, `amount` times as strong in dB."""
+        return replace(self, amount=amount)
+
+    @property
+    def db(self) -> NDArray[np.float32]:
+        """Gain in dB, `[channel, mel, frame]`, within ±`LIMIT_DB`."""
+        maximum = float(max(self.styled.max(initial=0.0), self.reference.max(initial=0.0)))
+        if maximum <= 0:
+            return np.zeros_like(self.styled)
+        floor = maximum * 10 ** (FLOOR_DB / 20)
+        ratio = np.maximum(self.styled, floor) / np.maximum(self.reference, floor)
+        return np.asarray(np.clip(self.amount * 20 * np.log10(ratio), -LIMIT_DB, LIMIT_DB), np.float32)
+
+    @property
+    def mel(self) -> NDArray[np.float32]:
+        """The stylised mel with `amount` in it, `[channel, mel, frame]`."""
+        if self.amount == 1.0:
+            return self.styled
+        return np.asarray(self.reference * 10 ** (self.db / 20), np.float32)
+
+    def channel(self, number: int) -> Gains:
+        """The gains that one channel of the clip takes."""
+        if self.styled.shape[0] == 1:
+            return self
+        here = slice(number, number + 1)
+        return replace(self, styled=self.styled[here], reference=self.reference[here])
+
+
+def spread(values: Floats, profile: Profile, times: Floats, frequencies: Floats) -> NDArray[np.float32]:
+    """Values per band and frame `[channel, mel, frame]` at `times` (s) and `frequencies` (Hz): `[channel, bin, time]`.
+
+    Linear between band centres on the mel scale and between frames; outside, the nearest band and frame hold, so bins
+    over the model's range follow its highest band.
+    """
+    frames = values.shape[-1]
+    along = _between(np.asarray(times) * profile.frame_rate, frames)
+    centres = hz_to_mel(band_centres(profile))
+    across = _between(np.interp(hz_to_mel(frequencies), centres, np.arange(profile.bands)), profile.bands)
+    return _interpolated(_interpolated(values, *along, axis=2), *across, axis=1)
+
+
+def _between(position: Floats, count: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    position = np.clip(position, 0, count - 1)
+    # A position that is a whole number but for rounding must be exactly that frame.
+    whole = np.round(position)
+    position = np.where(np.abs(position - whole) < 1e-6, whole, position)
+    low = np.floor(position).astype(np.intp)
+    return low, (position - low).astype(np.float32)
+
+
+def _interpolated(values: Floats, low: NDArray[np.intp], share: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    result = np.take(values, low, axis=axis)
+    if share.any():
+        shape = [1] * values.ndim
+        shape[axis] = -1
+        share = share.reshape(shape)
+        high = np.minimum(low + 1, values.shape[axis] - 1)
+        result = result * (1 - share) + np.take(values, high, axis=axis) * share
+    return np.asarray(result, np.float32)

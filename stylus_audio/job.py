@@ -1,0 +1,113 @@
+"""One render from files to files: what command line, batch and daemon have in common."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .audio import read_clip
+from .engine import Engine, Progress, Render
+from .errors import BadRequest
+from .metrics import evaluate
+from .provenance import CHUNK, sidecar
+from .riff import Chunk, shifted
+from .settings import Settings
+from .stem import write_stem
+
+Sidecar = Literal["file", "embed", "none"]
+
+DEFAULT_NAME = "{content}_{style}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a stem goes and what comes with it. Without `output` it lies beside the content, by `name`."""
+
+    output: Path | None = None
+    name: str = DEFAULT_NAME
+    overwrite: bool = False
+    sidecar: Sidecar = "file"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stem on disk."""
+
+    path: Path
+    render: Render
+    report: dict[str, Any]
+
+
+def stem_path(content: Path, styles: Sequence[str], target: Target) -> Path:
+    """The stem's path before a free name is looked for.
+
+    >>> stem_path(Path("a/riff.flac"), ["bells"], Target()).as_posix()
+    'a/riff_bells.wav'
+    >>> stem_path(Path("a/riff.flac"), ["bells"], Target(Path("x.aiff"))).as_posix()
+    'x.aiff'
+    """
+    if target.output is not None and not target.output.is_dir():
+        return target.output
+    try:
+        name = target.name.format(content=content.stem, style="+".join(styles))
+    except (KeyError, IndexError, ValueError):
+        raise BadRequest(
+            f"name: {target.name!r} may hold {{content}} and {{style}} and nothing else in braces"
+        ) from None
+    name = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", name)
+    return (target.output or content.parent) / f"{name}.wav"
+
+
+def render_file(
+    engine: Engine,
+    content: Path,
+    styles: Sequence[tuple[Path, str]],
+    settings: Settings,
+    target: Target,
+    model: str = "mini",
+    progress: Progress | None = None,
+) -> Result:
+    """Render one file and write its stem and sidecar, both or neither.
+
+    `styles` are files with the names that they go by. Raises what `Engine.render` and `write_stem` raise.
+    """
+    path = stem_path(content, [name for _, name in styles], target)
+    render = engine.render(content, [file for file, _ in styles], settings, progress)
+    report = sidecar(render.report, content, styles, _metrics(render, styles), model)
+    samples = render.audio.shape[1]
+    chunks: tuple[Chunk, ...] = shifted(render.clip.chunks, render.passage.offset, samples)
+    if target.sidecar == "embed":
+        chunks = (*chunks, Chunk(CHUNK, _json(report)))
+    written = write_stem(
+        render.audio,
+        render.sample_rate,
+        path,
+        subtype=render.subtype,
+        chunks=chunks,
+        overwrite=target.overwrite,
+        seed=settings.seed,
+        sidecar=(lambda _: _json(report)) if target.sidecar == "file" else None,
+        protect=[content, *(file for file, _ in styles)],
+    )
+    return Result(written, render, report)
+
+
+def _json(report: dict[str, Any]) -> bytes:
+    return (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def _metrics(render: Render, styles: Sequence[tuple[Path, str]]) -> dict[str, Any]:
+    """The metrics of a stem against the same passage of its content."""
+    passage = render.passage
+    style = read_clip(styles[0][0])
+    return evaluate(
+        render.audio,
+        passage.dry[:, passage.first : passage.last],
+        style.audio,
+        sample_rate=render.sample_rate,
+        style_rate=style.sample_rate,
+    )

@@ -1,0 +1,78 @@
+"""Picture to latent and back: the autoencoder of Stable Diffusion, or an exact patchify.
+
+Pictures are `[window, mel, frame]` in [0, 1], band 0 first; latents `[window, channel, height, width]`, float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Latent(Protocol):
+    """A codec between pictures and latents."""
+
+    factor: int
+    """Frames (and bands) under one latent column (and row)."""
+
+    def encode(self, picture: Tensor) -> Tensor:
+        """Picture to latent."""
+        ...
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latent to picture, in [0, 1]."""
+        ...
+
+
+class Patchify:
+    """Exact: squares of `factor` × `factor` values become channels, normalised by `shift` and `scale`.
+
+    >>> codec = Patchify(8, 0.25, 0.2)
+    >>> picture = torch.rand(1, 64, 32)
+    >>> codec.encode(picture).shape, bool(torch.allclose(codec.decode(codec.encode(picture)), picture, atol=1e-6))
+    (torch.Size([1, 64, 8, 4]), True)
+    """
+
+    def __init__(self, factor: int, shift: float, scale: float) -> None:
+        self.factor = factor
+        self.shift = shift
+        self.scale = scale
+
+    def encode(self, picture: Tensor) -> Tensor:
+        """Picture to latent, without loss."""
+        return F.pixel_unshuffle((picture[:, None] - self.shift) / self.scale, self.factor)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latent to picture."""
+        return (F.pixel_shuffle(latent, self.factor)[:, 0] * self.scale + self.shift).clamp(0, 1)
+
+
+class Autoencoder:
+    """Stable Diffusion's AutoencoderKL on the picture as RGB, low frequencies at the bottom as Riffusion draws it.
+
+    Encodes to the mode of the posterior, so that nothing is random. One window at a time: its activations are large.
+    """
+
+    def __init__(self, vae: Any) -> None:
+        self.vae = vae
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+
+    @torch.no_grad()
+    def encode(self, picture: Tensor) -> Tensor:
+        """Picture to latent, scaled by the autoencoder's `scaling_factor`."""
+        rgb = (picture.flip(1) * 2 - 1)[:, None].expand(-1, 3, -1, -1)
+        modes = [self.vae.encode(self._in(window[None])).latent_dist.mode() for window in rgb]
+        return torch.cat(modes).float() * float(self.vae.config.scaling_factor)
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latent to picture, the mean of the three colours."""
+        scaled = latent / self.vae.config.scaling_factor
+        rgb = torch.cat([self.vae.decode(self._in(window[None])).sample for window in scaled]).float()
+        return ((rgb.mean(1) + 1) / 2).clamp(0, 1).flip(1)
+
+    def _in(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.vae.device, self.vae.dtype)

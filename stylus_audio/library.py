@@ -1,0 +1,104 @@
+"""The style library: references by name.
+
+A style is a copy of its own, so that it outlives the file that it came from.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .audio import probe, read_clip, sha256
+from .errors import BadRequest, NotFound
+from .places import user_data
+from .settings import Settings
+from .stem import write_stem
+
+
+@dataclass(frozen=True)
+class Style:
+    """One entry of the library: its audio, and where it came from."""
+
+    name: str
+    path: str
+    seconds: float
+    sample_rate: int
+    channels: int
+    sha256: str
+    origin: str
+
+
+def _folder() -> Path:
+    return user_data() / "styles"
+
+
+def _checked(name: str) -> str:
+    if not re.fullmatch(r"[\w][\w .\-]{0,63}", name):
+        raise BadRequest(f"style name: {name!r} is not 1 to 64 letters, digits, spaces, dots, - or _")
+    return name
+
+
+def styles() -> list[Style]:
+    """All styles by name; an entry whose audio is gone is left out."""
+    found = []
+    for file in sorted(_folder().glob("*.json")):
+        try:
+            entry = json.loads(file.read_text("utf-8"))
+            style = Style(path=str(file.with_suffix(".wav")), **entry["style"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if Path(style.path).is_file():
+            found.append(style)
+    return found
+
+
+def style(name: str) -> Style:
+    """One style; `NotFound` names those that there are."""
+    for entry in styles():
+        if entry.name == name:
+            return entry
+    there = ", ".join(entry.name for entry in styles()) or "none yet; `stylus style add NAME FILE` adds one"
+    raise NotFound(f"style: {name!r} is no file and not in the library; the library has {there}")
+
+
+def resolve(reference: str) -> tuple[Path, str]:
+    """A reference as the user gives it, a file or a name, as its audio and its name."""
+    path = Path(reference).expanduser()
+    if path.exists() or len(path.parts) > 1:
+        return path, path.stem
+    entry = style(reference)
+    return Path(entry.path), entry.name
+
+
+def add(name: str, file: Path, start: str | None = None, end: str | None = None) -> Style:
+    """Copy a file, or a part of it (times as in `Settings`), to the library; an existing name is refused."""
+    from .passage import segment_of
+
+    _checked(name)
+    if any(entry.name == name for entry in styles()):
+        raise BadRequest(f"style: {name!r} is there already; `stylus style remove` frees the name")
+    info = probe(file)
+    first, last = segment_of(Settings.parse({"start": start, "end": end}), info.samples, info.sample_rate)
+    clip = read_clip(file, first, last)
+    target = _folder() / f"{name}.wav"
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+    def entry(stem: Path) -> bytes:
+        made = Style(
+            name, str(stem), clip.audio.shape[1] / clip.sample_rate, clip.sample_rate, clip.audio.shape[0],
+            sha256(stem), str(file.resolve()),
+        )  # fmt: skip
+        return json.dumps({"style": {k: v for k, v in asdict(made).items() if k != "path"}}, indent=1).encode()
+
+    subtype = "DOUBLE" if clip.audio.dtype == "float64" else "FLOAT"
+    write_stem(clip.audio, clip.sample_rate, target, subtype=subtype, sidecar=entry, overwrite=True)
+    return style(name)
+
+
+def remove(name: str) -> None:
+    """Take a style out of the library; the file that it came from is not touched."""
+    entry = style(name)
+    Path(entry.path).with_suffix(".json").unlink()
+    Path(entry.path).unlink()

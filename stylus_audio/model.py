@@ -1,0 +1,215 @@
+"""A diffusion model loaded and ready: UNet, picture codec, scheduler, text, and how it sees sound.
+
+Real loading through diffusers: a folder in its format (the embedded one, the hub's, the user's) or a single Stable
+Diffusion `.safetensors` file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import BadRequest, NoModel
+from .latent import Autoencoder, Latent, Patchify
+from .places import CONFIGS
+from .spectrogram import RIFFUSION, Profile
+from .text import TextEncoder
+from .weights import check_device, fingerprint, located, named
+
+_PUBLISHED_STEPS = {"fast": 20, "balanced": 50, "best": 100}
+
+
+@dataclass
+class Model:
+    """What the engine needs of a model.
+
+    `steps` are the steps of each quality, `style_windows` how many windows of a reference are used, `defaults` the
+    settings that the model prefers to the published ones.
+    """
+
+    name: str
+    sha256: str
+    profile: Profile
+    unet: Any
+    scheduler: Any
+    latent: Latent
+    text: TextEncoder | None
+    steps: dict[str, int] = field(default_factory=lambda: dict(_PUBLISHED_STEPS))
+    style_windows: int = 1
+    defaults: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the UNet lives."""
+        device: torch.device = self.unet.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The UNet's precision."""
+        dtype: torch.dtype = self.unet.dtype
+        return dtype
+
+    def embedding(self, prompt: str = "") -> Tensor:
+        """Conditioning `[1, token, channel]` of a prompt; a model without text has only the empty one, zeros."""
+        if self.text:
+            return self.text(prompt)
+        if prompt:
+            raise BadRequest(f"prompt: {self.name} has no text encoder; sd15, sd21 and riffusion have")
+        return torch.zeros(1, 1, self.unet.config.cross_attention_dim)
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """`auto` is CUDA, then MPS, then the CPU; `BadRequest` where the asked one is not there."""
+    check_device(device)
+    cuda = torch.cuda.is_available()
+    mps = torch.backends.mps.is_available()
+    if device == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    chosen = torch.device(device)
+    if (chosen.type == "cuda" and (not cuda or (chosen.index or 0) >= torch.cuda.device_count())) or (
+        chosen.type == "mps" and not mps
+    ):
+        raise BadRequest(f"device: {device} is not available here; {choose_device('auto')} is")
+    return chosen
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """`auto` is half precision where the hardware computes in it, float32 elsewhere."""
+    named_dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype in named_dtypes:
+        return named_dtypes[dtype]
+    if dtype != "auto":
+        raise BadRequest(f"dtype: {dtype!r} is none of auto, {', '.join(named_dtypes)}")
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "cpu" and _cpu_computes_bf16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_computes_bf16() -> bool:
+    """Whether the CPU multiplies matrices in bf16 (AVX512-BF16, AMX); it is many times slower where it does not."""
+    checks: list[Callable[[], bool]] = [
+        check
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        if (check := getattr(torch.cpu, name, None)) is not None
+    ]
+    return any(check() for check in checks)
+
+
+def load_model(model: str = "mini", device: str = "auto", dtype: str = "auto") -> Model:
+    """Load a model by name, folder or file.
+
+    Raises `NoModel` for weights that cannot be had, are damaged, or are pickles; `BadRequest` for a device or dtype
+    that is not there.
+    """
+    place = choose_device(device)
+    precision = choose_dtype(dtype, place)
+    weights = named(model)
+    path = located(weights)
+    digest = fingerprint(weights, path)
+    with _quiet():
+        try:
+            loaded = _from_file(path, precision) if path.is_file() else _from_folder(path, precision)
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise NoModel(f"{weights.name}: these weights cannot be loaded from {path}: {reason}") from error
+    loaded.name, loaded.sha256 = weights.name, digest
+    loaded.unet.to(place).eval().requires_grad_(False)
+    if place.type == "cpu":
+        loaded.unet.to(memory_format=torch.channels_last)
+    if isinstance(loaded.latent, Autoencoder):
+        loaded.latent.vae.to(place).eval().requires_grad_(False)
+    return loaded
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Loading is chatty (unused keys, deprecations of other parts); what matters comes as an exception."""
+    import diffusers
+
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = [logger.level for logger in loggers]
+    bar = diffusers.utils.logging.is_progress_bar_enabled()
+    diffusers.utils.logging.disable_progress_bar()
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bar:
+            diffusers.utils.logging.enable_progress_bar()
+
+
+def _scheduler(config: dict[str, Any], **changes: Any) -> Any:
+    """The model's own noise schedule, as a DDIM scheduler with the settings that StyleID and Stylus use."""
+    from diffusers import DDIMScheduler
+
+    fixed = {
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
+        "timestep_spacing": "leading",
+        "rescale_betas_zero_snr": False,
+    }
+    return DDIMScheduler.from_config({**config, **fixed, **changes})
+
+
+def _from_folder(folder: Path, dtype: torch.dtype) -> Model:
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+    if not (folder / "unet").is_dir():
+        raise NoModel(f"{folder} is not a diffusers folder: it has no unet/")
+    if not (folder / "unet" / "diffusion_pytorch_model.safetensors").is_file():
+        raise NoModel(f"{folder}/unet has no diffusion_pytorch_model.safetensors; pickled weights are not opened")
+    own = json.loads((folder / "stylus.json").read_text("utf-8")) if (folder / "stylus.json").is_file() else {}
+    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, use_safetensors=True)
+    scheduler = _scheduler(DDIMScheduler.load_config(folder, subfolder="scheduler"))
+    if own:
+        codec = own["latent"]
+        if codec["kind"] != "patchify":
+            raise ValueError(f"stylus.json: latent kind {codec['kind']!r} is not known")
+        return Model(
+            "", "", Profile(**own["profile"]), unet, scheduler,
+            Patchify(codec["factor"], codec["shift"], codec["scale"]), None,
+            dict(own["steps"]), int(own["style_windows"]), dict(own["settings"]),
+        )  # fmt: skip
+    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype, use_safetensors=True)
+    return Model("", "", RIFFUSION, unet, scheduler, Autoencoder(vae), TextEncoder.of_folder(folder))
+
+
+def _from_file(file: Path, dtype: torch.dtype) -> Model:
+    """Stable Diffusion 1.x or 2.x in one file, in the original layout."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        probe = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+        if probe not in opened.keys():  # noqa: SIM118  (a safetensors handle is no mapping)
+            raise NoModel(f"{file.name} is not a Stable Diffusion 1.x or 2.x file in the original layout")
+        width = opened.get_slice(probe).get_shape()[1]
+        metadata = opened.metadata() or {}
+    config = CONFIGS / ("sd1" if width == 768 else "sd2")
+    given = {"config": str(config), "torch_dtype": dtype, "local_files_only": True}
+    unet = UNet2DConditionModel.from_single_file(str(file), subfolder="unet", **given)
+    vae = AutoencoderKL.from_single_file(str(file), subfolder="vae", **given)
+    scheduler = json.loads((config / "scheduler" / "scheduler_config.json").read_text("utf-8"))
+    # SD 2.x weights do not show what they predict; a file that carries the model-spec metadata says it.
+    said = {"epsilon": "epsilon", "v": "v_prediction"}.get(metadata.get("modelspec.prediction_type", ""))
+    changes = {"prediction_type": said} if said else {}
+    text = TextEncoder.of_file(file, config)
+    return Model("", "", RIFFUSION, unet, _scheduler(scheduler, **changes), Autoencoder(vae), text)

@@ -1,0 +1,137 @@
+"""What of a clip is rendered, and in which surroundings: segment, preview, loop, tail.
+
+Audio is `[channel, sample]` at the clip's own sample rate; positions are samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .audio import Clip
+from .errors import BadRequest
+from .riff import Loop, loop_of
+from .settings import Settings, to_samples
+
+Floats = NDArray[np.floating[Any]]
+
+TAIL_DECAY_DB = -60.0
+"""What a tail fades to."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """The body to render and the carrier that it is rendered on.
+
+    `carrier` is the body with its surroundings: context, the loop's other turns, the tail ringing out. `dry` is what
+    the clip itself has there: the same, but silence in the tail. The stem is `[first, last)` of it. `loop` is in
+    samples of the stem; `wraps` says that the carrier goes round it.
+    """
+
+    carrier: Floats
+    dry: Floats
+    sample_rate: int
+    first: int
+    last: int
+    offset: int
+    """Where the body starts in the clip's file."""
+    loop: Loop | None = None
+    wraps: bool = False
+    tail: int = 0
+
+
+def segment_of(settings: Settings, total: int, sample_rate: int) -> tuple[int, int]:
+    """The asked segment in samples; `BadRequest` where it is empty or outside the clip."""
+    start = to_samples(settings.start, sample_rate) if settings.start is not None else 0
+    end = min(total, to_samples(settings.end, sample_rate)) if settings.end is not None else total
+    if not 0 <= start < end:
+        raise BadRequest(
+            f"start {start / sample_rate:g} s and end {end / sample_rate:g} s hold nothing of a clip of "
+            f"{total / sample_rate:g} s"
+        )
+    return start, end
+
+
+def is_segment(settings: Settings) -> bool:
+    """Whether only a part of the clip is asked for, by its ends."""
+    return settings.start is not None or settings.end is not None
+
+
+def passage_of(clip: Clip, settings: Settings, start: int, end: int, context: int) -> Passage:
+    """The passage for `[start, end)`, in samples of the clip's file, of which `clip` has read enough surroundings."""
+    audio, rate = clip.audio, clip.sample_rate
+    first, last = start - clip.offset, end - clip.offset
+    loop = None if is_segment(settings) or settings.preview else loop_of(clip.chunks, clip.total)
+    if settings.loop == "off":
+        loop = None
+    elif settings.loop == "on":
+        loop = Loop(0, last - first)
+    if settings.preview is not None:
+        first, last = loudest(audio, to_samples(settings.preview, rate))
+        start = clip.offset + first
+    if loop == Loop(0, last - first) and last - first > 1:
+        turns = np.arange(first - context, last + context)
+        carrier = audio[:, first + np.mod(turns - first, last - first)]
+        return Passage(carrier, carrier, rate, context, context + last - first, start, loop, wraps=True)
+    tail = to_samples(settings.tail, rate)
+    if tail:
+        body = audio[:, :last]
+        ringing = np.concatenate([body, rung_out(body, tail, rate)], axis=1)
+        dry = np.pad(body, ((0, 0), (0, tail)))
+        return Passage(ringing, dry, rate, first, last + tail, start, loop, tail=tail)
+    return Passage(audio, audio, rate, first, last, start, loop)
+
+
+def loudest(audio: Floats, length: int) -> tuple[int, int]:
+    """The loudest passage of `length` samples, to a hundredth of its length.
+
+    >>> loudest(np.concatenate([np.zeros((1, 500)), np.ones((1, 100)), np.zeros((1, 400))], axis=1), 100)
+    (500, 600)
+    """
+    samples = audio.shape[1]
+    if length >= samples:
+        return 0, samples
+    power = np.concatenate([[0.0], np.cumsum((audio.astype(np.float64) ** 2).sum(0))])
+    starts = np.arange(0, samples - length + 1, max(1, length // 100))
+    best = int(starts[np.argmax(power[starts + length] - power[starts])])
+    return best, best + length
+
+
+def rung_out(audio: Floats, tail: int, sample_rate: int) -> Floats:
+    """The clip's last moment frozen and fading over `tail` samples: what its end would do in a room of its own.
+
+    The spectrum of the last 100 ms with the phases that its partials would have run on to (a phase vocoder).
+    """
+    size = min(audio.shape[1], 2 * round(0.05 * sample_rate))
+    size -= size % 2
+    if size < 32:
+        return np.zeros((audio.shape[0], tail), audio.dtype)
+    hop = size // 4
+    window = np.hanning(size + 1)[:-1]
+    # Two frames a hop apart tell how far each partial's phase runs in a hop.
+    later = np.fft.rfft(audio[:, -size:] * window)
+    earlier_start = max(0, audio.shape[1] - size - hop)
+    earlier = np.fft.rfft(audio[:, earlier_start : earlier_start + size] * window)
+    moved = max(1, audio.shape[1] - size - earlier_start)
+    bins = 2 * np.pi * np.arange(later.shape[-1]) / size
+    advance = bins * moved + _wrapped(np.angle(later) - np.angle(earlier) - bins * moved)
+    rate = advance / moved
+    result = np.zeros((audio.shape[0], tail + 2 * size))
+    for number in range((tail + size) // hop + 1):
+        # Frame 0 is the last one of the clip: it starts `size` before the tail.
+        phase = np.angle(later) + rate * hop * number
+        frame = np.fft.irfft(np.abs(later) * np.exp(1j * phase), size)
+        at = number * hop
+        if at + size <= result.shape[1]:
+            result[:, at : at + size] += frame * window * (2 / 3)
+    ringing = result[:, size : size + tail]
+    fade = 10 ** (np.linspace(0, TAIL_DECAY_DB, tail) / 20)
+    fade[-min(tail, round(0.01 * sample_rate)) :] *= np.linspace(1, 0, min(tail, round(0.01 * sample_rate)))
+    return np.asarray(ringing * fade, audio.dtype)
+
+
+def _wrapped(phase: Floats) -> Floats:
+    return np.asarray((phase + np.pi) % (2 * np.pi) - np.pi)

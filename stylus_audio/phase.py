@@ -1,0 +1,186 @@
+"""Gains to audio, at the clip's own sample rate, with the content's phase (METHOD 5).
+
+Three ways: `gain` multiplies the content's complex STFT, `phase` inverts the stylised mel and borrows the content's
+phase (the papers' way), `griffin_lim` inverts it and finds a phase from noise (Riffusion's way).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .gains import Gains, spread
+from .spectrogram import Profile, band_centres, mel_filters
+
+Floats = NDArray[np.floating[Any]]
+
+BLOCK_SECONDS = 20.0
+"""Long clips are processed in blocks of this length; their context makes them equal to one long one."""
+
+
+@dataclass(frozen=True)
+class Stft:
+    """A centred STFT with a Hann window at a clip's sample rate; lengths in samples."""
+
+    sample_rate: int
+    hop: int
+    window: int
+    n_fft: int
+
+    @classmethod
+    def like(cls, profile: Profile, sample_rate: int, padded: bool = False) -> Stft:
+        """With the profile's hop and window in seconds; the hop is a whole number of samples.
+
+        `padded` takes the profile's FFT size too, which its narrow low bands need to be inverted.
+        """
+        ratio = sample_rate / profile.sample_rate
+        window = max(16, 2 * round(profile.window * ratio / 2))
+        n_fft = 2 * round(profile.n_fft * ratio / 2) if padded else window
+        return cls(sample_rate, max(1, round(profile.hop * ratio)), window, n_fft)
+
+    @property
+    def frequencies(self) -> Floats:
+        """Of the bins, in Hz."""
+        return np.fft.rfftfreq(self.n_fft, 1 / self.sample_rate)
+
+    def times(self, frames: int) -> Floats:
+        """Of the frames' centres, in seconds."""
+        return np.arange(frames) * (self.hop / self.sample_rate)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """`[channel, sample]` → complex `[channel, bin, frame]`, zeros beyond both ends."""
+        return torch.stft(
+            audio, self.n_fft, self.hop, self.window, torch.hann_window(self.window), center=True,
+            pad_mode="constant", return_complex=True,
+        )  # fmt: skip
+
+    def inverse(self, spectrum: Tensor, samples: int) -> Tensor:
+        """Complex `[channel, bin, frame]` → `[channel, sample]`."""
+        return torch.istft(
+            spectrum, self.n_fft, self.hop, self.window, torch.hann_window(self.window), center=True, length=samples
+        )
+
+
+def refined(stft: Stft, magnitude: Tensor, start: Tensor, samples: int, iterations: int) -> Tensor:
+    """Griffin and Lim's iterations from the spectrum `start`: audio whose STFT is nearest to `magnitude`.
+
+    With the content's own spectrum as the start and an unchanged magnitude the audio stays as it is.
+    """
+    spectrum = start
+    audio = stft.inverse(spectrum, samples)
+    for _ in range(iterations):
+        spectrum = stft.forward(audio)
+        spectrum = magnitude * spectrum / spectrum.abs().clamp_min(1e-12)
+        audio = stft.inverse(spectrum, samples)
+    return audio
+
+
+def apply_gain(audio: Floats, sample_rate: int, gains: Gains, iterations: int = 8) -> NDArray[np.float32]:
+    """The content's STFT times the gains; `audio` `[channel, sample]` → the same shape."""
+    stft = Stft.like(gains.profile, sample_rate)
+    db = gains.db
+
+    def block(piece: Tensor, first: int) -> Tensor:
+        content = stft.forward(piece)
+        times = stft.times(content.shape[-1]) + first / sample_rate
+        factor = torch.from_numpy(10 ** (spread(db, gains.profile, times, stft.frequencies) / 20))
+        target = content * factor
+        return refined(stft, target.abs(), target, piece.shape[-1], iterations)
+
+    return _in_blocks(audio, stft, iterations, block)
+
+
+def apply_phase(audio: Floats, sample_rate: int, gains: Gains, iterations: int = 8) -> NDArray[np.float32]:
+    """Inverse mel of the stylised picture with the content's phase; what lies over the model's range is lost."""
+    stft = Stft.like(gains.profile, sample_rate, padded=True)
+
+    def block(piece: Tensor, first: int) -> Tensor:
+        content = stft.forward(piece)
+        magnitude = _inverted_mel(content, gains, stft, first)
+        target = magnitude * content / content.abs().clamp_min(1e-12)
+        return refined(stft, magnitude, target, piece.shape[-1], iterations)
+
+    return _in_blocks(audio, stft, iterations, block)
+
+
+def griffin_lim(
+    audio: Floats, sample_rate: int, gains: Gains, iterations: int = 32, seed: int = 0
+) -> NDArray[np.float32]:
+    """Inverse mel of the stylised picture with a phase found from noise; the content only gives its channels' levels.
+
+    The published baseline. In blocks, each of which starts from the phase of what the one before has left in their
+    overlap, so that the two agree where they are crossfaded.
+    """
+    stft = Stft.like(gains.profile, sample_rate, padded=True)
+    generator = torch.Generator().manual_seed(seed)
+    samples = audio.shape[-1]
+    length, overlap = _aligned(BLOCK_SECONDS, stft), _aligned(1.0, stft)
+    result = np.zeros(audio.shape, np.float32)
+    for first in range(0, samples, length):
+        low, high = max(0, first - overlap), min(samples, first + length)
+        piece = torch.from_numpy(np.ascontiguousarray(audio[:, low:high], np.float32))
+        magnitude = _inverted_mel(stft.forward(piece), gains, stft, low)
+        phase = torch.rand(magnitude.shape, generator=generator) * (2 * np.pi)
+        known = torch.from_numpy(np.ascontiguousarray(result[:, low:high]))
+        settled = (first - low) // stft.hop
+        phase[..., :settled] = stft.forward(known)[..., :settled].angle()
+        made = refined(stft, magnitude, torch.polar(magnitude, phase), high - low, iterations).numpy()
+        fade = np.clip(np.arange(high - low) / max(1, first - low), 0, 1) if low else 1.0
+        result[:, low:high] += fade * (made - result[:, low:high])
+    return result
+
+
+def _inverted_mel(content: Tensor, gains: Gains, stft: Stft, first: int) -> Tensor:
+    """Magnitude of the stylised mel, `[channel, bin, frame]`, by the pseudo-inverse of the filters.
+
+    Channels that share a mel take their shares of it from the content, so that they keep their places.
+    """
+    filters, inverse = _filters(gains.profile, stft)
+    times = stft.times(content.shape[-1]) + first / stft.sample_rate
+    mel = torch.from_numpy(spread(gains.mel, gains.profile, times, band_centres(gains.profile)))
+    if mel.shape[0] < content.shape[0]:
+        own = filters @ content.abs()
+        together = own.square().mean(0, keepdim=True).sqrt()
+        mel = mel * own / together.clamp_min(1e-12)
+    # The mel's scale is that of the profile's window, whose samples are as many as its length in seconds has.
+    return (inverse @ mel).clamp_min(0) * (stft.window / gains.profile.window)
+
+
+@lru_cache(maxsize=4)
+def _filters(profile: Profile, stft: Stft) -> tuple[Tensor, Tensor]:
+    """The mel filters over the clip's bins `[mel, bin]`, and their pseudo-inverse `[bin, mel]`."""
+    filters = torch.from_numpy(mel_filters(profile, stft.sample_rate, stft.n_fft).copy())
+    exact = filters.double()
+    inverse = exact.T @ torch.linalg.pinv(exact @ exact.T, rtol=1e-9, hermitian=True)
+    return filters, inverse.float()
+
+
+def _aligned(seconds: float, stft: Stft) -> int:
+    """Samples of so many seconds, a whole number of hops."""
+    return max(1, round(seconds * stft.sample_rate / stft.hop)) * stft.hop
+
+
+def _in_blocks(
+    audio: Floats, stft: Stft, iterations: int, block: Callable[[Tensor, int], Tensor]
+) -> NDArray[np.float32]:
+    """Run `block` over pieces of the clip with so much context that the result is that of the whole clip.
+
+    One STFT and its inverse reach a window far; every iteration reaches another.
+    """
+    samples = audio.shape[-1]
+    context = -(-stft.window * (iterations + 2) // stft.hop) * stft.hop
+    length = _aligned(BLOCK_SECONDS, stft)
+    result = np.empty(audio.shape, np.float32)
+    for first in range(0, samples, length):
+        last = min(samples, first + length)
+        low, high = max(0, first - context), min(samples, last + context)
+        piece = torch.from_numpy(np.ascontiguousarray(audio[:, low:high], np.float32))
+        result[:, first:last] = block(piece, low)[:, first - low : last - low].numpy()
+    return result

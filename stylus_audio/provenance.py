@@ -1,0 +1,120 @@
+"""STEM.json: everything that made a stem, so that it can be made again."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .audio import sha256
+from .errors import BadRequest, NotFound
+from .riff import read_chunk
+from .settings import Settings
+
+SCHEMA = 1
+
+CHUNK = b"styl"
+"""The RIFF chunk of a stem that carries its own sidecar."""
+
+_SEARCHED = 20_000
+"""Files looked at when a moved one is searched."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a sidecar asks for: the same files, model and settings."""
+
+    content: Path
+    styles: tuple[Path, ...]
+    style_names: tuple[str, ...]
+    model: str
+    dtype: str
+    settings: Settings
+
+
+def identity(path: Path) -> dict[str, Any]:
+    """A file by its place, its size and its SHA-256."""
+    return {"path": str(path.resolve()), "bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def sidecar(
+    report: dict[str, Any],
+    content: Path,
+    styles: Sequence[tuple[Path, str]],
+    metrics: dict[str, Any],
+    model: str,
+) -> dict[str, Any]:
+    """The sidecar's content; `model` is what the user asked for by name or path."""
+    return {
+        "schema": SCHEMA,
+        "content": identity(content),
+        "styles": [{"name": name, **identity(path)} for path, name in styles],
+        "asked_model": model,
+        **report,
+        "metrics": metrics,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("stylus-audio", "torch", "diffusers", "numpy", "scipy", "soxr")},
+        },
+    }
+
+
+def read_recipe(file: Path) -> Recipe:
+    """What STEM.json, or a stem that carries it or lies beside it, asks for.
+
+    Moved files are found by their hash, beside the sidecar and in the working folder. Raises `NotFound` for a file
+    that is nowhere, `BadRequest` for a sidecar that is none.
+    """
+    values = _read(file)
+    try:
+        if values["schema"] != SCHEMA:
+            raise BadRequest(f"{file.name} has schema {values['schema']}; this version reads {SCHEMA}")
+        settings = Settings.parse(values["settings"])
+        places = (file.parent, Path.cwd())
+        return Recipe(
+            _found(values["content"], places),
+            tuple(_found(style, places) for style in values["styles"]),
+            tuple(str(style["name"]) for style in values["styles"]),
+            str(values["asked_model"]),
+            str(values["dtype"]),
+            settings,
+        )
+    except (KeyError, TypeError, AttributeError):
+        raise BadRequest(f"{file.name} is not a sidecar of a stem (STEM.json)") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise NotFound(f"{file} does not exist")
+    try:
+        if file.suffix.lower() == ".json":
+            text = file.read_text("utf-8")
+        else:
+            embedded = read_chunk(file, CHUNK)
+            beside = file.with_suffix(".json")
+            text = embedded.decode("utf-8") if embedded is not None else beside.read_text("utf-8")
+        values = json.loads(text)
+    except (OSError, ValueError):
+        raise BadRequest(f"{file.name} carries no sidecar, and there is none beside it") from None
+    if not isinstance(values, dict):
+        raise BadRequest(f"{file.name} is not a sidecar of a stem (STEM.json)")
+    return values
+
+
+def _found(identity: dict[str, Any], places: Iterable[Path]) -> Path:
+    path, size, digest = Path(identity["path"]), int(identity["bytes"]), str(identity["sha256"])
+    if path.is_file() and path.stat().st_size == size and sha256(path) == digest:
+        return path
+    looked = 0
+    for place in places:
+        for candidate in place.rglob("*"):
+            looked += 1
+            if looked > _SEARCHED:
+                break
+            if candidate.is_file() and candidate.stat().st_size == size and sha256(candidate) == digest:
+                return candidate
+    raise NotFound(f"{path.name} (SHA-256 {digest[:12]}…) is neither at {path} nor beside the sidecar")

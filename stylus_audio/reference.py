@@ -1,0 +1,82 @@
+"""A clip as the model sees it: mel-spectrograms of contents and references, and the windows of a reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .audio import resample
+from .errors import UnsupportedAudio
+from .spectrogram import Profile, mel_spectrogram, silent_frames, to_image
+from .windows import cut
+
+Floats = NDArray[np.floating[Any]]
+
+VARIATION_FLOOR_DB = -20.0
+"""Windows this far under the loudest one are no variation of the style."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A mel-spectrogram `[channel, mel, frame]` with its one scale, and which frames `[frame]` are silence."""
+
+    mel: NDArray[np.float32]
+    maximum: float
+    silent: NDArray[np.bool_]
+    profile: Profile
+
+    def windows(self, starts: list[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Pictures `[start, channel, mel, window]` in [0, 1] and the frames that count `[start, window]`."""
+        image = to_image(self.mel, self.profile, self.maximum)
+        black = float(to_image(np.zeros((1, 1, 1)), self.profile, 1.0)[0, 0, 0])
+        counts = cut((~self.silent)[None, None].astype(np.float32), starts, self.profile.frames, 0.0)[:, 0, 0] > 0
+        return cut(image, starts, self.profile.frames, black), counts
+
+
+def picture_of(audio: Floats, sample_rate: int, profile: Profile, linked: bool = True) -> Picture:
+    """The picture of audio `[channel, sample]` at any rate; linked channels give one mel, the root of their mean power.
+
+    The power, unlike a sum of the channels, loses nothing where they are out of phase.
+    """
+    power: NDArray[np.float32] | None = None
+    mels = []
+    for channel in audio:
+        mel = mel_spectrogram(resample(channel[None], sample_rate, profile.sample_rate), profile)
+        if not linked:
+            mels.append(mel)
+        elif power is None:
+            power = mel**2
+        else:
+            power += mel**2
+    mel = np.concatenate(mels) if power is None else np.sqrt(power / len(audio))
+    maximum = float(mel.max(initial=0.0))
+    return Picture(mel, maximum, silent_frames(mel, maximum), profile)
+
+
+def reference_windows(picture: Picture, count: int, variation: int) -> list[int]:
+    """First frames of the windows that stand for a style: the loudest, or with `variation` others, in time's order.
+
+    Raises `UnsupportedAudio` for a reference that is silent throughout.
+    """
+    if picture.silent.all():
+        raise UnsupportedAudio("the style reference is silent; it needs some sound")
+    window, frames = picture.profile.frames, picture.mel.shape[-1]
+    if frames <= window:
+        return [0]
+    starts = np.unique(np.append(np.arange(0, frames - window + 1, window // 4), frames - window))
+    energy = np.concatenate([[0.0], np.cumsum((picture.mel**2).sum((0, 1), dtype=np.float64))])
+    level = energy[starts + window] - energy[starts]
+    order = np.argsort(-level, kind="stable")
+    if variation:
+        loud = starts[level >= level.max() * 10 ** (VARIATION_FLOOR_DB / 10)]
+        candidates = np.random.default_rng(variation).permutation(loud)
+    else:
+        candidates = starts[order]
+    chosen: list[int] = []
+    for start in candidates:
+        if len(chosen) < count and all(abs(int(start) - other) >= window for other in chosen):
+            chosen.append(int(start))
+    return sorted(chosen)

@@ -1,0 +1,347 @@
+"""Every option of a render, once: names, ranges, defaults and help for Python, command line, OSC and sidecar.
+
+`Settings` is frozen and checked when it is made, so code behind it never checks again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from dataclasses import replace as dataclass_replace
+from typing import Any, Literal
+
+from .errors import BadRequest
+
+Line = float | tuple[float, float]
+"""A constant, or the first and the last value of a line over the sampling steps."""
+
+Time = float | str
+"""Seconds, or samples as "44100 samples"."""
+
+DEFAULT_STEPS = 50
+"""The published number of steps (Stylus, StyleID)."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is allowed for one setting, and how a user reads it."""
+
+    kind: Literal["line", "number", "integer", "choice", "switch", "text", "layers", "weights", "time", "loudness"]
+    help: str
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    """Other names of the same option, the producer's before the researcher's."""
+    optional: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words.
+
+        >>> Option("number", "", low=0, high=1).allowed
+        'a number from 0 to 1'
+        """
+        span = self._span()
+        return {
+            "line": f"a number{span}, or FIRST:LAST",
+            "number": f"a number{span}",
+            "integer": f"a whole number{span}",
+            "choice": "one of " + ", ".join(self.choices),
+            "switch": "true or false",
+            "text": "text",
+            "layers": "layer numbers such as 6-11 or 7,8,9",
+            "weights": "positive numbers such as 0.7,0.3, one for each style",
+            "time": "seconds such as 1.5, or samples such as 66150samples",
+            "loudness": "keep, match, or a level from -70 to 0 LUFS",
+        }[self.kind]
+
+    def _span(self) -> str:
+        if math.isfinite(self.low) and math.isfinite(self.high):
+            return f" from {self.low:g} to {self.high:g}"
+        if math.isfinite(self.low):
+            return f" from {self.low:g}"
+        return ""
+
+    def check(self, name: str, value: object) -> Any:
+        """`value`, which may be text, as what the setting holds; `BadRequest` says what is allowed."""
+        if value is None and self.optional:
+            return None
+        try:
+            return self._parsers()[self.kind](value)
+        except (ValueError, TypeError, OverflowError):
+            raise BadRequest(f"{name}: {_shown(value)} is not {self.allowed}") from None
+
+    def _parsers(self) -> dict[str, Any]:
+        return {
+            "line": self._line,
+            "number": self._number,
+            "integer": self._integer,
+            "choice": self._choice,
+            "switch": _switch,
+            "text": _text,
+            "layers": _layers,
+            "weights": _weights,
+            "time": _time,
+            "loudness": _loudness,
+        }
+
+    def _number(self, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise TypeError
+        number = float(value)
+        if not (math.isfinite(number) and self.low <= number <= self.high):
+            raise ValueError
+        return number
+
+    def _integer(self, value: object) -> int:
+        number = self._number(value)
+        if number != int(number):
+            raise ValueError
+        return int(number)
+
+    def _line(self, value: object) -> Line:
+        pair = value.split(":") if isinstance(value, str) and ":" in value else value
+        if isinstance(pair, tuple | list):
+            first, last = pair
+            return self._number(first), self._number(last)
+        return self._number(pair)
+
+    def _choice(self, value: object) -> str:
+        if not isinstance(value, str) or value not in self.choices:
+            raise ValueError
+        return value
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, str) and value.lower() in ("true", "yes", "on", "1", "false", "no", "off", "0"):
+        return value.lower() in ("true", "yes", "on", "1")
+    if isinstance(value, bool | int | float) and value in (0, 1):
+        return bool(value)
+    raise ValueError
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise TypeError
+    return value
+
+
+def _layers(value: object) -> tuple[int, ...]:
+    """Layer numbers from `[6, 7]`, "6,7" or "6-7"."""
+    numbers: list[int] = []
+    for part in value.split(",") if isinstance(value, str) else list(value):  # type: ignore[call-overload]
+        first, _, last = str(part).strip().partition("-")
+        numbers += range(int(first), int(last or first) + 1)
+    if not numbers or min(numbers) < 0 or max(numbers) > 99:
+        raise ValueError
+    return tuple(sorted(set(numbers)))
+
+
+def _weights(value: object) -> tuple[float, ...]:
+    parts = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int | float) else value
+    weights = tuple(float(part) for part in parts)  # type: ignore[attr-defined]
+    if not weights or any(not math.isfinite(w) or w < 0 for w in weights) or sum(weights) <= 0:
+        raise ValueError
+    return weights
+
+
+def _time(value: object) -> Time:
+    if isinstance(value, str):
+        text = value.strip().lower()
+        for suffix in ("samples", "smp"):
+            if text.endswith(suffix):
+                count = int(text.removesuffix(suffix))
+                if count < 0:
+                    raise ValueError
+                return f"{count} samples"
+        value = text.removesuffix("s")
+    seconds = float(value)  # type: ignore[arg-type]
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError
+    return seconds
+
+
+def _loudness(value: object) -> str | float:
+    if value in ("keep", "match"):
+        return str(value)
+    level = float(value)  # type: ignore[arg-type]
+    if not -70.0 <= level <= 0.0:
+        raise ValueError
+    return level
+
+
+def to_samples(time: Time, sample_rate: int) -> int:
+    """A setting's time as a number of samples.
+
+    >>> to_samples(0.5, 44100), to_samples("100 samples", 44100)
+    (22050, 100)
+    """
+    if isinstance(time, str):
+        return int(time.split()[0])
+    return round(time * sample_rate)
+
+
+def _option(default: Any, kind: Any, help: str, **limits: Any) -> Any:
+    return field(default=default, metadata={"option": Option(kind, help, optional=default is None, **limits)})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What shapes the sound of a render. Defaults are Stylus's published values with our reconstruction.
+
+    Raises `BadRequest`, in words that say what is allowed, for a value out of its range.
+
+    >>> Settings(gamma=2)
+    Traceback (most recent call last):
+    ...
+    stylus_audio.errors.BadRequest: gamma: 2 is not a number from 0 to 1, or FIRST:LAST
+    """
+
+    gamma: Line = _option(
+        0.75, "line", "γ: how much of the content's structure is kept (its queries)", low=0, high=1, names=("keep",)
+    )
+    alpha: Line = _option(
+        0.9, "line", "α: how much style; 0 is the content, over 1 extrapolates", low=0, high=4, names=("amount",)
+    )
+    tau: Line = _option(
+        1.0, "line", "τ: sharpness of the attention to the style", low=0.01, high=10, names=("sharpness",)
+    )
+    quality: str = _option(
+        "balanced", "choice", "steps, by name; the model says how many", choices=("fast", "balanced", "best")
+    )
+    steps: int | None = _option(None, "integer", "diffusion steps (default: by quality)", low=1, high=1000)
+    layers: tuple[int, ...] | None = _option(None, "layers", "decoder self-attention layers (default: the model's)")
+    start_step: int | None = _option(None, "integer", "inject in the last N + 1 steps only", low=0, high=999)
+    inversion: str = _option(
+        "next", "choice", "time that labels an inversion step: next (StyleID), current (Stylus)",
+        choices=("next", "current"),
+    )  # fmt: skip
+    init: str = _option(
+        "adain", "choice", "statistics that the first latent takes from the style", choices=("adain", "efdm", "none")
+    )
+    injection: bool = _option(True, "switch", "attention injection")
+    blend: str = _option(
+        "outputs", "choice", "several styles: blend attention outputs or features", choices=("outputs", "features")
+    )
+    style_weight: tuple[float, ...] | None = _option(None, "weights", "weights of the styles (default: equal)")
+    prompt: str = _option("", "text", "text prompt (models with a text encoder)")
+    prompt_end: str | None = _option(None, "text", "second prompt, to interpolate to")
+    prompt_mix: float = _option(0.5, "number", "where between prompt and prompt-end", low=0, high=1)
+    guidance: float = _option(1.0, "number", "classifier-free guidance scale of the prompt", low=0, high=50)
+    denoise: float = _option(1.0, "number", "how far the content is inverted", low=0.01, high=1)
+    variation: int = _option(0, "integer", "other windows of the reference; 0 is the default choice", low=0, high=9999)
+    reconstruction: str = _option(
+        "gain", "choice", "how the picture becomes sound", choices=("gain", "phase", "griffin-lim")
+    )
+    refine: int | None = _option(
+        None, "integer", "Griffin-Lim iterations (default: 8 from the content's phase, 32 from random phase)",
+        low=0, high=1000,
+    )  # fmt: skip
+    stereo: str = _option(
+        "linked", "choice", "channels share their gains, or not", choices=("linked", "independent", "mid-side")
+    )
+    overlap: float = _option(0.25, "number", "overlap of the model's windows, as a share", low=0.05, high=0.75)
+    mix: float = _option(1.0, "number", "dry to wet", low=0, high=1)
+    keep_below: float | None = _option(None, "number", "the band under this frequency stays the content's, Hz", low=10,
+                                       high=100000)  # fmt: skip
+    keep_above: float | None = _option(None, "number", "the band over this frequency stays the content's, Hz", low=10,
+                                       high=100000)  # fmt: skip
+    transients: float = _option(0.0, "number", "how much of the content's attacks is kept", low=0, high=1)
+    loop: str = _option(
+        "auto", "choice", "render as a loop; auto follows the file's loop chunk", choices=("auto", "on", "off")
+    )
+    tail: float = _option(0.0, "number", "seconds to ring out after the clip's end", low=0, high=60)
+    start: Time | None = _option(None, "time", "where the segment starts")
+    end: Time | None = _option(None, "time", "where the segment ends")
+    preview: float | None = _option(None, "number", "render only the loudest passage of so many seconds", low=0.1,
+                                    high=600)  # fmt: skip
+    bits: str | None = _option(None, "choice", "bit depth (default: the content's)", choices=("16", "24", "32f"))
+    loudness: str | float = _option("keep", "loudness", "keep the content's, match the style's, or a level in LUFS")
+    ceiling: float | None = _option(None, "number", "true-peak ceiling in dBTP", low=-40, high=0)
+    seed: int = _option(0, "integer", "of dither and random phase", low=0, high=2**32 - 1)
+
+    def __post_init__(self) -> None:
+        for name, option in OPTIONS.items():
+            object.__setattr__(self, name, option.check(name, getattr(self, name)))
+        if self.prompt_end is not None and not self.prompt:
+            raise BadRequest("prompt_end needs a prompt to start from")
+        if self.preview is not None and (self.start is not None or self.end is not None):
+            raise BadRequest("preview chooses its own passage: leave out start and end")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, object], base: Settings | None = None) -> Settings:
+        """Settings from names and values (text or numbers), as OSC, CSV, presets and sidecars give them.
+
+        Every name of an option is taken, with `_` or `-`; `no_injection` too.
+
+        >>> Settings.parse({"keep": "0.5", "amount": "0:1.5", "no_injection": "1"}).alpha
+        (0.0, 1.5)
+        """
+        taken: dict[str, object] = {}
+        for given, value in values.items():
+            name = given.replace("-", "_")
+            if name == "no_injection":
+                name, value = "injection", not _checked_switch(given, value)  # noqa: PLW2901
+            name = ALIASES.get(name, name)
+            if name not in OPTIONS:
+                raise BadRequest(f"{given} is not an option; there are {', '.join(sorted(OPTIONS))}")
+            taken[name] = OPTIONS[name].check(given, value)
+        return dataclass_replace(base or cls(), **taken)  # type: ignore[arg-type]
+
+    @classmethod
+    def recipe(cls, name: str, **changes: object) -> Settings:
+        """The published values of `stylus` or `styleid`, with changes; what each holds stands in `RECIPES`."""
+        if name not in RECIPES:
+            raise BadRequest(f"recipe: {name!r} is not one of {', '.join(RECIPES)}")
+        return cls.parse({**RECIPES[name], **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values; `Settings.parse` reads it back."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _checked_switch(name: str, value: object) -> bool:
+    return bool(Option("switch", "").check(name, value))
+
+
+OPTIONS: dict[str, Option] = {item.name: item.metadata["option"] for item in fields(Settings)}
+"""Setting to what is allowed."""
+
+ALIASES: dict[str, str] = {alias: name for name, option in OPTIONS.items() for alias in option.names}
+"""Producer's name to setting: keep, amount, sharpness."""
+
+RECIPES: dict[str, dict[str, object]] = {
+    # Wang et al., arXiv 2411.15913 v4 and its code: CompVis labels, content phase, no refinement.
+    "stylus": {
+        "gamma": 0.75, "alpha": 0.9, "tau": 1.0, "steps": 50, "layers": "6-11", "inversion": "current",
+        "init": "adain", "reconstruction": "phase", "refine": 0, "stereo": "linked",
+    },
+    # Chung et al., CVPR 2024, diffusers code; sound by Griffin-Lim as Riffusion's own decoder makes it.
+    "styleid": {
+        "gamma": 0.75, "alpha": 1.0, "tau": 1.5, "steps": 50, "layers": "7-11", "inversion": "next",
+        "init": "adain", "reconstruction": "griffin-lim", "refine": 32, "stereo": "linked",
+    },
+}  # fmt: skip
+"""Published values. Both compute in float32 (`RECIPE_DTYPE`): the published inversion does."""
+
+RECIPE_DTYPE = "float32"
+
+
+def at_step(line: Line, step: int, steps: int) -> float:
+    """Value of a line at sampling step `step` of `steps`, counted from 0 at the noisiest.
+
+    >>> at_step((0.0, 1.0), 1, 5), at_step(0.3, 4, 5), at_step((0.2, 1.0), 0, 1)
+    (0.25, 0.3, 0.2)
+    """
+    if not isinstance(line, tuple):
+        return line
+    first, last = line
+    return first + (last - first) * (step / (steps - 1) if steps > 1 else 0.0)

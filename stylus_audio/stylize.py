@@ -1,0 +1,211 @@
+"""The method on latents: invert content and styles, give the content the style's statistics, sample with injection.
+
+Works with any diffusers `UNet2DConditionModel` and `DDIMScheduler`; knows nothing of sound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .attention import choose_layers, feature_bytes
+from .denoiser import Denoiser, Schedule
+from .errors import BadRequest
+from .features import Inversion, Part, Source
+from .inversion import Tick, Tracer, invert, replay
+from .sampling import sample
+from .settings import DEFAULT_STEPS, Settings
+from .style import adain, efdm, normalised
+
+FEATURE_BUDGET = 4 * 2**30
+"""Bytes of recorded features to hold at once; over it they are computed again from the trajectory, step by step."""
+
+WINDOWS_PER_PASS = 4
+
+
+@dataclass(frozen=True)
+class PreparedStyle:
+    """A style ready for injection: its noisy latent, what of it counts, and its keys and values for each step."""
+
+    noisy: Tensor
+    columns: Tensor | None
+    features: Source
+
+
+class Stylizer:
+    """METHOD 2–4 for one model and one choice of settings.
+
+    `inverter` predicts for the inversions, `sampler` for the sampling: the same, but for a prompt and its guidance.
+    """
+
+    def __init__(
+        self,
+        inverter: Denoiser,
+        sampler: Denoiser,
+        settings: Settings,
+        *,
+        trace: Tracer | None = None,
+        tick: Tick | None = None,
+        windows_per_pass: int = WINDOWS_PER_PASS,
+        feature_budget: int = FEATURE_BUDGET,
+    ) -> None:
+        self.inverter = inverter
+        self.sampler = sampler
+        self.settings = settings
+        self.layers = choose_layers(inverter.unet, settings.layers)
+        self.schedule = Schedule.of(inverter.scheduler, settings.steps or DEFAULT_STEPS, settings.denoise)
+        self.trace = trace
+        self.tick = tick
+        self.windows_per_pass = windows_per_pass
+        self._left = feature_budget
+
+    @property
+    def content_parts(self) -> tuple[Part, ...]:
+        """Queries; keys and values only where α ≠ 1 needs them (METHOD 2)."""
+        if not self.settings.injection:
+            return ()
+        return ("query",) if self.settings.alpha in (1.0, (1.0, 1.0)) else ("query", "key", "value")
+
+    def passes(self, content_windows: int, style_windows: Sequence[int], reference: bool) -> int:
+        """Passes of the UNet that a run takes, for progress; an estimate where features have to be computed again."""
+        groups = -(-content_windows // self.windows_per_pass)
+        per_step = groups * (2 + reference) + sum(-(-n // self.windows_per_pass) for n in style_windows)
+        return len(self.schedule) * per_step
+
+    def invert(
+        self, latent: Tensor, parts: Sequence[Part], columns: Tensor | None, share: float = 1.0
+    ) -> tuple[Inversion, Source]:
+        """Invert windows; their features come from a record while that fits in `share` of the budget that is left."""
+        size = feature_bytes(
+            self.inverter.unet, self.layers, (latent.shape[-2], latent.shape[-1]), self.inverter.unet.dtype.itemsize
+        )
+        size *= len(parts) * latent.shape[0] * len(self.schedule)
+        fits = size <= self._left * share
+        convention = self.settings.inversion
+        inversion = invert(
+            self.inverter, latent, self.schedule, self.layers, parts if fits else (), convention, columns,
+            self.trace, self.tick,
+        )  # fmt: skip
+        if fits:
+            self._left -= size
+            recorded = inversion.recorded
+            return inversion, recorded.__getitem__
+        return inversion, replay(self.inverter, inversion, self.schedule, self.layers, parts, convention, columns)
+
+    def prepare(self, latent: Tensor, columns: Tensor | None = None) -> PreparedStyle:
+        """Invert a style's windows `[window, channel, height, width]` in one batch, keeping keys and values."""
+        parts: tuple[Part, ...] = ("key", "value") if self.settings.injection else ()
+        inversion, features = self.invert(latent, parts, columns, share=0.5)
+        return PreparedStyle(inversion.noisy, columns, features)
+
+    def initial(self, noisy: Tensor, styles: Sequence[PreparedStyle], columns: Tensor | None) -> Tensor:
+        """The first latent: the content's with the styles' statistics (METHOD 3), weighted over the styles."""
+        if self.settings.init == "none" or not styles:
+            return noisy
+        match = adain if self.settings.init == "adain" else efdm
+        weights = normalised(self.settings.style_weight, len(styles))
+        moved = [
+            weight * match(noisy, style.noisy, columns, style.columns)
+            for weight, style in zip(weights, styles, strict=True)
+        ]
+        return torch.stack(moved).sum(0)
+
+    def run(
+        self,
+        content: Tensor,
+        styles: Sequence[PreparedStyle],
+        columns: Tensor | None = None,
+        wanted: Tensor | None = None,
+        reference: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Stylise all windows of a clip `[window, channel, height, width]`; statistics are over all of them.
+
+        Returns the stylised latents and, with `reference`, what the model returns for the content without style
+        (METHOD 5). `wanted` `[window]` marks those to sample; the others only count in the statistics.
+        """
+        weights = normalised(self.settings.style_weight, len(styles)) if styles else []
+        if styles and len(weights) != len(styles):
+            raise BadRequest(f"style_weight: {len(weights)} weights for {len(styles)} styles; give one for each")
+        self._check_blend(styles)
+        wanted = torch.ones(len(content), dtype=torch.bool) if wanted is None else wanted.cpu()
+        # Windows to be sampled first, so that a group is of one kind.
+        order = torch.cat([wanted.nonzero()[:, 0], (~wanted).nonzero()[:, 0]])
+        count = int(wanted.sum())
+        size = self.windows_per_pass
+        groups = [*torch.split(order[:count], size), *torch.split(order[count:], size)]
+        groups = [group for group in groups if len(group)]
+        inverted = []
+        for number, group in enumerate(groups):
+            sampled = number * self.windows_per_pass < count
+            parts = self.content_parts if sampled and styles else ()
+            inverted.append(self.invert(content[group], parts, _of(columns, group)))
+        noisy = torch.cat([inversion.noisy for inversion, _ in inverted])
+        first = self.initial(noisy, styles, _of(columns, order))
+        styled, plain = [], []
+        sources = [style.features for style in styles]
+        position = 0
+        for group, (inversion, source) in zip(groups, inverted, strict=True):
+            here = slice(position, position + len(group))
+            position = here.stop
+            if here.start >= count:
+                break
+            styled.append(self._sample(first[here], source, sources, weights, _of(columns, group)))
+            if reference:
+                plain.append(self._sample(inversion.noisy, source, [], [], _of(columns, group), self.inverter))
+        return torch.cat(styled), torch.cat(plain) if reference else None
+
+    def _sample(
+        self,
+        noisy: Tensor,
+        content: Source,
+        styles: Sequence[Source],
+        weights: Sequence[float],
+        columns: Tensor | None,
+        denoiser: Denoiser | None = None,
+    ) -> Tensor:
+        return sample(
+            denoiser or self.sampler, noisy, self.schedule, self.settings, self.layers, content, styles, weights,
+            columns, self.trace, self.tick,
+        )  # fmt: skip
+
+    def _check_blend(self, styles: Sequence[PreparedStyle]) -> None:
+        if self.settings.blend == "features" and len({tuple(style.noisy.shape) for style in styles}) > 1:
+            raise BadRequest("blend: features needs styles of the same number of windows; use outputs")
+
+
+def _of(columns: Tensor | None, windows: Tensor) -> Tensor | None:
+    return None if columns is None else columns[windows]
+
+
+def stylize_latents(
+    unet: Any,
+    scheduler: Any,
+    content: Tensor,
+    styles: Sequence[Tensor],
+    embedding: Tensor,
+    settings: Settings | None = None,
+    *,
+    trace: Tracer | None = None,
+    tick: Tick | None = None,
+) -> Tensor:
+    """The whole method on latents of any diffusers UNet (StyleID, Stylus): returns the stylised latent.
+
+    `content` and each of `styles` are `[window, channel, height, width]`, `embedding` is `[1, token, channel]`;
+    `scheduler` is a `DDIMScheduler`, whose prediction type, ᾱ and timesteps for `settings.steps` are used.
+    `trace` sees every latent and attention output, `tick` is called after every pass of the UNet.
+    Raises `BadRequest` for layers that the UNet does not have and for weights that do not fit the styles.
+    """
+    settings = settings or Settings()
+    denoiser = Denoiser(unet, scheduler, embedding)
+    stylizer = Stylizer(denoiser, denoiser, settings, trace=trace, tick=tick)
+    prepared = [stylizer.prepare(style) for style in styles]
+    return stylizer.run(content, prepared)[0]
+
+
+def with_steps(settings: Settings, steps: dict[str, int]) -> Settings:
+    """Settings whose number of steps is settled: asked for, else the model's for the asked quality."""
+    return settings if settings.steps else replace(settings, steps=steps[settings.quality])

@@ -1,0 +1,159 @@
+"""Which models there are, where their files lie, and their SHA-256.
+
+`mini` is in the package; the others come from the Hugging Face hub into its cache, or are a folder or file of the
+user's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .errors import BadRequest, NoModel
+from .places import MINI_FOLDER, user_data
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model's name and where it comes from."""
+
+    name: str
+    kind: Literal["embedded", "hub", "folder", "file"]
+    source: str
+    size: str
+    note: str
+
+
+KNOWN = {
+    "mini": Weights("mini", "embedded", str(MINI_FOLDER), "20 MB", "the embedded default"),
+    "sd15": Weights(
+        "sd15",
+        "hub",
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "4.3 GB",
+        "Stable Diffusion 1.5, Stylus's",
+    ),
+    "sd21": Weights("sd21", "hub", "stabilityai/stable-diffusion-2-1", "5.2 GB", "Stable Diffusion 2.1, v-prediction"),
+    "riffusion": Weights(
+        "riffusion", "hub", "riffusion/riffusion-model-v1", "4.3 GB", "Stable Diffusion 1.5 tuned on spectrograms"
+    ),
+}
+
+_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_PATTERNS = [
+    "model_index.json",
+    "stylus.json",
+    *(f"{part}/*.{end}" for part in _PARTS for end in ("json", "txt")),
+    # The plain weights only: a repository also holds fp16, EMA and pickled copies.
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/model.safetensors",
+]
+
+
+def named(model: str) -> Weights:
+    """A known model, or the user's folder or `.safetensors` file; `NoModel` says what there is."""
+    if model in KNOWN:
+        return KNOWN[model]
+    path = Path(model).expanduser()
+    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+        raise NoModel(
+            f"{path.name} is a pickle, which can run code when it is opened; convert it to .safetensors first "
+            "(diffusers' convert_original_stable_diffusion_to_diffusers.py on a machine that you trust with it)"
+        )
+    if path.is_dir():
+        return Weights(path.name, "folder", str(path.resolve()), "", "a local folder")
+    if path.is_file() and path.suffix == ".safetensors":
+        return Weights(path.stem, "file", str(path.resolve()), "", "a local file")
+    raise NoModel(
+        f"model: {model!r} is none of {', '.join(KNOWN)}, and no diffusers folder or .safetensors file either"
+    )
+
+
+def is_offline() -> bool:
+    """Whether the user forbids downloads, by the hub's own switch."""
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+
+
+def located(weights: Weights, download: bool = True) -> Path:
+    """The folder or file on this machine; a hub model that is not there yet is downloaded with a progress bar."""
+    if weights.kind != "hub":
+        return Path(weights.source)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(weights.source, allow_patterns=_PATTERNS, local_files_only=True))
+        if _weight_files(folder):
+            return folder
+    except LocalEntryNotFoundError:
+        pass
+    if is_offline() or not download:
+        raise NoModel(f"{weights.name} is not on this machine; `stylus models pull {weights.name}` ({weights.size})")
+    try:
+        return Path(snapshot_download(weights.source, allow_patterns=_PATTERNS))
+    except Exception as error:  # the hub client raises its HTTP library's errors, which differ between versions
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise NoModel(f"{weights.name} could not be downloaded from {weights.source}: {reason}") from error
+
+
+def _weight_files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(path.glob("**/*.safetensors"))
+
+
+def fingerprint(weights: Weights, path: Path, fresh: bool = False) -> str:
+    """SHA-256 over a model's weight files, kept between runs while their sizes and times do not change."""
+    files = _weight_files(path)
+    if not files:
+        raise NoModel(f"{path} holds no .safetensors weights")
+    stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    kept = _kept()
+    key = str(path)
+    if not fresh and key in kept and kept[key]["stamp"] == stamp:
+        return str(kept[key]["sha256"])
+    whole = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
+    digest = whole.hexdigest() if len(files) > 1 else hashlib.file_digest(files[0].open("rb"), "sha256").hexdigest()
+    if not fresh:
+        kept[key] = {"name": weights.name, "stamp": stamp, "sha256": digest}
+        _keep(kept)
+    return digest
+
+
+def verify(weights: Weights) -> tuple[str, bool]:
+    """The weights' SHA-256 as they lie there now, and whether it is the one that was kept."""
+    path = located(weights, download=False)
+    return fingerprint(weights, path, fresh=True), fingerprint(weights, path) == fingerprint(weights, path, fresh=True)
+
+
+def _kept() -> dict[str, dict[str, object]]:
+    try:
+        kept = json.loads((user_data() / "weights.json").read_text("utf-8"))
+        return kept if isinstance(kept, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _keep(kept: dict[str, dict[str, object]]) -> None:
+    file = user_data() / "weights.json"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(kept, indent=1), "utf-8")
+        part.replace(file)
+    except OSError:
+        # A read-only home only costs the next run a second hash.
+        return
+
+
+def check_device(device: str) -> str:
+    """`BadRequest` for a device name that cannot be meant."""
+    if device in ("auto", "cpu", "mps", "cuda") or (device.startswith("cuda:") and device[5:].isdigit()):
+        return device
+    raise BadRequest(f"device: {device!r} is none of auto, cuda, cuda:N, mps, cpu")
