@@ -1,0 +1,50 @@
+"""MIDI to audio by FluidSynth and a General MIDI soundfont."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import mido
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from ..errors import NotFound
+
+SAMPLE_RATE = 44100
+_FOLDERS = ("/usr/share/sounds/sf2", "/usr/share/soundfonts", "/usr/local/share/soundfonts", "/opt/homebrew/share")
+
+
+def soundfont(name: str = "FluidR3_GM.sf2") -> Path:
+    """The soundfont of that name in the usual places, or the file itself; `NotFound` says which package has it."""
+    for place in (Path(name), *(Path(folder) / name for folder in _FOLDERS)):
+        if place.is_file():
+            return place
+    raise NotFound(f"the soundfont {name} is not here (Debian: fluid-soundfont-gm)")
+
+
+def synthesise(
+    midi: mido.MidiFile, seconds: float, font: Path, gain: float = 0.5, reverb: bool = True
+) -> NDArray[np.float32]:
+    """`[2, sample]` at 44.1 kHz, exactly `seconds` long; `NotFound` where FluidSynth is not installed."""
+    program = shutil.which("fluidsynth")
+    if program is None:
+        raise NotFound("fluidsynth is not installed; it makes the training and demo audio")
+    with tempfile.TemporaryDirectory() as folder:
+        score, sound = Path(folder) / "piece.mid", Path(folder) / "piece.wav"
+        midi.save(score)
+        room = "1" if reverb else "0"
+        subprocess.run(
+            [program, "-ni", "-q", "-g", f"{gain:.3f}", "-r", str(SAMPLE_RATE), "-R", room, "-C", "0",
+             "-O", "float", "-T", "wav", "-F", str(sound), str(font), str(score)],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        audio = soundfile.read(sound, dtype="float32", always_2d=True)[0].T
+    wanted = round(seconds * SAMPLE_RATE)
+    result = np.zeros((2, wanted), np.float32)
+    length = min(wanted, audio.shape[1])
+    result[:, :length] = audio[:, :length]
+    return result
