@@ -79,7 +79,7 @@ def render_file(
     render = engine.render(content, [file for file, _ in styles], settings, progress)
     report = sidecar(render.report, content, styles, _metrics(render, styles), model)
     samples = render.audio.shape[1]
-    chunks: tuple[Chunk, ...] = shifted(render.clip.chunks, render.passage.offset, samples)
+    chunks = shifted(render.clip.chunks, render.passage.offset, samples, render.clip.total)
     if target.sidecar == "embed":
         chunks = (*chunks, Chunk(CHUNK, _json(report)))
     written = write_stem(

@@ -1,0 +1,106 @@
+"""What depends on the system: making a file durable, giving it its name, and not being interrupted meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, *({errno.EDQUOT} if hasattr(errno, "EDQUOT") else set())}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES, errno.ENOSYS}
+
+
+def means_full(error: OSError) -> bool:
+    """Whether an error says that there is no room left."""
+    return error.errno in _NO_ROOM
+
+
+def flush_file(path: Path) -> None:
+    """Wait until a file's data is on the disk."""
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_folder(folder: Path) -> None:
+    """Wait until a folder's names are on the disk; Windows has no such call and does it by itself."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish(part: Path, target: Path, overwrite: bool) -> bool:
+    """Give a finished file its name in one step; false, with everything as it was, where the name is taken.
+
+    A hard link fails on an existing name, in whatever process made it; so does a rename on Windows. File systems
+    without hard links leave a moment between looking and renaming.
+    """
+    if overwrite:
+        part.replace(target)
+        return True
+    try:
+        if os.name == "nt":
+            part.rename(target)
+            return True
+        os.link(part, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if target.exists():
+            return False
+        part.rename(target)
+        return True
+    part.unlink()
+    return True
+
+
+def publish_all(pairs: Sequence[tuple[Path, Path]], overwrite: bool) -> bool:
+    """Publish several files together, or none of them; must not be interrupted (see `uninterrupted`)."""
+    published: list[tuple[Path, Path]] = []
+    try:
+        for part, target in pairs:
+            if not publish(part, target, overwrite):
+                break
+            published.append((part, target))
+        else:
+            return True
+    except OSError:
+        _take_back(published)
+        raise
+    _take_back(published)
+    return False
+
+
+def _take_back(published: Sequence[tuple[Path, Path]]) -> None:
+    for part, target in published:
+        target.replace(part)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C and SIGTERM to the end of the block; outside the main thread they do not arrive anyway."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    before = [signal.signal(number, lambda got, _: waiting.append(got)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        for number in waiting:
+            signal.raise_signal(number)

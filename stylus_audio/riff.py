@@ -1,0 +1,225 @@
+"""RIFF chunks that a DAW reads: loops, tempo, timestamps, cue points. They come along with the stem.
+
+Layouts: Microsoft's RIFF/WAVE, EBU Tech 3285 (bext) and 3306 (RF64).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+KEPT = (b"smpl", b"acid", b"bext", b"iXML", b"cue ", b"LIST", b"inst")
+_LISTS = (b"adtl", b"INFO")
+_MOST = 16 * 2**20
+"""A metadata chunk over this size is no metadata."""
+
+_SMPL_HEAD, _SMPL_LOOP = 36, 24
+_CUE_POINT = 24
+_TIME_REFERENCE = 338
+"""Offset of bext's TimeReference: after description, originator, reference, date and time."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk: its four-character id and its data."""
+
+    id: bytes
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Samples `[start, end)` that repeat."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class _Place:
+    id: bytes
+    start: int
+    size: int
+
+
+def _places(stream: BinaryIO) -> Iterator[_Place]:
+    """Every chunk of a RIFF or RF64 file, by its declared size; ends quietly where the structure does."""
+    head = stream.read(12)
+    if len(head) < 12 or head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
+        return
+    long_data = 0
+    while len(header := stream.read(8)) == 8:
+        name, size = header[:4], struct.unpack("<I", header[4:])[0]
+        start = stream.tell()
+        if name == b"ds64" and size >= 24:
+            long_data = struct.unpack("<Q", stream.read(24)[8:16])[0]
+        if name == b"data" and size == 0xFFFFFFFF and head[:4] == b"RF64":
+            size = long_data
+        yield _Place(name, start, size)
+        stream.seek(start + size + size % 2)
+
+
+def read_chunks(path: Path, wanted: Sequence[bytes] = KEPT) -> tuple[Chunk, ...]:
+    """The metadata chunks of a RIFF/WAVE or RF64 file; a damaged one is left out, another container has none."""
+    chunks = []
+    with path.open("rb") as stream:
+        for place in _places(stream):
+            if place.id not in wanted or place.size > _MOST:
+                continue
+            stream.seek(place.start)
+            data = stream.read(place.size)
+            if len(data) == place.size and (place.id != b"LIST" or data[:4] in _LISTS):
+                chunks.append(Chunk(place.id, data))
+    return tuple(chunks)
+
+
+def read_chunk(path: Path, name: bytes) -> bytes | None:
+    """The data of the first chunk of that name."""
+    found = read_chunks(path, (name,))
+    return found[0].data if found else None
+
+
+def loop_of(chunks: Sequence[Chunk], samples: int) -> Loop | None:
+    """The loop that a file asks for: its first forward `smpl` loop, or all of it by an `acid` chunk of a loop.
+
+    None where there is none, or where it does not lie in the file.
+    """
+    for chunk in chunks:
+        if chunk.id == b"smpl":
+            for _, kind, start, end in _sampler_loops(chunk.data):
+                if kind == 0 and 0 <= start < end < samples:
+                    return Loop(start, end + 1)
+    for chunk in chunks:
+        # Bit 0 of acid's flags marks a one-shot.
+        if chunk.id == b"acid" and len(chunk.data) >= 4 and not struct.unpack("<I", chunk.data[:4])[0] & 1:
+            return Loop(0, samples)
+    return None
+
+
+def _sampler_loops(data: bytes) -> list[tuple[int, int, int, int]]:
+    """`(offset in data, type, start, end inclusive)` of each loop of a `smpl` chunk."""
+    if len(data) < _SMPL_HEAD:
+        return []
+    count = struct.unpack("<I", data[28:32])[0]
+    loops = []
+    for number in range(min(count, (len(data) - _SMPL_HEAD) // _SMPL_LOOP)):
+        at = _SMPL_HEAD + number * _SMPL_LOOP
+        _, kind, start, end = struct.unpack("<4I", data[at : at + 16])
+        loops.append((at, kind, start, end))
+    return loops
+
+
+def shifted(chunks: Sequence[Chunk], offset: int, samples: int, total: int) -> tuple[Chunk, ...]:
+    """The chunks for a stem that is samples `[offset, offset + samples)` of a file of `total`.
+
+    Loops and cue points move along, those outside are left out with their labels, the timestamp advances; tempo and
+    beats (`acid`) hold for the whole file only.
+    """
+    if offset == 0 and samples >= total:
+        return tuple(chunks)
+    kept_cues = _cues_inside(chunks, offset, samples)
+    result: list[Chunk] = []
+    for chunk in chunks:
+        if chunk.id == b"smpl":
+            moved = _moved_loops(chunk.data, offset, samples)
+        elif chunk.id == b"cue ":
+            moved = _moved_cues(chunk.data, offset, samples)
+        elif chunk.id == b"LIST" and chunk.data[:4] == b"adtl":
+            moved = _labels_of(chunk.data, kept_cues)
+        elif chunk.id == b"bext" and len(chunk.data) >= _TIME_REFERENCE + 8:
+            time = struct.unpack("<Q", chunk.data[_TIME_REFERENCE : _TIME_REFERENCE + 8])[0] + offset
+            moved = chunk.data[:_TIME_REFERENCE] + struct.pack("<Q", time) + chunk.data[_TIME_REFERENCE + 8 :]
+        elif chunk.id == b"acid":
+            moved = None
+        else:
+            moved = chunk.data
+        if moved is not None:
+            result.append(Chunk(chunk.id, moved))
+    return tuple(result)
+
+
+def _moved_loops(data: bytes, offset: int, samples: int) -> bytes | None:
+    if len(data) < _SMPL_HEAD:
+        return None
+    loops = b""
+    count = 0
+    for at, _, start, end in _sampler_loops(data):
+        if offset <= start < end < offset + samples:
+            place = struct.pack("<2I", start - offset, end - offset)
+            loops += data[at : at + 8] + place + data[at + 16 : at + _SMPL_LOOP]
+            count += 1
+    return data[:28] + struct.pack("<2I", count, 0) + loops
+
+
+def _cues(data: bytes) -> list[tuple[int, int, bytes]]:
+    """`(id, sample, point)` of each cue point."""
+    if len(data) < 4:
+        return []
+    count = min(struct.unpack("<I", data[:4])[0], (len(data) - 4) // _CUE_POINT)
+    points = [data[4 + n * _CUE_POINT : 4 + (n + 1) * _CUE_POINT] for n in range(count)]
+    return [(struct.unpack("<I", point[:4])[0], struct.unpack("<I", point[20:24])[0], point) for point in points]
+
+
+def _cues_inside(chunks: Sequence[Chunk], offset: int, samples: int) -> set[int]:
+    return {
+        name
+        for chunk in chunks
+        if chunk.id == b"cue "
+        for name, sample, _ in _cues(chunk.data)
+        if offset <= sample < offset + samples
+    }
+
+
+def _moved_cues(data: bytes, offset: int, samples: int) -> bytes | None:
+    points = []
+    for _, sample, point in _cues(data):
+        if offset <= sample < offset + samples:
+            position = max(0, struct.unpack("<I", point[4:8])[0] - offset)
+            points.append(point[:4] + struct.pack("<I", position) + point[8:20] + struct.pack("<I", sample - offset))
+    return struct.pack("<I", len(points)) + b"".join(points) if points else None
+
+
+def _labels_of(data: bytes, cues: set[int]) -> bytes | None:
+    """An `adtl` list with only the entries (`labl`, `note`, `ltxt`) of the cue points that are left."""
+    result, at = data[:4], 4
+    while at + 8 <= len(data):
+        size = struct.unpack("<I", data[at + 4 : at + 8])[0]
+        entry = data[at : at + 8 + size + size % 2]
+        if len(entry) >= 12 and struct.unpack("<I", entry[8:12])[0] in cues:
+            result += entry
+        at += 8 + size + size % 2
+    return result if len(result) > 4 else None
+
+
+def append_chunks(path: Path, chunks: Sequence[Chunk]) -> None:
+    """Add chunks behind the data of a finished RIFF or RF64 file, and correct its size."""
+    if not chunks:
+        return
+    with path.open("r+b") as stream:
+        kind = stream.read(4)
+        end = stream.seek(0, 2)
+        if end % 2:
+            stream.write(b"\0")
+        for chunk in chunks:
+            stream.write(chunk.id + struct.pack("<I", len(chunk.data)) + chunk.data + b"\0" * (len(chunk.data) % 2))
+        size = stream.tell() - 8
+        if kind == b"RF64":
+            # ds64 is the first chunk of an RF64 file; its first value is the size of the whole.
+            stream.seek(20)
+            stream.write(struct.pack("<Q", size))
+        else:
+            stream.seek(4)
+            stream.write(struct.pack("<I", size))
+
+
+def declared_data(path: Path) -> tuple[int, int] | None:
+    """Bytes that the data chunk declares, and bytes that the file has for it; None where there is no data chunk."""
+    whole = path.stat().st_size
+    with path.open("rb") as stream:
+        for place in _places(stream):
+            if place.id == b"data":
+                return place.size, max(0, whole - place.start)
+    return None

@@ -1,0 +1,194 @@
+"""Writing a stem: quantised once, complete under its name or not there at all, and never over the user's audio."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from .audio import same_file
+from .errors import BadRequest, DiskFull, NotAllowed, NotFound
+from .files import flush_file, flush_folder, means_full, publish_all, uninterrupted
+from .riff import Chunk, append_chunks
+
+Floats = NDArray[np.floating[Any]]
+
+BITS = {"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT"}
+_KEPT = ("PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+_LOSSY = ("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")
+_DEPTH = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
+_CONTAINERS = {
+    ".wav": "WAV", ".flac": "FLAC", ".aiff": "AIFF", ".aif": "AIFF", ".caf": "CAF", ".w64": "W64", ".rf64": "RF64",
+}  # fmt: skip
+_WAV_LIMIT = 2**32 - 2**20
+"""A WAV over this many bytes is written as RF64, which DAWs read by the same name."""
+
+_BLOCK = 2**18
+
+
+def stem_subtype(clip_subtype: str, bits: str | None) -> str:
+    """Libsndfile's subtype of a stem: the asked bits, else the content's own; 24 bits for what was lossy.
+
+    >>> stem_subtype("PCM_16", None), stem_subtype("PCM_16", "32f"), stem_subtype("MPEG_LAYER_III", None)
+    ('PCM_16', 'FLOAT', 'PCM_24')
+    """
+    if bits is not None:
+        return BITS[bits]
+    if clip_subtype in _KEPT:
+        return clip_subtype
+    return "PCM_24" if clip_subtype in _LOSSY else "PCM_16"
+
+
+def quantise(audio: Floats, bits: int, rng: np.random.Generator) -> NDArray[np.int32]:
+    """Integers of `bits` bits in the upper bits of 32, `[channel, sample]`; TPDF dither of ±1 step for 16 bits or less.
+
+    A sample that lies on the grid already is left alone, so that unchanged audio is written bit for bit and digital
+    silence stays digital silence. Values over full scale are held there.
+    """
+    scaled = np.asarray(audio, np.float64) * 2.0 ** (bits - 1)
+    whole = np.round(scaled)
+    if bits <= 16:
+        dither = rng.random(scaled.shape) - rng.random(scaled.shape)
+        whole = np.where(scaled == whole, whole, np.round(scaled + dither))
+    low, high = -(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1
+    return (np.clip(whole, low, high).astype(np.int64) << (32 - bits)).astype(np.int32)
+
+
+def write_stem(
+    audio: Floats,
+    sample_rate: int,
+    target: Path,
+    *,
+    subtype: str,
+    chunks: Sequence[Chunk] = (),
+    overwrite: bool = False,
+    seed: int = 0,
+    sidecar: Callable[[Path], bytes] | None = None,
+    protect: Sequence[Path] = (),
+) -> Path:
+    """Write `[channel, sample]` and return the path that it got: `target`, or without `overwrite` the next free `_2`.
+
+    The container follows the suffix; `sidecar`, called with the path, gives what goes to the same name with `.json`.
+    Both appear together. Files in `protect` are never replaced. Raises `BadRequest` for a suffix, channels or depth
+    that do not go together, `NotFound` for a missing folder, `NotAllowed`, and `DiskFull`.
+    """
+    container = _container(target, audio, subtype)
+    folder = target.parent
+    if not folder.is_dir():
+        raise NotFound(f"the folder {folder} does not exist")
+    if target.is_dir():
+        raise BadRequest(f"{target} is a folder; give the stem a name in it")
+    # Float and double hold what came in; integers are quantised here, since libsndfile's own scaling is not symmetric.
+    size = audio.size * _DEPTH[subtype] // 8 + sum(len(chunk.data) for chunk in chunks) + 4096
+    with _failures(folder, size):
+        if shutil.disk_usage(folder).free < size:
+            raise DiskFull(f"{folder} has no room for a stem of {size / 1e6:.1f} MB")
+        with _temporary(folder, target.name) as part, _temporary(folder, target.name) as note:
+            _write(part, audio, sample_rate, container, subtype, seed)
+            if container in ("WAV", "RF64"):
+                append_chunks(part, chunks)
+            flush_file(part)
+            return _publish(part, note, target, overwrite, sidecar, protect)
+
+
+def _publish(
+    part: Path,
+    note: Path,
+    target: Path,
+    overwrite: bool,
+    sidecar: Callable[[Path], bytes] | None,
+    protect: Sequence[Path],
+) -> Path:
+    for candidate in _names(target, overwrite):
+        beside = candidate.with_suffix(".json")
+        if any(same_file(candidate, kept) or (sidecar and same_file(beside, kept)) for kept in protect):
+            if overwrite:
+                raise NotAllowed(f"{candidate.name} is what is being rendered; a stem never replaces it")
+            continue
+        if not overwrite and (candidate.exists() or (sidecar and beside.exists())):
+            continue
+        pairs = [(part, candidate)]
+        if sidecar:
+            note.write_bytes(sidecar(candidate))
+            flush_file(note)
+            pairs.append((note, beside))
+        with uninterrupted():
+            if publish_all(pairs, overwrite):
+                flush_folder(candidate.parent)
+                return candidate
+    raise AssertionError("names do not run out")
+
+
+def _names(target: Path, overwrite: bool) -> Iterator[Path]:
+    yield target
+    number = 2
+    while not overwrite:
+        yield target.with_name(f"{target.stem}_{number}{target.suffix}")
+        number += 1
+
+
+def _container(target: Path, audio: Floats, subtype: str) -> str:
+    container = _CONTAINERS.get(target.suffix.lower())
+    if container is None:
+        raise BadRequest(f"{target.name}: a stem is one of {', '.join(_CONTAINERS)}")
+    if container == "FLAC" and audio.shape[0] > 8:
+        raise BadRequest(f"{target.name}: FLAC has at most 8 channels, the clip has {audio.shape[0]}; use .wav")
+    if container == "WAV" and audio.size * _DEPTH[subtype] // 8 > _WAV_LIMIT:
+        return "RF64"
+    return container
+
+
+def _write(part: Path, audio: Floats, sample_rate: int, container: str, subtype: str, seed: int) -> None:
+    subtype = _fitting(container, subtype)
+    rng = np.random.default_rng(seed)
+    with soundfile.SoundFile(str(part), "w", sample_rate, audio.shape[0], subtype, format=container) as file:
+        for first in range(0, audio.shape[1], _BLOCK):
+            block = audio[:, first : first + _BLOCK]
+            block = np.where(np.isfinite(block), block, 0)
+            if subtype in ("FLOAT", "DOUBLE"):
+                file.write(np.ascontiguousarray(block.T, np.float32 if subtype == "FLOAT" else np.float64))
+            else:
+                file.write(np.ascontiguousarray(quantise(block, _DEPTH[subtype], rng).T))
+
+
+def _fitting(container: str, subtype: str) -> str:
+    """The subtype that a container has for the same depth: WAV's 8 bits are unsigned, FLAC ends at 24."""
+    if subtype in ("PCM_U8", "PCM_S8"):
+        return "PCM_U8" if container in ("WAV", "RF64", "W64") else "PCM_S8"
+    if container == "FLAC" and subtype in ("PCM_32", "FLOAT", "DOUBLE"):
+        return "PCM_24"
+    return subtype
+
+
+@contextmanager
+def _temporary(folder: Path, name: str) -> Iterator[Path]:
+    """A hidden name in the target's folder, free again at the end whatever happens."""
+    path = folder / f".{name[:100]}.{secrets.token_hex(4)}.part"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _failures(folder: Path, size: int) -> Iterator[None]:
+    """What the system says when writing fails, in our words."""
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        # libsndfile only says "System error"; a disk that has no room now is the reason.
+        if shutil.disk_usage(folder).free < size:
+            raise DiskFull(f"{folder} has no room for a stem of {size / 1e6:.1f} MB") from error
+        raise NotAllowed(f"{folder} cannot be written: {error}") from error
+    except OSError as error:
+        if means_full(error):
+            raise DiskFull(f"{folder} has no room for a stem of {size / 1e6:.1f} MB") from error
+        raise NotAllowed(f"{folder} cannot be written: {os.strerror(error.errno or 0)}") from error
