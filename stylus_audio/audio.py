@@ -66,7 +66,7 @@ class Clip:
         if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
             raise UnsupportedAudio("an array is [sample] or [channel, sample] of floats in -1 to 1")
         _check("the array", int(sample_rate), values.shape[0], values.shape[1])
-        kept = np.array(values, np.float64 if values.dtype == np.float64 else np.float32)
+        kept: Floats = values.astype(np.float64 if values.dtype == np.float64 else np.float32)
         lost = _silence_what_is_not_finite(kept)
         subtype = "DOUBLE" if kept.dtype == np.float64 else "FLOAT"
         return cls(kept, int(sample_rate), subtype, "WAV", 0, kept.shape[1], warnings=_warned("the array", lost))

@@ -255,7 +255,7 @@ def _listed(style: Source | Sequence[Source]) -> list[Source]:
     styles = list(style)
     if not styles:
         raise BadRequest("a render needs at least one style")
-    return styles  # type: ignore[return-value]
+    return styles
 
 
 def _read(source: Source) -> Clip:

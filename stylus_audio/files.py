@@ -95,7 +95,7 @@ def uninterrupted() -> Iterator[None]:
         yield
         return
     waiting: list[int] = []
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
     before = [signal.signal(number, lambda got, _: waiting.append(got)) for number in numbers]
     try:
         yield

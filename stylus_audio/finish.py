@@ -39,7 +39,7 @@ def finish(
         stem = dry[:, body]
     else:
         factor = level_factor(integrated(wet[:, body], rate), integrated(passage.carrier[:, body], rate))
-        difference = wet * factor - dry
+        difference: Floats = wet * factor - dry
         difference *= sounding(dry, rate, passage.tail)
         if settings.transients > 0:
             difference *= 1 - settings.transients * attacks(dry, rate)

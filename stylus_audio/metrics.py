@@ -109,7 +109,7 @@ def chroma_similarity(one: Floats, other: Floats, sample_rate: int) -> float:
 
 
 def chroma(audio: Floats, sample_rate: int) -> NDArray[np.float64]:
-    """Energy of the 12 pitch classes from 55 to 4000 Hz, less what lies between the notes, `[12, frame]` every 50 ms."""
+    """Energy of the 12 pitch classes from 55 to 4000 Hz, less what is in all, `[12, frame]` every 50 ms."""
     size, hop = 2 * round(0.1 * sample_rate), round(0.05 * sample_rate)
     mono = np.pad(np.asarray(audio).mean(0), (size // 2, size))
     frames = np.lib.stride_tricks.sliding_window_view(mono, size)[::hop]

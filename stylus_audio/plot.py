@@ -81,8 +81,8 @@ def save_plot(path: Path, panels: Sequence[Panel | GainPanel]) -> None:
 
 def _seconds(panel: Panel | GainPanel) -> float:
     if isinstance(panel, Panel):
-        return panel.audio.shape[1] / panel.sample_rate
-    return panel.gain_db.shape[1] / panel.frame_rate
+        return float(panel.audio.shape[1] / panel.sample_rate)
+    return float(panel.gain_db.shape[1] / panel.frame_rate)
 
 
 def _decibels(panel: Panel) -> tuple[Floats, Floats, float]:

@@ -87,7 +87,7 @@ class Trainer:
             ).sample  # fmt: skip
         loss = F.mse_loss(output.float(), target)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
         self.optimiser.step()
         self._average(min(EMA, number / (number + 10)))
