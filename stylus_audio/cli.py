@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 
 from .errors import BadRequest, Cancelled, StylusError
@@ -62,7 +61,9 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     def run(**values: Any) -> None:
         asked = {p.name: values.pop(p.name) for p in settings}
-        command(**values, asked={name: value for name, value in asked.items() if value not in (None, False)})
+        # By the producer's names, so that a mistake is answered in the words that it was made in.
+        named = {(*OPTIONS[name].names, name)[0] if name in OPTIONS else name: value for name, value in asked.items()}
+        command(**values, asked={name: value for name, value in named.items() if value not in (None, False)})
 
     run.__doc__ = command.__doc__
     run.__name__ = command.__name__
@@ -294,19 +295,23 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = typer.main.get_command(app).main(words, prog_name="stylus", standalone_mode=False)
         sys.stdout.flush()
         raise SystemExit(code if isinstance(code, int) else 0)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _fail(Cancelled("cancelled"), as_json)
     except StylusError as error:
         if debug:
             raise
         _fail(error, as_json)
-    except click.ClickException as error:
-        _fail(BadRequest(error.format_message()), as_json)
     except BrokenPipeError:
         # The reader of our output went away, as `stylus … | head` does.
         sys.stderr.close()
         raise SystemExit(1) from None
     except Exception as error:
+        # Wrong use, as typer's own copy of click says it.
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(str(error), file=sys.stderr)
+            raise SystemExit(2) from None
+        if hasattr(error, "format_message"):
+            _fail(BadRequest(f"{error.format_message()} See `stylus --help`."), as_json)
         if debug:
             raise
         _fail(StylusError(f"internal error: {type(error).__name__}: {error}; `--debug` shows where"), as_json)

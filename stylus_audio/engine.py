@@ -129,11 +129,14 @@ class Engine:
             info: AudioInfo = probe(Path(content))
             total, rate = info.samples, info.sample_rate
         start, end = segment_of(settings, total, rate)
-        context = round(self.model.profile.seconds * rate)
+        profile = self.model.profile
+        context = round(profile.seconds * rate)
+        # Whole hops, and more than the analysis window reaches.
+        margin = round(-(-profile.window // profile.hop) * profile.hop * rate / profile.sample_rate)
         if not isinstance(content, tuple):
             around = context if is_segment(settings) else 0
             clip = read_clip(Path(content), max(0, start - around), min(total, end + around))
-        return clip, passage_of(clip, settings, start, end, context)
+        return clip, passage_of(clip, settings, start, end, context, margin)
 
     def _gains(self, passage: Passage, styles: Sequence[Clip], settings: Settings, watch: _Watch) -> Gains:
         """Everything that the model does for a clip (METHOD 1–4 and 6)."""

@@ -38,9 +38,9 @@ def finish(
     if settings.mix == 0.0:
         stem = dry[:, body]
     else:
-        factor = level_factor(integrated(wet[:, body], rate), integrated(passage.carrier[:, body], rate))
+        factor = level_factor(_level(wet[:, body], rate), _level(passage.carrier[:, body], rate))
         difference: Floats = wet * factor - dry
-        difference *= sounding(dry, rate, passage.tail)
+        difference *= sounding(dry, rate, slice(passage.last - passage.tail, passage.last))
         if settings.transients > 0:
             difference *= 1 - settings.transients * attacks(dry, rate)
         difference = without_kept_bands(difference, rate, settings.keep_below, settings.keep_above)
@@ -51,6 +51,12 @@ def finish(
     return _levelled(stem, rate, settings, integer, style_lufs)
 
 
+def _level(audio: Floats, sample_rate: int) -> float:
+    """Loudness with silence around, so that what surrounds a clip in its file does not change how it is measured."""
+    block = round(0.4 * sample_rate)
+    return integrated(np.pad(audio, ((0, 0), (block, block))), sample_rate)
+
+
 def level_factor(measured: float, wanted: float) -> float:
     """Factor from one loudness (LUFS) to another; 1 where either is silence. At most ±`LEVEL_LIMIT_DB`."""
     if not (np.isfinite(measured) and np.isfinite(wanted)):
@@ -58,7 +64,7 @@ def level_factor(measured: float, wanted: float) -> float:
     return float(10 ** (np.clip(wanted - measured, -LEVEL_LIMIT_DB, LEVEL_LIMIT_DB) / 20))
 
 
-def sounding(dry: Floats, sample_rate: int, tail: int = 0) -> NDArray[np.float32]:
+def sounding(dry: Floats, sample_rate: int, tail: slice = slice(0)) -> NDArray[np.float32]:
     """Envelope `[sample]`: 0 in digital silence, 1 elsewhere, with short ramps inside the sound.
 
     A long analysis window would let the sound ring into the silence around it. The ramp into silence takes 5 ms, the
@@ -66,11 +72,12 @@ def sounding(dry: Floats, sample_rate: int, tail: int = 0) -> NDArray[np.float32
     """
     samples = dry.shape[1]
     envelope = np.ones(samples, np.float32)
-    silent = ~dry[:, : samples - tail].any(axis=0)
+    silent = ~dry.any(axis=0)
+    silent[tail] = False
     edges = np.flatnonzero(np.diff(np.concatenate([[0], silent.view(np.int8), [0]])))
     out_of, into = round(0.001 * sample_rate), round(0.005 * sample_rate)
     for start, end in zip(edges[::2], edges[1::2], strict=True):
-        if end - start < SILENT_RUN * sample_rate or (tail and end == samples - tail):
+        if end - start < SILENT_RUN * sample_rate:
             continue
         envelope[start:end] = 0
         low, high = max(0, start - into), min(samples, end + out_of)

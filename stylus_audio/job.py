@@ -16,7 +16,7 @@ from .metrics import evaluate
 from .provenance import CHUNK, sidecar
 from .riff import Chunk, shifted
 from .settings import Settings
-from .stem import write_stem
+from .stem import check_target, write_stem
 
 Sidecar = Literal["file", "embed", "none"]
 
@@ -76,6 +76,8 @@ def render_file(
     `styles` are files with the names that they go by. Raises what `Engine.render` and `write_stem` raise.
     """
     path = stem_path(content, [name for _, name in styles], target)
+    sources = [content, *(file for file, _ in styles)]
+    check_target(path, target.overwrite, sources)
     render = engine.render(content, [file for file, _ in styles], settings, progress)
     report = sidecar(render.report, content, styles, _metrics(render, styles), model)
     samples = render.audio.shape[1]
@@ -91,7 +93,7 @@ def render_file(
         overwrite=target.overwrite,
         seed=settings.seed,
         sidecar=(lambda _: _json(report)) if target.sidecar == "file" else None,
-        protect=[content, *(file for file, _ in styles)],
+        protect=sources,
     )
     return Result(written, render, report)
 

@@ -7,10 +7,7 @@ Diffusion `.safetensors` file.
 from __future__ import annotations
 
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from torch import Tensor
 from .errors import BadRequest, NoModel
 from .latent import Autoencoder, Latent, Patchify
 from .places import CONFIGS
+from .quiet import quiet
 from .spectrogram import RIFFUSION, Profile
 from .text import TextEncoder
 from .weights import check_device, fingerprint, located, named
@@ -118,7 +116,7 @@ def load_model(model: str = "mini", device: str = "auto", dtype: str = "auto") -
     weights = named(model)
     path = located(weights)
     digest = fingerprint(weights, path)
-    with _quiet():
+    with quiet():
         try:
             loaded = _from_file(path, precision) if path.is_file() else _from_folder(path, precision)
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
@@ -131,28 +129,6 @@ def load_model(model: str = "mini", device: str = "auto", dtype: str = "auto") -
     if isinstance(loaded.latent, Autoencoder):
         loaded.latent.vae.to(place).eval().requires_grad_(False)
     return loaded
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Loading is chatty (unused keys, deprecations of other parts); what matters comes as an exception."""
-    import diffusers
-
-    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
-    levels = [logger.level for logger in loggers]
-    bar = diffusers.utils.logging.is_progress_bar_enabled()
-    diffusers.utils.logging.disable_progress_bar()
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if bar:
-            diffusers.utils.logging.enable_progress_bar()
 
 
 def _scheduler(config: dict[str, Any], **changes: Any) -> Any:

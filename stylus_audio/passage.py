@@ -26,9 +26,9 @@ TAIL_DECAY_DB = -60.0
 class Passage:
     """The body to render and the carrier that it is rendered on.
 
-    `carrier` is the body with its surroundings: context, the loop's other turns, the tail ringing out. `dry` is what
-    the clip itself has there: the same, but silence in the tail. The stem is `[first, last)` of it. `loop` is in
-    samples of the stem; `wraps` says that the carrier goes round it.
+    `carrier` is the body with its surroundings: context, the loop's other turns, the tail ringing out, silence. `dry`
+    is what the clip itself has there: the same, but silence in the tail, the last `tail` samples of the stem. The stem
+    is `[first, last)` of it. `loop` is in samples of the stem; `wraps` says that the carrier goes round it.
     """
 
     carrier: Floats
@@ -60,8 +60,12 @@ def is_segment(settings: Settings) -> bool:
     return settings.start is not None or settings.end is not None
 
 
-def passage_of(clip: Clip, settings: Settings, start: int, end: int, context: int) -> Passage:
-    """The passage for `[start, end)`, in samples of the clip's file, of which `clip` has read enough surroundings."""
+def passage_of(clip: Clip, settings: Settings, start: int, end: int, context: int, margin: int) -> Passage:
+    """The passage for `[start, end)`, in samples of the clip's file, of which `clip` has read enough surroundings.
+
+    A loop is surrounded by `context` samples of its other turns; anything else by `margin` samples of silence, so that
+    a clip is rendered alike whether silence follows it in the file or not.
+    """
     audio, rate = clip.audio, clip.sample_rate
     first, last = start - clip.offset, end - clip.offset
     loop = None if is_segment(settings) or settings.preview else loop_of(clip.chunks, clip.total)
@@ -77,12 +81,14 @@ def passage_of(clip: Clip, settings: Settings, start: int, end: int, context: in
         carrier = audio[:, first + np.mod(turns - first, last - first)]
         return Passage(carrier, carrier, rate, context, context + last - first, start, loop, wraps=True)
     tail = to_samples(settings.tail, rate)
+    around = ((0, 0), (margin, margin))
     if tail:
         body = audio[:, :last]
         ringing = np.concatenate([body, rung_out(body, tail, rate)], axis=1)
-        dry = np.pad(body, ((0, 0), (0, tail)))
-        return Passage(ringing, dry, rate, first, last + tail, start, loop, tail=tail)
-    return Passage(audio, audio, rate, first, last, start, loop)
+        carrier, dry = np.pad(ringing, around), np.pad(body, ((0, 0), (margin, margin + tail)))
+    else:
+        carrier = dry = np.pad(audio, around)
+    return Passage(carrier, dry, rate, margin + first, margin + last + tail, start, loop, tail=tail)
 
 
 def loudest(audio: Floats, length: int) -> tuple[int, int]:

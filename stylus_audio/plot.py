@@ -16,7 +16,7 @@ from .spectrogram import MINI, band_centres, hz_to_mel
 
 Floats = NDArray[np.floating[Any]]
 
-_TICKS = (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000)
+_TICKS = (200, 500, 1000, 2000, 5000, 10000, 20000)
 _DEPTH_DB = 80
 _GAIN_DB = 40
 

@@ -80,12 +80,9 @@ def write_stem(
     Both appear together. Files in `protect` are never replaced. Raises `BadRequest` for a suffix, channels or depth
     that do not go together, `NotFound` for a missing folder, `NotAllowed`, and `DiskFull`.
     """
+    check_target(target, overwrite, protect)
     container = _container(target, audio, subtype)
     folder = target.parent
-    if not folder.is_dir():
-        raise NotFound(f"the folder {folder} does not exist")
-    if target.is_dir():
-        raise BadRequest(f"{target} is a folder; give the stem a name in it")
     # Float and double hold what came in; integers are quantised here, since libsndfile's own scaling is not symmetric.
     size = audio.size * _DEPTH[subtype] // 8 + sum(len(chunk.data) for chunk in chunks) + 4096
     with _failures(folder, size):
@@ -99,6 +96,21 @@ def write_stem(
             return _publish(part, note, target, overwrite, sidecar, protect)
 
 
+def check_target(target: Path, overwrite: bool = False, protect: Sequence[Path] = ()) -> None:
+    """What can be known of a target before there is anything to write; raises what `write_stem` would."""
+    folder = target.parent
+    if not folder.is_dir():
+        raise NotFound(f"the folder {folder} does not exist")
+    if target.is_dir():
+        raise BadRequest(f"{target} is a folder; give the stem a name in it")
+    if target.suffix.lower() not in _CONTAINERS:
+        raise BadRequest(f"{target.name}: a stem is one of {', '.join(_CONTAINERS)}")
+    if overwrite and any(same_file(target, kept) for kept in protect):
+        raise NotAllowed(f"{target.name} is what is being rendered; a stem never replaces it")
+    if not os.access(folder, os.W_OK):
+        raise NotAllowed(f"{folder} cannot be written")
+
+
 def _publish(
     part: Path,
     note: Path,
@@ -109,10 +121,6 @@ def _publish(
 ) -> Path:
     for candidate in _names(target, overwrite):
         beside = candidate.with_suffix(".json")
-        if any(same_file(candidate, kept) or (sidecar and same_file(beside, kept)) for kept in protect):
-            if overwrite:
-                raise NotAllowed(f"{candidate.name} is what is being rendered; a stem never replaces it")
-            continue
         if not overwrite and (candidate.exists() or (sidecar and beside.exists())):
             continue
         pairs = [(part, candidate)]
@@ -136,9 +144,7 @@ def _names(target: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def _container(target: Path, audio: Floats, subtype: str) -> str:
-    container = _CONTAINERS.get(target.suffix.lower())
-    if container is None:
-        raise BadRequest(f"{target.name}: a stem is one of {', '.join(_CONTAINERS)}")
+    container = _CONTAINERS[target.suffix.lower()]
     if container == "FLAC" and audio.shape[0] > 8:
         raise BadRequest(f"{target.name}: FLAC has at most 8 channels, the clip has {audio.shape[0]}; use .wav")
     if container == "WAV" and audio.size * _DEPTH[subtype] // 8 > _WAV_LIMIT:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import BadRequest
+from .quiet import quiet
 
 _START, _END, _LENGTH = 49406, 49407, 77
 """CLIP's tokens of the empty prompt: start, then the end or padding token up to the length."""
@@ -31,7 +32,8 @@ class TextEncoder:
         """Embedding `[1, 77, channel]`, float32."""
         if prompt not in self._known:
             tokens = self._tokens(prompt)
-            encoder = self._load()
+            with quiet():
+                encoder = self._load()
             with torch.no_grad():
                 self._known[prompt] = encoder(tokens)[0].float()
         return self._known[prompt]
@@ -56,7 +58,7 @@ class TextEncoder:
         config = CLIPTextConfig.from_pretrained(place)
 
         def load() -> Any:
-            return CLIPTextModel.from_pretrained(place, use_safetensors=True).eval()
+            return CLIPTextModel.from_pretrained(place, use_safetensors=True, dtype=torch.float32).eval()
 
         def tokenizer() -> Any:
             return CLIPTokenizer.from_pretrained(folder / "tokenizer")
@@ -74,6 +76,6 @@ class TextEncoder:
                 str(file), config=str(config), local_files_only=True, tokenizer=None, unet=None, vae=None,
                 safety_checker=None, feature_extractor=None, scheduler=None,
             )  # fmt: skip
-            return pipeline.text_encoder.eval()
+            return pipeline.text_encoder.float().eval()
 
         return cls(load, None, 0 if config.name == "sd2" else _END)

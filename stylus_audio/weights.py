@@ -7,13 +7,15 @@ user's.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .errors import BadRequest, NoModel
+from . import store
+from .audio import sha256
+from .errors import BadRequest, NoModel, NotAllowed
 from .places import MINI_FOLDER, user_data
 
 
@@ -105,51 +107,36 @@ def _weight_files(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(path.glob("**/*.safetensors"))
 
 
+def _file() -> Path:
+    return user_data() / "weights.json"
+
+
 def fingerprint(weights: Weights, path: Path, fresh: bool = False) -> str:
     """SHA-256 over a model's weight files, kept between runs while their sizes and times do not change."""
     files = _weight_files(path)
     if not files:
         raise NoModel(f"{path} holds no .safetensors weights")
     stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    kept = _kept()
+    kept = store.load(_file())
     key = str(path)
     if not fresh and key in kept and kept[key]["stamp"] == stamp:
         return str(kept[key]["sha256"])
-    whole = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            whole.update(hashlib.file_digest(stream, "sha256").digest())
-    digest = whole.hexdigest() if len(files) > 1 else hashlib.file_digest(files[0].open("rb"), "sha256").hexdigest()
+    digests = [sha256(file) for file in files]
+    digest = digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
     if not fresh:
         kept[key] = {"name": weights.name, "stamp": stamp, "sha256": digest}
-        _keep(kept)
+        # A home that cannot be written only costs the next run a second hash.
+        with suppress(NotAllowed):
+            store.save(_file(), kept)
     return digest
 
 
 def verify(weights: Weights) -> tuple[str, bool]:
     """The weights' SHA-256 as they lie there now, and whether it is the one that was kept."""
     path = located(weights, download=False)
-    return fingerprint(weights, path, fresh=True), fingerprint(weights, path) == fingerprint(weights, path, fresh=True)
-
-
-def _kept() -> dict[str, dict[str, object]]:
-    try:
-        kept = json.loads((user_data() / "weights.json").read_text("utf-8"))
-        return kept if isinstance(kept, dict) else {}
-    except (OSError, ValueError):
-        return {}
-
-
-def _keep(kept: dict[str, dict[str, object]]) -> None:
-    file = user_data() / "weights.json"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(kept, indent=1), "utf-8")
-        part.replace(file)
-    except OSError:
-        # A read-only home only costs the next run a second hash.
-        return
+    kept = store.load(_file()).get(str(path), {}).get("sha256")
+    digest = fingerprint(weights, path, fresh=True)
+    return digest, kept in (None, digest)
 
 
 def check_device(device: str) -> str:

@@ -1,0 +1,266 @@
+"""What a producer takes for granted of a render, on a small model of random weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stylus_audio import Engine
+from stylus_audio.audio import Clip
+from stylus_audio.engine import Render, reconstruct
+from stylus_audio.errors import BadRequest, Cancelled, UnsupportedAudio
+from stylus_audio.finish import finish
+from stylus_audio.metrics import si_sdr
+from stylus_audio.riff import Chunk
+from tests.sounds import RATE, Audio, decibels, noise, plucks, tone
+
+STYLE = (noise(1.5, seed=9), RATE)
+
+
+def rendered(engine: Engine, audio: Audio, **settings: object) -> Render:
+    return engine.render((audio, RATE), STYLE, engine.settings(**settings))
+
+
+def test_the_model_changes_the_sound(tiny: Engine) -> None:
+    audio = plucks(1.0)
+    assert si_sdr(rendered(tiny, audio).audio, audio) < 20
+
+
+def test_no_style_returns_the_content(tiny: Engine) -> None:
+    audio = plucks(2.0, channels=2)
+    assert si_sdr(rendered(tiny, audio, injection=False, init="none").audio, audio) >= 60
+
+
+def test_mix_zero_is_the_content_to_the_bit(tiny: Engine) -> None:
+    audio = plucks(0.7)
+    assert np.array_equal(rendered(tiny, audio, mix=0).audio, audio)
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.1, 0.5])
+@pytest.mark.parametrize("padding", [0.3, 1.0, 4.0])
+def test_padding_does_not_change_a_short_clip(tiny: Engine, seconds: float, padding: float) -> None:
+    audio = plucks(seconds)
+    alone = rendered(tiny, audio, loudness=-20).audio
+    padded = np.pad(audio, ((0, 0), (0, round(padding * RATE))))
+    behind = rendered(tiny, padded, loudness=-20).audio
+    # Loudness is measured over blocks that differ: compare the shape, not the level.
+    assert si_sdr(behind[:, : audio.shape[1]], alone) > 40
+    assert not behind[:, audio.shape[1] :].any()
+
+
+def test_an_impulse_stays_on_its_sample(tiny: Engine) -> None:
+    audio = noise(1.0, 1e-4)
+    audio[0, 20000] = 0.9
+    stem = rendered(tiny, audio).audio
+    assert int(np.abs(stem[0]).argmax()) == 20000
+
+
+@pytest.mark.parametrize("seconds", [1.0, 0.3, 2.005])
+def test_a_loop_wraps_without_a_step(tiny: Engine, seconds: float) -> None:
+    # A whole number of periods: the content itself wraps without a step.
+    seconds = round(seconds * RATE) / RATE
+    audio = tone(round(220 * seconds) / seconds, seconds) + tone(round(1330 * seconds) / seconds, seconds, 0.1)
+    stem = rendered(tiny, audio, loop="on").audio[0].astype(np.float64)
+    inner = np.abs(np.diff(stem)).max()
+    assert abs(stem[0] - stem[-1]) <= inner
+    # The curvature too: a kink is heard as a click.
+    wrapped = np.concatenate([stem[-50:], stem[:50]])
+    assert np.abs(np.diff(wrapped, 2)).max() <= np.abs(np.diff(stem, 2)).max() * 1.01
+
+
+def test_the_loop_chunk_is_followed(tiny: Engine) -> None:
+    clip = Clip(plucks(1.0), RATE, "FLOAT", "WAV", 0, RATE, (Chunk(b"acid", bytes(24)),))
+    from stylus_audio.passage import passage_of
+
+    assert passage_of(clip, tiny.settings(), 0, RATE, 1000, 100).wraps
+    assert not passage_of(clip, tiny.settings(loop="off"), 0, RATE, 1000, 100).wraps
+
+
+@pytest.mark.parametrize("hz", [150, 1000])
+def test_keep_below_leaves_that_band(tiny: Engine, hz: float) -> None:
+    audio = plucks(1.5) + tone(60, 1.5) + tone(120, 1.5, 0.2)
+    stem = rendered(tiny, audio, keep_below=hz).audio
+    assert band(stem - audio, 0, hz) - band(audio, 0, hz) <= -60
+    assert band(stem - audio, 2 * hz, 20000) - band(audio, 2 * hz, 20000) > -20
+
+
+def test_keep_above_leaves_that_band(tiny: Engine) -> None:
+    audio = plucks(1.5) + noise(1.5, 0.05)
+    stem = rendered(tiny, audio, keep_above=5000).audio
+    assert band(stem - audio, 5000, 22050) - band(audio, 5000, 22050) <= -60
+
+
+def band(audio: NDArray[np.floating], low: float, high: float) -> float:
+    """Level of a band, of a spectrum whose window keeps the other bands out of it."""
+    mono = np.asarray(audio[0], np.float64) * np.blackman(audio.shape[1])
+    spectrum = np.abs(np.fft.rfft(mono)) ** 2
+    frequencies = np.fft.rfftfreq(audio.shape[1], 1 / RATE)
+    return float(10 * np.log10(spectrum[(frequencies >= low) & (frequencies <= high)].sum() + 1e-20))
+
+
+def test_silence_stays_silent(tiny: Engine) -> None:
+    audio = plucks(2.0, channels=2)
+    audio[:, 30000:50000] = 0
+    audio[:, :500] = 0
+    stem = rendered(tiny, audio).audio
+    assert not stem[:, 30000:50000].any()
+    assert stem[:, 50000:].any()
+    assert not rendered(tiny, np.zeros((1, 5000), np.float32)).audio.any()
+
+
+def test_a_segment_is_the_same_passage_in_its_context(tiny: Engine) -> None:
+    audio = plucks(4.0)
+    render = rendered(tiny, audio, start=1.0, end="88200 samples", loudness="keep")
+    assert render.audio.shape == (1, RATE)
+    assert render.passage.offset == RATE
+    assert np.array_equal(rendered(tiny, audio, start=1.0, end=2.0, mix=0).audio, audio[:, RATE : 2 * RATE])
+
+
+def test_a_preview_is_the_loudest_passage(tiny: Engine) -> None:
+    audio = plucks(5.0) * 0.1
+    audio[:, 3 * RATE : 4 * RATE] *= 10
+    render = rendered(tiny, audio, preview=1.0, loop="off")
+    assert render.audio.shape == (1, RATE)
+    assert abs(render.passage.offset - 3 * RATE) < 0.05 * RATE
+
+
+def test_a_tail_rings_out(tiny: Engine) -> None:
+    audio = tone(440, 1.0)
+    stem = rendered(tiny, audio, tail=0.5).audio
+    assert stem.shape[1] == round(1.5 * RATE)
+    tail = stem[:, RATE:]
+    levels = [decibels(tail[:, first : first + 2205]) for first in range(0, tail.shape[1] - 2205, 4410)]
+    assert levels[0] > -40
+    assert levels[-1] < levels[0] - 20
+    assert abs(tail[0, -1]) < 1e-3
+
+
+def test_kept_attacks_are_the_contents(tiny: Engine) -> None:
+    audio = plucks(2.0, every=0.5) + noise(2.0, 1e-4)
+    kept = rendered(tiny, audio, transients=1.0).audio
+    at = slice(RATE, RATE + 300)
+    lost = rendered(tiny, audio).audio
+    assert decibels(kept[:, at] - audio[:, at]) < decibels(lost[:, at] - audio[:, at]) - 20
+
+
+def test_linked_stereo_keeps_the_balance(tiny: Engine) -> None:
+    audio = plucks(1.0, channels=2)
+    stem = rendered(tiny, audio, stereo="linked", refine=0).audio
+    assert decibels(stem[1]) - decibels(stem[0]) == pytest.approx(decibels(audio[1]) - decibels(audio[0]), abs=0.1)
+
+
+@pytest.mark.parametrize("stereo", ["independent", "mid-side"])
+def test_other_stereo_modes_render_both_channels(tiny: Engine, stereo: str) -> None:
+    audio = plucks(1.0, channels=2)
+    audio[1] += noise(1.0, 0.02)[0]
+    render = rendered(tiny, audio, stereo=stereo)
+    assert render.gains is not None
+    assert render.gains.styled.shape[0] == 2
+    assert render.audio.shape == audio.shape
+
+
+def test_mid_side_needs_two_channels(tiny: Engine) -> None:
+    with pytest.raises(BadRequest, match="2 channels"):
+        rendered(tiny, plucks(0.5), stereo="mid-side")
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 48000, 96000])
+def test_every_rate_keeps_its_length(tiny: Engine, rate: int) -> None:
+    time = np.arange(rate) / rate
+    audio = (0.3 * np.sin(2 * np.pi * 440 * time))[None].astype(np.float32)
+    render = tiny.render((audio, rate), STYLE, tiny.settings(injection=False, init="none"))
+    assert render.audio.shape == audio.shape
+    assert si_sdr(render.audio, audio) >= 60
+
+
+def test_many_channels(tiny: Engine) -> None:
+    audio = plucks(0.4, channels=32) * 0.02
+    assert rendered(tiny, audio).audio.shape == (32, audio.shape[1])
+
+
+def test_integer_stems_do_not_clip_silently(tiny: Engine) -> None:
+    audio = plucks(1.0)
+    clip = Clip(audio / np.abs(audio).max(), RATE, "PCM_16", "WAV", 0, audio.shape[1])
+    render = rendered(tiny, audio)
+    stem, notes = finish(render.passage, clip.audio * 3, tiny.settings(loudness=-3), True)
+    assert np.abs(stem).max() <= 1.0
+    assert "lower than rendered" in notes[0]
+
+
+def test_ceiling_is_a_true_peak(tiny: Engine) -> None:
+    from stylus_audio.loudness import true_peak
+
+    stem = rendered(tiny, plucks(1.0), ceiling=-20, loudness=-6).audio
+    assert true_peak(stem, RATE) == pytest.approx(-20, abs=0.05)
+
+
+def test_loudness(tiny: Engine) -> None:
+    from stylus_audio.loudness import integrated
+
+    audio = plucks(1.0)
+    assert integrated(rendered(tiny, audio, loudness="-23").audio, RATE) == pytest.approx(-23, abs=0.2)
+    assert integrated(rendered(tiny, audio, loudness="match").audio, RATE) == pytest.approx(integrated(*STYLE), abs=0.2)
+    assert integrated(rendered(tiny, audio).audio, RATE) == pytest.approx(integrated(audio, RATE), abs=0.2)
+
+
+def test_the_same_seed_gives_the_same_samples(tiny: Engine) -> None:
+    audio = plucks(1.2)
+    for reconstruction in ("gain", "griffin-lim"):
+        one, other = (rendered(tiny, audio, reconstruction=reconstruction, seed=5).audio for _ in range(2))
+        assert np.array_equal(one, other)
+
+
+def test_gains_can_be_finished_again_without_the_model(tiny: Engine) -> None:
+    audio = plucks(1.0)
+    render = rendered(tiny, audio)
+    assert render.gains is not None
+    settings = tiny.settings(mix=0.5, keep_below=300)
+    again, _ = finish(render.passage, reconstruct(render.passage, render.gains, settings), settings, False)
+    assert np.array_equal(again, rendered(tiny, audio, mix=0.5, keep_below=300).audio)
+    none = reconstruct(render.passage, render.gains.scaled(0.0), settings)
+    assert si_sdr(none, audio) > 100
+
+
+@pytest.mark.parametrize("reconstruction", ["phase", "griffin-lim"])
+def test_other_reconstructions_sound(tiny: Engine, reconstruction: str) -> None:
+    audio = plucks(1.0, channels=2)
+    stem = rendered(tiny, audio, reconstruction=reconstruction, refine=4).audio
+    assert stem.shape == audio.shape
+    assert decibels(stem) == pytest.approx(decibels(audio), abs=6)
+
+
+def test_several_styles_and_variations(tiny: Engine) -> None:
+    audio = plucks(1.0)
+    styles = [(noise(2.0, seed=1), RATE), (plucks(2.0, every=0.1), RATE)]
+    stems = [
+        tiny.render((audio, RATE), styles, tiny.settings(**settings)).audio
+        for settings in ({}, {"style_weight": "0.9,0.1"}, {"blend": "features"}, {"variation": 3})
+    ]
+    for number, one in enumerate(stems):
+        for other in stems[number + 1 :]:
+            assert not np.allclose(one, other, atol=1e-4)
+    with pytest.raises(BadRequest, match="style_weight"):
+        tiny.render((audio, RATE), styles, tiny.settings(style_weight="1,2,3"))
+
+
+def test_a_silent_style_is_refused(tiny: Engine) -> None:
+    with pytest.raises(UnsupportedAudio, match="silent"):
+        tiny.render((plucks(0.5), RATE), (np.zeros((1, 9000), np.float32), RATE))
+
+
+def test_progress_moves_and_can_cancel(tiny: Engine) -> None:
+    seen: list[float] = []
+    tiny.render((plucks(1.0), RATE), STYLE, tiny.settings(), lambda fraction, stage: seen.append(fraction))
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+    assert len(seen) > 10
+
+    def cancel(fraction: float, stage: str) -> None:
+        if fraction > 0.3:
+            raise Cancelled("enough")
+
+    processors = dict(tiny.model.unet.attn_processors)
+    with pytest.raises(Cancelled):
+        tiny.render((plucks(1.0), RATE), STYLE, tiny.settings(), cancel)
+    assert all(tiny.model.unet.attn_processors[name] is one for name, one in processors.items())
