@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from .errors import BadRequest, Cancelled, StylusError
+from .interruption import interruption
 from .settings import OPTIONS, RECIPES, Settings
 
 app = typer.Typer(
@@ -272,16 +274,29 @@ def models_verify(name: str) -> None:
     run_models_verify(name)
 
 
+def _leave(code: int) -> NoReturn:
+    """Exit; a signal while the interpreter shuts down must not turn into another exit code."""
+    sys.stdout.flush()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if interruption.is_set():
+        # A Ctrl-C that went through C code on its way (an import of torch) makes Python end itself by the signal,
+        # whatever the exit code.
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)
+
+
 def _fail(error: StylusError, as_json: bool) -> NoReturn:
     message = " ".join(str(error).split())
     if as_json:
         print(json.dumps({"error": {"code": error.code, "message": message}}, ensure_ascii=False))
     print(f"stylus: {message}", file=sys.stderr)
-    sys.stdout.flush()
-    raise SystemExit(error.exit_code)
+    _leave(error.exit_code)
 
 
 def _interrupt(*_: object) -> NoReturn:
+    interruption.set()
     raise KeyboardInterrupt
 
 
@@ -290,11 +305,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     words = sys.argv[1:] if arguments is None else arguments
     debug, as_json = "--debug" in words, "--json" in words
     words = [word for word in words if word != "--debug"]
-    signal.signal(signal.SIGTERM, _interrupt)
+    interruption.clear()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         code = typer.main.get_command(app).main(words, prog_name="stylus", standalone_mode=False)
-        sys.stdout.flush()
-        raise SystemExit(code if isinstance(code, int) else 0)
+        if interruption.is_set():
+            raise KeyboardInterrupt
+        _leave(code if isinstance(code, int) else 0)
     except (KeyboardInterrupt, typer.Abort):
         _fail(Cancelled("cancelled"), as_json)
     except StylusError as error:

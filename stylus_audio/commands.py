@@ -14,7 +14,9 @@ from typing import Any, cast
 from . import library
 from .audio import read_clip
 from .engine import Engine, Render
-from .errors import BadRequest, NotFound
+from .errors import BadRequest, Cancelled, NotFound
+from .files import writable_folder
+from .interruption import interruption
 from .job import DEFAULT_NAME, Sidecar, Target, render_file
 from .places import DEMO_CONTENT, DEMO_STYLE
 from .presets import preset as preset_values
@@ -111,7 +113,7 @@ def _resolved(request: RenderRequest) -> tuple[Path, list[tuple[Path, str]], dic
 
 def run_demo(folder: Path) -> None:
     """Render the shipped clip in the shipped style and draw both with the result."""
-    folder.mkdir(parents=True, exist_ok=True)
+    writable_folder(folder)
     with _shown_progress() as progress:
         progress(0.0, "loading the model")
         engine = Engine("mini")
@@ -216,6 +218,8 @@ def _shown_progress() -> Iterator[Callable[[float, str], None]]:
 
         def progress(fraction: float, stage: str) -> None:
             nonlocal said, begun
+            if interruption.is_set():
+                raise Cancelled("cancelled")
             bar.update(task, completed=fraction, description=stage)
             if fraction == 0.0:
                 begun = time.monotonic()

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import NotAllowed
+
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, *({errno.EDQUOT} if hasattr(errno, "EDQUOT") else set())}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES, errno.ENOSYS}
 
@@ -81,6 +83,14 @@ def publish_all(pairs: Sequence[tuple[Path, Path]], overwrite: bool) -> bool:
         raise
     _take_back(published)
     return False
+
+
+def writable_folder(folder: Path) -> None:
+    """Make a folder of ours with its parents; `NotAllowed` where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotAllowed(f"{folder} cannot be made: {error.strerror}") from error
 
 
 def _take_back(published: Sequence[tuple[Path, Path]]) -> None:

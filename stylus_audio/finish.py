@@ -38,9 +38,9 @@ def finish(
     if settings.mix == 0.0:
         stem = dry[:, body]
     else:
-        factor = level_factor(_level(wet[:, body], rate), _level(passage.carrier[:, body], rate))
-        difference: Floats = wet * factor - dry
-        difference *= sounding(dry, rate, slice(passage.last - passage.tail, passage.last))
+        heard = sounding(dry, rate, slice(passage.last - passage.tail, passage.last))
+        factor = level_factor(_level((wet * heard)[:, body], rate), _level(passage.carrier[:, body], rate))
+        difference: Floats = (wet * factor - dry) * heard
         if settings.transients > 0:
             difference *= 1 - settings.transients * attacks(dry, rate)
         difference = without_kept_bands(difference, rate, settings.keep_below, settings.keep_above)
@@ -52,9 +52,9 @@ def finish(
 
 
 def _level(audio: Floats, sample_rate: int) -> float:
-    """Loudness with silence around, so that what surrounds a clip in its file does not change how it is measured."""
-    block = round(0.4 * sample_rate)
-    return integrated(np.pad(audio, ((0, 0), (block, block))), sample_rate)
+    """Loudness, that of a short clip as if silence followed it: the same whether the file has that silence or not."""
+    missing = max(0, round(0.4 * sample_rate) - audio.shape[1])
+    return integrated(np.pad(audio, ((0, 0), (0, missing))), sample_rate)
 
 
 def level_factor(measured: float, wanted: float) -> float:
@@ -72,7 +72,7 @@ def sounding(dry: Floats, sample_rate: int, tail: slice = slice(0)) -> NDArray[n
     """
     samples = dry.shape[1]
     envelope = np.ones(samples, np.float32)
-    silent = ~dry.any(axis=0)
+    silent = np.asarray(~dry.any(axis=0))
     silent[tail] = False
     edges = np.flatnonzero(np.diff(np.concatenate([[0], silent.view(np.int8), [0]])))
     out_of, into = round(0.001 * sample_rate), round(0.005 * sample_rate)

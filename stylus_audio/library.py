@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .audio import probe, read_clip, sha256
 from .errors import BadRequest, NotFound
+from .files import writable_folder
 from .places import user_data
 from .settings import Settings
 from .stem import write_stem
@@ -19,7 +20,7 @@ from .stem import write_stem
 
 @dataclass(frozen=True)
 class Style:
-    """One entry of the library: its audio, and where it came from."""
+    """One entry of the library: its audio, and the file (with its SHA-256) that it came from."""
 
     name: str
     path: str
@@ -83,12 +84,12 @@ def add(name: str, file: Path, start: str | None = None, end: str | None = None)
     first, last = segment_of(Settings.parse({"start": start, "end": end}), info.samples, info.sample_rate)
     clip = read_clip(file, first, last)
     target = _folder() / f"{name}.wav"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    writable_folder(target.parent)
 
     def entry(stem: Path) -> bytes:
         made = Style(
             name, str(stem), clip.audio.shape[1] / clip.sample_rate, clip.sample_rate, clip.audio.shape[0],
-            sha256(stem), str(file.resolve()),
+            sha256(file), str(file.resolve()),
         )  # fmt: skip
         return json.dumps({"style": {k: v for k, v in asdict(made).items() if k != "path"}}, indent=1).encode()
 

@@ -1,28 +1,41 @@
 """How much of the content a stem has kept, how near it is to the style, and its level. No weights are needed.
 
-Audio is `[channel, sample]` in float. Every value is finite or None, so that it goes into JSON.
+Audio is `[channel, sample]` in float. Channels count by their mean power. Level is a metric of its own and counts in no
+other.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import resample
+from .audio import CHANNELS, RATES, resample
+from .errors import UnsupportedAudio
 from .loudness import integrated, sample_peak, true_peak
 from .onsets import onset_times
-from .spectrogram import MINI, mel_spectrogram, silent_frames
+from .reference import Picture, picture_of
+from .spectrogram import MINI
 
 Floats = NDArray[np.floating[Any]]
 
 ONSET_TOLERANCE = 0.05
 """Seconds; mir_eval's."""
 
-LOG_RANGE_DB = 80.0
+RANGE_DB = 80.0
+"""Log-mels end so far under the maximum."""
+
+SI_SDR_LIMIT = 200.0
+"""dB; what the same signal has in place of infinity, which JSON does not know."""
+
+_CHROMA_SIZE, _CHROMA_HOP = 8192, 2048
+"""Samples at `MINI.sample_rate`: 186 ms, which tells the semitones apart from about 200 Hz on."""
+
+_SEAM_SECONDS = 0.05
 
 
 def evaluate(
@@ -33,145 +46,215 @@ def evaluate(
     sample_rate: int,
     content_rate: int | None = None,
     style_rate: int | None = None,
+    seams: Sequence[float] = (),
 ) -> dict[str, float | None]:
-    """All metrics of a stem against its content and, where given, the style; rates are those of the stem by default."""
-    stem = _mono(output, sample_rate)
-    clip = _mono(content, content_rate or sample_rate)
-    mels = [mel_spectrogram(audio, MINI)[0] for audio in (stem, clip)]
-    lufs = integrated(output, sample_rate)
-    clip_lufs = integrated(content, content_rate or sample_rate)
-    values: dict[str, float | None] = {
-        "chroma_similarity": chroma_similarity(stem, clip, MINI.sample_rate),
-        "onset_f1": onset_f1(onset_times(clip, MINI.sample_rate), onset_times(stem, MINI.sample_rate)),
-        "log_mel_distance_content": log_mel_distance(*mels),
-        "log_mel_distance_style": None,
-        "log_mel_distance_content_style": None,
-        "peak_db": _finite(sample_peak(output)),
-        "true_peak_db": _finite(true_peak(output, sample_rate)),
-        "loudness_lufs": _finite(lufs),
-        "loudness_change_lu": _finite(lufs - clip_lufs) if math.isfinite(clip_lufs) else None,
-    }
-    if style is not None:
-        reference = mel_spectrogram(_mono(style, style_rate or sample_rate), MINI)[0]
-        values["log_mel_distance_style"] = spectrum_distance(mels[0], reference)
-        values["log_mel_distance_content_style"] = spectrum_distance(mels[1], reference)
-    return {name: None if value is None else round(value, 6) for name, value in values.items()}
+    """All metrics of a stem against its content and, where given, the style; rates are those of the stem by default.
 
-
-def _mono(audio: Floats, sample_rate: int) -> NDArray[np.float32]:
-    return resample(np.asarray(audio).mean(0, keepdims=True), sample_rate, MINI.sample_rate)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _log(mel: Floats) -> NDArray[np.float32]:
-    """Decades under the maximum, floored at `LOG_RANGE_DB`: level does not count."""
-    maximum = float(mel.max(initial=0.0))
-    floor = 10 ** (-LOG_RANGE_DB / 20)
-    return np.asarray(np.log10(np.maximum(mel / maximum if maximum > 0 else mel, floor)), np.float32)
-
-
-def log_mel_distance(one: Floats, other: Floats) -> float:
-    """RMSE of the log-mels `[mel, frame]` frame by frame, in decades (20 dB), each relative to its own maximum."""
-    frames = min(one.shape[1], other.shape[1])
-    return float(np.sqrt(((_log(one)[:, :frames] - _log(other)[:, :frames]) ** 2).mean()))
-
-
-def spectrum_distance(one: Floats, other: Floats) -> float:
-    """RMSE in decades between the average spectra of two sounds that are not aligned.
-
-    The averages are of power, over the frames that are no silence, each relative to its own mean level.
+    Stem and content are compared from their starts on, as long as both last; only the levels are of the whole stem.
+    `seams` are the places in seconds where windows meet. A value is None where it does not exist: the level of
+    silence, a distance from silence or from a style that was not given, a step without seams. All others are finite.
+    Raises `UnsupportedAudio` for what `validate` refuses.
     """
-    return float(np.sqrt(((_average(one) - _average(other)) ** 2).mean()))
+    content_rate, style_rate = content_rate or sample_rate, style_rate or sample_rate
+    validate(output, sample_rate, "the stem")
+    validate(content, content_rate, "the content")
+    rate = MINI.sample_rate
+    stem, clip = _common(resample(output, sample_rate, rate), resample(content, content_rate, rate))
+    stem_picture, clip_picture = picture_of(stem, rate, MINI), picture_of(clip, rate, MINI)
+    reference = None
+    if style is not None:
+        validate(style, style_rate, "the style")
+        reference = picture_of(style, style_rate, MINI)
+    lufs = integrated(output, sample_rate)
+    values = {
+        "chroma_similarity": chroma_similarity(chroma(stem), chroma(clip)),
+        "onset_f1": onset_f1(onset_times(stem, rate), onset_times(clip, rate)),
+        "log_mel_distance_content": log_mel_distance(stem_picture, clip_picture),
+        "log_mel_distance_style": timbre_distance(stem_picture, reference) if reference else math.nan,
+        "log_mel_distance_content_style": timbre_distance(clip_picture, reference) if reference else math.nan,
+        "si_sdr_db": si_sdr(*_common(output, content)) if sample_rate == content_rate else si_sdr(stem, clip),
+        "seam_step_db": seam_step(stem, rate, seams, clip),
+        "peak_db": sample_peak(output),
+        "true_peak_db": true_peak(output, sample_rate),
+        "loudness_lufs": lufs,
+        "loudness_change_lu": lufs - integrated(content, content_rate) if math.isfinite(lufs) else math.nan,
+    }
+    return {name: round(value, 6) if math.isfinite(value) else None for name, value in values.items()}
 
 
-def _average(mel: Floats) -> NDArray[np.float64]:
-    counted = ~silent_frames(mel[None], float(mel.max(initial=0.0)))
-    if not counted.any():
-        return np.full(mel.shape[0], -LOG_RANGE_DB / 20)
-    mean = np.sqrt((mel[:, counted].astype(np.float64) ** 2).mean(1))
-    logs = np.log10(np.maximum(mean / mean.max(), 10 ** (-LOG_RANGE_DB / 20)))
-    return np.asarray(logs - logs.mean())
+def _common(one: Floats, other: Floats) -> tuple[Floats, Floats]:
+    samples = min(one.shape[1], other.shape[1])
+    return one[:, :samples], other[:, :samples]
 
 
-def chroma_similarity(one: Floats, other: Floats, sample_rate: int) -> float:
-    """Mean cosine of the chroma frames, weighted by the energy of `other`; 1 for the same notes."""
-    a, b = chroma(one, sample_rate), chroma(other, sample_rate)
-    frames = min(a.shape[1], b.shape[1])
-    a, b = a[:, :frames], b[:, :frames]
-    weights = np.linalg.norm(b, axis=0)
-    if weights.sum() <= 0:
-        return 1.0 if np.linalg.norm(a) <= 0 else 0.0
-    cosine = (a * b).sum(0) / np.maximum(np.linalg.norm(a, axis=0) * weights, 1e-12)
-    return float((cosine * weights).sum() / weights.sum())
+def validate(audio: Floats, sample_rate: int, name: str) -> None:
+    """Raise `UnsupportedAudio` for what cannot be measured; `name` is what the message calls it."""
+    if audio.ndim != 2 or not 1 <= audio.shape[0] <= CHANNELS or not audio.shape[1]:
+        raise UnsupportedAudio(f"{name} is [channel, sample] with 1 to {CHANNELS} channels and at least one sample")
+    if not RATES[0] <= sample_rate <= RATES[1]:
+        raise UnsupportedAudio(f"{name} has {sample_rate} Hz; {RATES[0]} to {RATES[1]} Hz are measured")
+    if not all(np.isfinite(channel).all() for channel in audio):
+        raise UnsupportedAudio(f"{name} holds values that are not finite")
 
 
-def chroma(audio: Floats, sample_rate: int) -> NDArray[np.float64]:
-    """Energy of the 12 pitch classes from 55 to 4000 Hz, less what is in all, `[12, frame]` every 50 ms."""
-    size, hop = 2 * round(0.1 * sample_rate), round(0.05 * sample_rate)
-    mono = np.pad(np.asarray(audio).mean(0), (size // 2, size))
-    frames = np.lib.stride_tricks.sliding_window_view(mono, size)[::hop]
-    frequencies = np.fft.rfftfreq(size, 1 / sample_rate)
-    used = (frequencies >= 55) & (frequencies <= 4000)
-    pitch = 12 * np.log2(frequencies[used] / 440.0) + 9
-    classes = np.arange(12)[:, None]
-    distance = (pitch - classes + 6) % 12 - 6
-    filters = np.exp(-0.5 * (distance / 0.5) ** 2)
-    result = np.empty((12, len(frames)))
-    for first in range(0, len(frames), 512):
-        spectrum = np.abs(np.fft.rfft(frames[first : first + 512] * np.hanning(size), axis=1))[:, used] ** 2
-        result[:, first : first + 512] = filters @ spectrum.T
-    return np.asarray(np.sqrt(result - result.min(0, keepdims=True)))
+def log_mel_distance(output: Picture, content: Picture) -> float:
+    """RMSE of the log-mels of two equally long sounds in decades (20 dB), on the grid of `MINI`.
+
+    Both at the same mean power; what lies `RANGE_DB` under the content's maximum counts as that. NaN where the content
+    is silent.
+    """
+    difference = _logs(output, content) - _logs(content, content)
+    return float(np.sqrt(np.mean(difference**2, dtype=np.float64)))
 
 
-def onset_f1(expected: Sequence[float] | Floats, found: Sequence[float] | Floats) -> float:
-    """F-measure of onsets in seconds, matched one to one within `ONSET_TOLERANCE`; two silent clips agree.
+def timbre_distance(output: Picture, style: Picture) -> float:
+    """RMSE in decades between the mean log-mels of two sounds that are not aligned; NaN where the style is silent.
 
-    >>> onset_f1([0.0, 1.0], [0.02, 2.0])
+    The means are over the frames that are no silence; for the rest as `log_mel_distance`.
+    """
+    if output.silent.all() or style.silent.all():
+        return math.nan
+    means = (_logs(picture, style)[:, ~picture.silent].mean(1, dtype=np.float64) for picture in (output, style))
+    return float(np.sqrt(np.mean((next(means) - next(means)) ** 2)))
+
+
+def _logs(picture: Picture, reference: Picture) -> NDArray[np.float32]:
+    """Log10 of the mel `[mel, frame]` over its own level, floored under the maximum of `reference` over its level."""
+    level, own = _level(reference), _level(picture) or 1.0
+    if level <= 0:
+        return np.full(picture.mel.shape[1:], np.nan, np.float32)
+    logs = picture.mel[0] / np.float32(own)
+    np.maximum(logs, reference.maximum / level * 10 ** (-RANGE_DB / 20), out=logs)
+    return np.asarray(np.log10(logs, out=logs))
+
+
+def _level(picture: Picture) -> float:
+    """Root of the mean power of the frames that are no silence."""
+    if picture.silent.all():
+        return 0.0
+    power = np.einsum("mf,mf->f", picture.mel[0], picture.mel[0], dtype=np.float64)
+    return math.sqrt(float(power[~picture.silent].mean()))
+
+
+def chroma(audio: Floats, block_frames: int = 128) -> NDArray[np.float64]:
+    """Power of the 12 pitch classes, C first, `[12, frame]`; `audio` is at `MINI.sample_rate`.
+
+    Less the weakest class of each frame: what all twelve share is noise and no note.
+
+    >>> tone = np.sin(2 * np.pi * 440 * np.arange(44100) / 44100)[None]
+    >>> int(chroma(tone).sum(1).argmax())
+    9
+    """
+    import scipy.fft
+
+    size, hop = _CHROMA_SIZE, _CHROMA_HOP
+    shape = np.hanning(size).astype(np.float32)
+    filters = _chroma_filters()
+    frames = 1 + audio.shape[1] // hop
+    result = np.zeros((12, frames))
+    for channel in audio:
+        padded = np.pad(np.asarray(channel, np.float32), (size // 2, size))
+        every = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
+        for first in range(0, frames, block_frames):
+            block = every[first : min(frames, first + block_frames)]
+            result[:, first : first + len(block)] += filters @ (np.abs(scipy.fft.rfft(block * shape)) ** 2).T
+    return np.asarray(result - result.min(0))
+
+
+@lru_cache(maxsize=1)
+def _chroma_filters() -> NDArray[np.float32]:
+    from librosa.filters import chroma as librosa_chroma
+
+    return np.asarray(librosa_chroma(sr=MINI.sample_rate, n_fft=_CHROMA_SIZE, tuning=0.0), np.float32)
+
+
+def chroma_similarity(output: Floats, content: Floats) -> float:
+    """Mean cosine of chroma frames `[12, frame]`, weighted by the content's energy: 1 for the same notes, 0 to 1.
+
+    NaN where the content has no notes.
+    """
+    energy = np.linalg.norm(content, axis=0)
+    if energy.sum() <= 0:
+        return math.nan
+    norms = np.linalg.norm(output, axis=0)
+    shared = np.divide((output * content).sum(0), norms, out=np.zeros_like(norms), where=norms > 0)
+    return float(shared.sum() / energy.sum())
+
+
+def onset_f1(output: Sequence[float] | Floats, content: Sequence[float] | Floats) -> float:
+    """F-measure of onsets in seconds, matched one to one within `ONSET_TOLERANCE`, as mir_eval defines it.
+
+    NaN where neither has any.
+
+    >>> onset_f1([0.02, 2.0], [0.0, 1.0])
     0.5
     """
-    expected, found = sorted(float(t) for t in expected), sorted(float(t) for t in found)
-    if not expected and not found:
-        return 1.0
-    matched, at = 0, 0
+    ours, theirs = np.sort(np.asarray(output)), np.sort(np.asarray(content))
+    if not len(ours) and not len(theirs):
+        return math.nan
+    matched = at = 0
     # Both sorted and one tolerance for all: taking the earliest that fits is a largest matching.
-    for time in expected:
-        while at < len(found) and found[at] < time - ONSET_TOLERANCE:
+    for time in ours:
+        while at < len(theirs) and theirs[at] < time - ONSET_TOLERANCE:
             at += 1
-        if at < len(found) and found[at] <= time + ONSET_TOLERANCE:
+        if at < len(theirs) and theirs[at] <= time + ONSET_TOLERANCE:
             matched += 1
             at += 1
-    return 2 * matched / (len(expected) + len(found))
+    return 2 * matched / (len(ours) + len(theirs))
 
 
 def si_sdr(output: Floats, content: Floats) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019); inf for the same signal.
+    """Scale-invariant signal-to-distortion ratio in dB, within ±`SI_SDR_LIMIT` (Le Roux et al., ICASSP 2019).
+
+    Both equally long, with one scale for all channels. NaN where the content is silent or has other channels.
 
     >>> si_sdr(np.array([[0.5, 1.0]]), np.array([[1.0, 2.0]]))
-    inf
+    200.0
     """
-    a, b = np.asarray(output, np.float64).ravel(), np.asarray(content, np.float64).ravel()
-    energy = float(b @ b)
+    if len(output) != len(content):
+        return math.nan
+    energy = sum(_dot(channel, channel) for channel in content)
     if energy <= 0:
-        return math.inf if not a.any() else -math.inf
-    target = (a @ b) / energy * b
-    noise = float(((a - target) ** 2).sum())
-    return 10 * math.log10(float(target @ target) / noise) if noise > 0 else math.inf
+        return math.nan
+    pairs = list(zip(output, content, strict=True))
+    scale = sum(_dot(ours, theirs) for ours, theirs in pairs) / energy
+    errors = (np.asarray(ours, np.float64) - scale * np.asarray(theirs, np.float64) for ours, theirs in pairs)
+    noise = sum(_dot(error, error) for error in errors)
+    target = scale**2 * energy
+    if target <= 0:
+        return -SI_SDR_LIMIT
+    least = target * 10 ** (-SI_SDR_LIMIT / 10)
+    return max(-SI_SDR_LIMIT, 10 * math.log10(target / max(noise, least)))
 
 
-def seam_step(output: Floats, sample_rate: int, seams: Sequence[float]) -> float | None:
-    """Largest difference in dB between the level around a seam (±25 ms, seconds) and 200 ms before and after it."""
-    power = (np.asarray(output, np.float64) ** 2).mean(0)
-    steps = []
-    for seam in seams:
-        at = round(seam * sample_rate)
-        near, far = round(0.025 * sample_rate), round(0.2 * sample_rate)
-        if at - far < 0 or at + far > len(power):
-            continue
-        inside = power[at - near : at + near].mean()
-        outside = np.concatenate([power[at - far : at - near], power[at + near : at + far]]).mean()
-        if inside > 0 and outside > 0:
-            steps.append(abs(10 * math.log10(inside / outside)))
-    return max(steps) if steps else None
+def _dot(one: Floats, other: Floats) -> float:
+    return float(np.dot(np.asarray(one, np.float64), np.asarray(other, np.float64)))
+
+
+def seam_step(output: Floats, sample_rate: int, seams: Sequence[float], content: Floats | None = None) -> float:
+    """Largest difference in dB between the level at a seam (50 ms, seconds) and midway to the seams around it.
+
+    The clip's ends count as seams there. Music changes its level by itself: with `content`, equally long, the
+    difference that it has at the same place is taken off. NaN without seams inside the clip.
+    """
+    inside = sorted(seam for seam in seams if 0 < seam < output.shape[1] / sample_rate)
+    if not inside:
+        return math.nan
+    steps = _level_steps(output, sample_rate, inside)
+    if content is not None:
+        steps = steps - _level_steps(content, sample_rate, inside)
+    return float(np.abs(steps).max())
+
+
+def _level_steps(audio: Floats, sample_rate: int, seams: Sequence[float]) -> NDArray[np.float64]:
+    ends = np.array([0.0, *seams, audio.shape[1] / sample_rate])
+    middles = np.array([_power_at(audio, sample_rate, time) for time in (ends[1:] + ends[:-1]) / 2])
+    at_seams = np.array([_power_at(audio, sample_rate, time) for time in seams])
+    return np.asarray(10 * np.log10(at_seams / ((middles[1:] + middles[:-1]) / 2)))
+
+
+def _power_at(audio: Floats, sample_rate: int, time: float) -> float:
+    """Mean power of the 50 ms around a time, at least -120 dB."""
+    first = max(0, round((time - _SEAM_SECONDS / 2) * sample_rate))
+    around = np.asarray(audio[:, first : first + round(_SEAM_SECONDS * sample_rate)], np.float64)
+    return max(1e-12, float(np.mean(around**2))) if around.size else 1e-12

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +13,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import NotAllowed, NotFound
+from .errors import DiskFull, NotAllowed, NotFound
+from .files import means_full
 from .reference import picture_of
 from .spectrogram import MINI, band_centres, hz_to_mel
 
 Floats = NDArray[np.floating[Any]]
 
-_TICKS = (200, 500, 1000, 2000, 5000, 10000, 20000)
-_DEPTH_DB = 80
-_GAIN_DB = 40
+DPI = 120
+WIDTH, PANEL_HEIGHT, MARGIN = 10.0, 2.2, 0.4
+"""Inches."""
+
+_LABELLED = (200, 500, 1000, 2000, 5000, 10000, 20000)
+_MARKED = (50, 100)
+"""Hz; these two would stand in one another's way with labels."""
+
+RANGE_DB = 80.0
+_COLUMNS = 1000
+"""At most in a panel, about as many as it has pixels."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class GainPanel:
-    """Gains in dB, `[mel, frame]`, at the bands' centres in Hz."""
+    """Gains in dB `[mel, frame]`; the bands' centres in Hz `[mel]` are evenly spaced on the mel scale."""
 
     title: str
     gain_db: Floats
@@ -41,42 +53,45 @@ class GainPanel:
 
 
 def save_plot(path: Path, panels: Sequence[Panel | GainPanel]) -> None:
-    """Draw the panels under each other to a PNG, which replaces what is there.
+    """Draw one or more panels under each other to a PNG, which replaces what is there, whole or not at all.
 
-    Raises `NotFound` for a folder that does not exist and `NotAllowed` for one that cannot be written.
+    Sounds share one scale in dB under the loudest of them. Raises `NotFound` for a folder that does not exist,
+    `NotAllowed` for a place that cannot be written and `DiskFull`.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if not path.parent.is_dir():
         raise NotFound(f"the folder {path.parent} does not exist")
-    longest = max(_seconds(panel) for panel in panels)
-    figure = Figure(figsize=(11, 2.4 * len(panels) + 0.4), dpi=110, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    sounds, gains = None, None
-    for axes, panel in zip(rows, panels, strict=True):
-        if isinstance(panel, Panel):
-            sounds = _draw(axes, *_decibels(panel), (-_DEPTH_DB, 0), "magma")
-        else:
-            gains = _draw(axes, panel.gain_db, panel.band_hz, panel.frame_rate, (-_GAIN_DB, _GAIN_DB), "RdBu_r")
-        axes.set_title(panel.title, loc="left", fontsize=10)
-        axes.set_xlim(0, longest)
-        axes.set_ylabel("Hz")
-    rows[-1].set_xlabel("seconds")
-    drawn = [[axes for axes, panel in zip(rows, panels, strict=True) if isinstance(panel, kind)]
-             for kind in (Panel, GainPanel)]  # fmt: skip
-    for mesh, own, label in ((sounds, drawn[0], "dB under the maximum"), (gains, drawn[1], "gain, dB")):
-        if mesh is not None:
-            figure.colorbar(mesh, ax=own, label=label, pad=0.01, fraction=0.03)
+    if path.is_dir():
+        raise NotAllowed(f"{path} is a folder; the picture needs a file name")
+    png = _png(panels)
     part = path.with_name(f".{path.name}.part")
     try:
-        canvas.print_png(part)
+        part.write_bytes(png)
         part.replace(path)
     except OSError as error:
+        if means_full(error):
+            raise DiskFull(f"no room left for {path}") from error
         raise NotAllowed(f"{path} cannot be written: {error.strerror}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _png(panels: Sequence[Panel | GainPanel]) -> bytes:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, PANEL_HEIGHT * len(panels) + MARGIN), dpi=DPI, layout="constrained")
+    rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    placed = list(zip(rows, panels, strict=True))
+    _draw_sounds(figure, [(axes, panel) for axes, panel in placed if isinstance(panel, Panel)])
+    _draw_gains(figure, [(axes, panel) for axes, panel in placed if isinstance(panel, GainPanel)])
+    rows[-1].set_xlim(0.0, max(_seconds(panel) for panel in panels))
+    rows[-1].set_xlabel("seconds", fontsize=8)
+    png = io.BytesIO()
+    with warnings.catch_warnings():
+        # A title in a script that the font has no letters for is drawn with boxes; no reason to trouble the user.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(png, format="png", dpi=DPI)
+    return png.getvalue()
 
 
 def _seconds(panel: Panel | GainPanel) -> float:
@@ -85,26 +100,63 @@ def _seconds(panel: Panel | GainPanel) -> float:
     return float(panel.gain_db.shape[1] / panel.frame_rate)
 
 
-def _decibels(panel: Panel) -> tuple[Floats, Floats, float]:
-    picture = picture_of(panel.audio, panel.sample_rate, MINI)
-    floor = 10 ** (-_DEPTH_DB / 20)
-    relative = picture.mel[0] / picture.maximum if picture.maximum > 0 else picture.mel[0]
-    return 20 * np.log10(np.maximum(relative, floor)), band_centres(MINI), MINI.frame_rate
+def _draw_sounds(figure: Any, placed: Sequence[tuple[Any, Panel]]) -> None:
+    pictures = [picture_of(panel.audio, panel.sample_rate, MINI) for _, panel in placed]
+    loudest = max((picture.maximum for picture in pictures), default=0.0) or 1.0
+    image = None
+    for (axes, panel), picture in zip(placed, pictures, strict=True):
+        step = _step(picture.mel)
+        # The loudest frame of each column, so that no attack is lost.
+        mel = np.maximum.reduceat(picture.mel[0], np.arange(0, picture.mel.shape[-1], step), axis=1)
+        db = 20 * np.log10(np.maximum(mel / loudest, 10 ** (-RANGE_DB / 20)))
+        image = _show(axes, panel.title, db, band_centres(MINI), MINI.frame_rate / step, (-RANGE_DB, 0.0), "magma")
+    _scale(figure, image, [axes for axes, _ in placed], "level in dB")
 
 
-def _draw(
-    axes: Any, values: Floats, band_hz: Floats, frame_rate: float, limits: tuple[float, float], colours: str
+def _draw_gains(figure: Any, placed: Sequence[tuple[Any, GainPanel]]) -> None:
+    highest = max((float(np.abs(panel.gain_db).max(initial=0.0)) for _, panel in placed), default=0.0)
+    limit = max(10.0, 10 * float(np.ceil(highest / 10)))
+    image = None
+    for axes, panel in placed:
+        step = _step(panel.gain_db)
+        gain, rate = panel.gain_db[:, ::step], panel.frame_rate / step
+        image = _show(axes, panel.title, gain, panel.band_hz, rate, (-limit, limit), "RdBu_r")
+    _scale(figure, image, [axes for axes, _ in placed], "gain in dB")
+
+
+def _step(values: Floats) -> int:
+    return -(-int(values.shape[-1]) // _COLUMNS)
+
+
+def _show(
+    axes: Any, title: str, db: Floats, band_hz: Floats, frame_rate: float, limits: tuple[float, float], colours: str
 ) -> Any:
-    """One panel, bands at their places on the mel scale; long clips are drawn in at most 4,000 columns."""
-    step = -(-values.shape[1] // 4000)
-    values = values[:, ::step]
+    """Values `[mel, frame]` where their bands and frames lie."""
     mel = hz_to_mel(band_hz)
-    extent = (0, values.shape[1] * step / frame_rate, float(mel[0]), float(mel[-1]))
-    mesh = axes.imshow(
-        values, origin="lower", aspect="auto", extent=extent, vmin=limits[0], vmax=limits[1], cmap=colours,
-        interpolation="nearest",
+    half = (mel[-1] - mel[0]) / max(1, len(mel) - 1) / 2
+    right = (db.shape[1] - 0.5) / frame_rate
+    image = axes.imshow(
+        db, origin="lower", aspect="auto", vmin=limits[0], vmax=limits[1], cmap=colours,
+        extent=(-0.5 / frame_rate, right, float(mel[0] - half), float(mel[-1] + half)),
     )  # fmt: skip
-    ticks = [tick for tick in _TICKS if band_hz[0] <= tick <= band_hz[-1]]
-    axes.set_yticks([float(hz_to_mel(tick)) for tick in ticks])
-    axes.set_yticklabels([f"{tick // 1000}k" if tick >= 1000 else str(tick) for tick in ticks], fontsize=7)
-    return mesh
+    axes.set_ylim(float(hz_to_mel(MINI.low)), float(hz_to_mel(MINI.high)))
+    axes.set_yticks(
+        [float(hz_to_mel(hz)) for hz in _LABELLED],
+        [f"{hz // 1000}k" if hz >= 1000 else str(hz) for hz in _LABELLED],
+    )
+    axes.set_yticks([float(hz_to_mel(hz)) for hz in _MARKED], minor=True)
+    axes.tick_params(labelsize=8)
+    axes.set_ylabel("Hz", fontsize=8)
+    axes.set_title(" ".join(title.split())[:100], loc="left", fontsize=10, parse_math=False)
+    axes.set_facecolor("0.93")
+    axes.spines[:].set_visible(False)
+    return image
+
+
+def _scale(figure: Any, image: Any, axes: Sequence[Any], label: str) -> None:
+    if image is None:
+        return
+    bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.03, aspect=14 * len(axes))
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import NotFound, StylusError
 from ..spectrogram import MINI, mel_spectrogram, to_image
 from .compose import KINDS, compose, to_midi
 from .synthesise import SAMPLE_RATE, soundfont, synthesise
@@ -63,7 +64,10 @@ def _make(job: tuple[int, str]) -> NDArray[np.float16]:
 
 
 def build(folder: Path, clips: int, font: Path, workers: int = 2) -> None:
-    """Make pictures up to `clips`, in order of their seeds, in `pictures.npy` with `index.json` beside it."""
+    """Make pictures up to `clips`, in order of their seeds.
+
+    `pictures.f16` holds them as float16 `[clip, mel, frame]`, `index.json` beside it how many there are.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     index = folder / "index.json"
     done = int(json.loads(index.read_text("utf-8"))["clips"]) if index.is_file() else 0
@@ -78,14 +82,19 @@ def build(folder: Path, clips: int, font: Path, workers: int = 2) -> None:
             pictures[seed] = made
             if seed % 50 == 49 or seed == clips - 1:
                 pictures.flush()
-                index.write_text(json.dumps({"clips": seed + 1, "seconds": SECONDS, "font": font.name}), "utf-8")
+                # A training that runs meanwhile reads it: never half written.
+                part = index.with_suffix(".part")
+                part.write_text(json.dumps({"clips": seed + 1, "seconds": SECONDS, "font": font.name}), "utf-8")
+                part.replace(index)
                 print(f"{seed + 1} of {clips} clips", flush=True)
 
 
 class Pictures:
-    """Random windows of the pictures made so far, normalised to the model's latent scale."""
+    """Random windows of the pictures made so far; `NotFound` where there are none."""
 
     def __init__(self, folder: Path) -> None:
+        if not (folder / "index.json").is_file():
+            raise NotFound(f"no pictures in {folder}; `python -m stylus_audio.training.dataset --out` makes them")
         self.folder = folder
         self.refresh()
 
@@ -116,4 +125,7 @@ if __name__ == "__main__":
     parser.add_argument("--soundfont", default="FluidR3_GM.sf2")
     parser.add_argument("--workers", type=int, default=2)
     chosen = parser.parse_args()
-    build(chosen.out, chosen.clips, soundfont(chosen.soundfont), chosen.workers)
+    try:
+        build(chosen.out, chosen.clips, soundfont(chosen.soundfont), chosen.workers)
+    except StylusError as error:
+        parser.exit(error.exit_code, f"{error}\n")

@@ -5,18 +5,20 @@ The demo's go to the package's assets, the tests' to `tests/data`.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import StylusError
 from ..places import DEMO_CONTENT, DEMO_STYLE
 from ..stem import write_stem
 from .compose import DRUM_CHANNEL, Note, Piece, compose, to_midi
 from .synthesise import SAMPLE_RATE, soundfont, synthesise
 
 TESTS = Path(__file__).parents[2] / "tests" / "data"
-PIANO, ACCORDION, BASS, BELLS = 0, 21, 33, 14
+PIANO, ACCORDION, BASS, BELLS, GLASS = 0, 21, 33, 14, 92
 
 _BEAT = 60 / 112
 _RIFF = ((0.0, 57), (0.75, 60), (1.5, 64), (2.0, 67), (2.5, 65), (3.0, 64), (3.5, 60),
@@ -53,6 +55,8 @@ def main() -> None:
     _save(TESTS / "drum_loop.flac", synthesise(to_midi(drum_loop()), drum_loop().seconds, font, reverb=False))
     bells = compose(3, "arpeggio", 3.0)
     _save(TESTS / "bells.flac", synthesise(to_midi(bells, (BELLS, BELLS)), 3.0, font))
+    pad = compose(9, "chords", 3.0)
+    _save(TESTS / "glass_pad.flac", synthesise(to_midi(pad, (GLASS, GLASS)), 3.0, font)[:1])
     bass = compose(5, "bass", 3.0)
     _save(TESTS / "bass.flac", synthesise(to_midi(bass, (BASS, BASS)), 3.0, font, reverb=False)[:1])
 
@@ -63,4 +67,8 @@ def _save(path: Path, audio: NDArray[np.float32]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StylusError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

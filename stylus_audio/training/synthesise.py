@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from ..errors import NotFound
+from ..errors import Internal, NotFound
 
 SAMPLE_RATE = 44100
 _FOLDERS = ("/usr/share/sounds/sf2", "/usr/share/soundfonts", "/usr/local/share/soundfonts", "/opt/homebrew/share")
@@ -29,7 +29,10 @@ def soundfont(name: str = "FluidR3_GM.sf2") -> Path:
 def synthesise(
     midi: mido.MidiFile, seconds: float, font: Path, gain: float = 0.5, reverb: bool = True
 ) -> NDArray[np.float32]:
-    """`[2, sample]` at 44.1 kHz, exactly `seconds` long; `NotFound` where FluidSynth is not installed."""
+    """`[2, sample]` at 44.1 kHz, exactly `seconds` long.
+
+    Raises `NotFound` where FluidSynth is not installed, `Internal` with its last words where it fails.
+    """
     program = shutil.which("fluidsynth")
     if program is None:
         raise NotFound("fluidsynth is not installed; it makes the training and demo audio")
@@ -37,11 +40,16 @@ def synthesise(
         score, sound = Path(folder) / "piece.mid", Path(folder) / "piece.wav"
         midi.save(score)
         room = "1" if reverb else "0"
-        subprocess.run(
+        ended = subprocess.run(
             [program, "-ni", "-q", "-g", f"{gain:.3f}", "-r", str(SAMPLE_RATE), "-R", room, "-C", "0",
              "-O", "float", "-T", "wav", "-F", str(sound), str(font), str(score)],
-            check=True, capture_output=True,
+            check=False, capture_output=True, text=True, errors="replace",
         )  # fmt: skip
+        # With a soundfont that it cannot read, FluidSynth says so, takes the system's default and ends with 0.
+        errors = [line for line in ended.stderr.splitlines() if "error" in line]
+        if ended.returncode != 0 or errors or not sound.is_file():
+            reason = errors[0] if errors else f"exit code {ended.returncode}"
+            raise Internal(f"fluidsynth could not render with {font}: {reason}")
         audio = soundfile.read(sound, dtype="float32", always_2d=True)[0].T
     wanted = round(seconds * SAMPLE_RATE)
     result = np.zeros((2, wanted), np.float32)

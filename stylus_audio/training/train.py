@@ -7,9 +7,12 @@ what there is as the model folder that `stylus` loads, with its card.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
+import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..attention import decoder_layers
+from ..errors import StylusError
 from ..latent import Patchify
 from ..spectrogram import MINI
 from .architecture import CONTEXT, FACTOR, build_scheduler, build_unet
@@ -49,14 +53,22 @@ class Trainer:
     """One training run in a folder: network, its average, optimiser, and the count of what is done.
 
     Every step draws its batch and noise from the seed and its own number, so a resumed run sees what it would have
-    seen.
+    seen. `build` makes the network.
     """
 
-    def __init__(self, run: Path, data: Pictures, device: str = "cpu", seed: int = 0, batch: int = BATCH) -> None:
+    def __init__(
+        self,
+        run: Path,
+        data: Pictures,
+        device: str = "cpu",
+        seed: int = 0,
+        batch: int = BATCH,
+        build: Callable[[], Any] = build_unet,
+    ) -> None:
         self.run, self.data, self.seed, self.batch = run, data, seed, batch
         self.device = torch.device(device)
         torch.manual_seed(seed)
-        self.unet = build_unet().to(self.device, memory_format=torch.channels_last)
+        self.unet = build().to(self.device, memory_format=torch.channels_last)
         self.ema = {name: value.detach().clone() for name, value in self.unet.state_dict().items()}
         self.optimiser = torch.optim.AdamW(self.unet.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01)
         self.scheduler = build_scheduler()
@@ -75,14 +87,16 @@ class Trainer:
         rng = np.random.default_rng([self.seed, number])
         clean = self.codec.encode(torch.from_numpy(self.data.batch(rng, self.batch))).to(self.device)
         noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32)).to(self.device)
-        times = torch.from_numpy(rng.integers(0, 1000, self.batch)).to(self.device)
-        noisy = self.scheduler.add_noise(clean, noise, times)
-        target = self.scheduler.get_velocity(clean, noise, times)
+        # One time from each of `batch` equal parts: uniform still, with less variance (Kingma et al., 2021).
+        times = (np.arange(self.batch) + rng.random(self.batch)) * 1000 / self.batch
+        labels = torch.from_numpy(times.astype(np.int64)).to(self.device)
+        noisy = self.scheduler.add_noise(clean, noise, labels)
+        target = self.scheduler.get_velocity(clean, noise, labels)
         for group in self.optimiser.param_groups:
             group["lr"] = RATE * min(1.0, number / WARM_UP) / (1 + number / 20_000) ** 0.5
         with torch.autocast(self.device.type, torch.bfloat16):
             output = self.unet(
-                noisy.contiguous(memory_format=torch.channels_last), times,
+                noisy.contiguous(memory_format=torch.channels_last), labels,
                 encoder_hidden_states=self.context.expand(self.batch, -1, -1),
             ).sample  # fmt: skip
         loss = F.mse_loss(output.float(), target)
@@ -153,7 +167,7 @@ class Trainer:
 
     def export(self, folder: Path) -> None:
         """The averaged weights in half precision, as a diffusers folder with `stylus.json` and the model card."""
-        unet: Any = build_unet()
+        unet = copy.deepcopy(self.unet).cpu()
         unet.load_state_dict(self.ema)
         folder.mkdir(parents=True, exist_ok=True)
         unet.half().save_pretrained(folder / "unet", safe_serialization=True)
@@ -168,16 +182,20 @@ class Trainer:
             "layers": sorted(decoder_layers(unet)),
             "steps": {"fast": 8, "balanced": 20, "best": 50},
             "style_windows": 3,
-            "settings": {},
+            # Labelled with the next time, the inversion of a lightly trained network does not come back to the clip.
+            "settings": {"inversion": "current"},
         }  # fmt: skip
         (folder / "stylus.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
         parameters = sum(value.numel() for value in unet.parameters())
         (folder / "MODEL_CARD.md").write_text(
-            _card(self.progress, parameters, len(self.data.pictures), self.batch), "utf-8"
+            _card(self.progress, parameters, len(self.data.pictures), self.batch, self._hardware()), "utf-8"
         )
 
+    def _hardware(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{os.cpu_count()} CPU cores"
 
-def _card(progress: Progress, parameters: int, clips: int, batch: int) -> str:
+
+def _card(progress: Progress, parameters: int, clips: int, batch: int, hardware: str) -> str:
     return f"""# mini, first version
 
 The embedded model of Stylus Audio: a small unconditional diffusion model of log-mel pictures, 512 bands from 20 Hz to
@@ -191,7 +209,7 @@ a match-EQ has not been shown.
 - Data: {clips} clips of 8 s, composed and synthesised by `stylus_audio.training.dataset` (FluidSynth; soundfont Fluid
   R3 GM by Frank Wen, MIT licence) on General MIDI programs 0–119 and four drum kits, 8% of them noise textures.
 - Training: {progress.step} steps of {batch} windows ({progress.step * batch} examples) in {progress.seconds / 60:.0f}
-  minutes on two CPU cores, AdamW, averaged weights (EMA {EMA}). Smoothed loss at the end: {progress.loss:.4f}.
+  minutes on {hardware}, AdamW, averaged weights (EMA {EMA}). Smoothed loss at the end: {progress.loss:.4f}.
 - Commands: `python -m stylus_audio.training.dataset --out DATA --clips {clips}` and
   `python -m stylus_audio.training.train --data DATA --run RUN --minutes {progress.seconds / 60:.0f} --export FOLDER`.
 - Licence: MIT, as the project.
@@ -208,7 +226,11 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=BATCH)
     asked = parser.parse_args()
-    trainer = Trainer(asked.run, Pictures(asked.data), asked.device, asked.seed, asked.batch)
-    trainer.train(asked.minutes)
+    try:
+        trainer = Trainer(asked.run, Pictures(asked.data), asked.device, asked.seed, asked.batch)
+    except StylusError as error:
+        parser.exit(error.exit_code, f"{error}\n")
+    if asked.minutes > 0:
+        trainer.train(asked.minutes)
     if asked.export:
         trainer.export(asked.export)

@@ -1,0 +1,69 @@
+"""Set up and run everything from a fresh clone: `python3 dev.py demo`, `python3 dev.py test`, `python3 dev.py check`.
+
+Needs Python 3.11 to 3.13 with venv and nothing else; makes `.venv` beside itself the first time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+ENVIRONMENT = ROOT / ".venv"
+PYTHON = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+DECLARED = (ROOT / "pyproject.toml", ROOT / "constraints.txt")
+
+FORMAT = ["-m", "ruff", "format", "--check", "."]
+LINT = ["-m", "ruff", "check", "."]
+TYPES = ["-m", "mypy"]
+FAST = ["-m", "pytest", "-q", "-m", "not slow"]
+ALL = ["-m", "pytest", "-q"]
+
+TASKS = {
+    "demo": [["-m", "stylus_audio", "demo"]],
+    "check": [FORMAT, LINT, TYPES, FAST],
+    "test": [FORMAT, LINT, TYPES, ALL],
+    "setup": [],
+}
+
+
+def set_up() -> None:
+    """Make the environment, or bring it up to date where what it is made from has changed."""
+    stamp = ENVIRONMENT / "made-from"
+    wanted = hashlib.sha256(b"".join(file.read_bytes() for file in DECLARED)).hexdigest()
+    if stamp.is_file() and stamp.read_text("utf-8") == wanted:
+        return
+    print("setting up .venv (PyTorch is large: some minutes)", file=sys.stderr)
+    if not PYTHON.is_file():
+        venv.create(ENVIRONMENT, with_pip=True)
+    install = [str(PYTHON), "-m", "pip", "install", "--quiet", "--constraint", "constraints.txt"]
+    # PyTorch first and by its exact version, so that the plain build is taken where there is one.
+    subprocess.run([*install, "torch==2.13.0"], cwd=ROOT, check=True)
+    subprocess.run([*install, "--editable", ".[dev]"], cwd=ROOT, check=True)
+    stamp.write_text(wanted, "utf-8")
+
+
+def main() -> int:
+    """Run one task; its arguments go on to its last command."""
+    task, *more = sys.argv[1:] or ["help"]
+    if task not in TASKS:
+        print(f"python3 dev.py {'|'.join(TASKS)}\n{__doc__}", file=sys.stderr)
+        return 2
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        print(f"Python 3.11 to 3.13 is needed; this is {sys.version.split()[0]}", file=sys.stderr)
+        return 2
+    set_up()
+    for number, command in enumerate(TASKS[task], 1):
+        last = number == len(TASKS[task])
+        code = subprocess.run([str(PYTHON), *command, *(more if last else [])], cwd=ROOT, check=False).returncode
+        if code:
+            return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""The entry point: `stylus`, and `python -m stylus_audio`."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+def run() -> None:
+    """Run the command line.
+
+    Until its own handling of Ctrl-C stands there is nothing to clean up, so that one just ends the process.
+    """
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    from .cli import main
+
+    main()
+
+
+if __name__ == "__main__":
+    run()

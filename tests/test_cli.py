@@ -1,0 +1,296 @@
+"""The command line as a user meets it: one line for a mistake, the right exit code, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from stylus_audio.cli import main
+from tests.sounds import RATE, noise, plucks
+
+
+class Shell:
+    """Runs `stylus` in this process; a folder to work in, a clip, a style and a small model."""
+
+    def __init__(self, folder: Path, model: Path, capture: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.model, self.capture = folder, model, capture
+        self.clip, self.style = folder / "riff.wav", folder / "hiss.wav"
+        soundfile.write(self.clip, plucks(0.6, channels=2).T, RATE, subtype="PCM_16")
+        soundfile.write(self.style, noise(0.8).T, RATE, subtype="PCM_24")
+
+    def __call__(self, *words: object) -> tuple[int, str, str]:
+        self.capture.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main([str(word) for word in words])
+        out, err = self.capture.readouterr()
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code, out, err
+
+    def render(self, *words: object) -> tuple[int, str, str]:
+        return self("render", self.clip, "--style", self.style, "--model", self.model, "--quality", "fast", *words)
+
+    def files(self) -> set[str]:
+        return {str(path.relative_to(self.folder)) for path in self.folder.rglob("*")}
+
+
+@pytest.fixture
+def shell(tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(tmp_path, tiny_folder, capsys)
+
+
+def test_render_writes_a_stem_beside_the_content(shell: Shell) -> None:
+    code, out, err = shell.render()
+    stem = shell.folder / "riff_hiss.wav"
+    assert (code, out, err) == (0, f"{stem}\n", "")
+    assert shell.files() == {"riff.wav", "hiss.wav", "riff_hiss.wav", "riff_hiss.json"}
+    info, source = soundfile.info(stem), soundfile.info(shell.clip)
+    assert (info.samplerate, info.channels, info.frames, info.subtype) == (
+        source.samplerate, source.channels, source.frames, source.subtype,
+    )  # fmt: skip
+    report = json.loads(stem.with_suffix(".json").read_text("utf-8"))
+    assert report["schema"] == 1
+    assert report["settings"]["gamma"] == 0.75
+    assert report["metrics"]["onset_f1"] is not None
+    assert len(report["content"]["sha256"]) == 64
+
+
+def test_an_existing_stem_is_kept(shell: Shell) -> None:
+    shell.render("--mix", 0)
+    first = (shell.folder / "riff_hiss.wav").read_bytes()
+    assert shell.render()[1].endswith("riff_hiss_2.wav\n")
+    assert (shell.folder / "riff_hiss.wav").read_bytes() == first
+    assert shell.render("--overwrite")[1].endswith("riff_hiss.wav\n")
+    assert (shell.folder / "riff_hiss.wav").read_bytes() != first
+
+
+def test_mix_zero_is_bit_exact(shell: Shell) -> None:
+    shell.render("--mix", 0, "-o", shell.folder / "dry.wav")
+    assert np.array_equal(*(soundfile.read(shell.folder / name, dtype="int16")[0] for name in ("dry.wav", "riff.wav")))
+
+
+def test_from_renders_the_same_bytes_also_when_files_have_moved(shell: Shell) -> None:
+    shell.render("--keep", "0.3:0.6", "--seed", 7, "-o", shell.folder / "one.wav", "--sidecar", "embed")
+    place = shell.folder / "elsewhere"
+    place.mkdir()
+    for file in (shell.clip, shell.style):
+        file.rename(place / f"moved-{file.name}")
+    code, _, err = shell(
+        "render", "--from", shell.folder / "one.wav", "-o", shell.folder / "two.wav", "--sidecar", "embed"
+    )
+    assert (code, err) == (0, "")
+    one, two = (soundfile.read(shell.folder / name, dtype="int16")[0] for name in ("one.wav", "two.wav"))
+    assert np.array_equal(one, two)
+    assert not (shell.folder / "one.json").exists()
+
+
+def test_json(shell: Shell) -> None:
+    code, out, _ = shell.render("--json")
+    assert code == 0
+    assert Path(json.loads(out)["stem"]).is_file()
+    code, out, err = shell.render("--json", "--keep", 7)
+    assert code == 2
+    assert json.loads(out)["error"]["code"] == "bad-request"
+    assert err.count("\n") == 1
+
+
+def test_styles_of_the_library_and_presets(shell: Shell) -> None:
+    assert shell("style", "add", "hiss", shell.style, "--start", 0.1, "--end", 0.5)[0] == 0
+    assert "hiss" in shell("style", "list")[1]
+    assert shell("preset", "save", "soft", "--keep", 0.9, "--mix", 0.5)[0] == 0
+    assert shell("preset", "list")[1].split() == ["soft", "keep=0.9", "mix=0.5"]
+    code, out, err = shell(
+        "render", shell.clip, "--style", "hiss", "--model", shell.model, "--preset", "soft", "--mix", 0.7
+    )
+    assert (code, err) == (0, "")
+    settings = json.loads(Path(out.strip()).with_suffix(".json").read_text("utf-8"))["settings"]
+    assert (settings["gamma"], settings["mix"]) == (0.9, 0.7)
+    assert shell("style", "remove", "hiss")[0] == 0
+    assert shell.style.is_file()
+    assert shell("render", shell.clip, "--style", "hiss")[0] == 2
+
+
+def test_recipe_sets_the_published_values(shell: Shell) -> None:
+    out = shell.render("--recipe", "styleid", "--layers", "0,1", "--steps", 2, "--refine", 1)[1]
+    report = json.loads(Path(out.strip()).with_suffix(".json").read_text("utf-8"))
+    assert (report["settings"]["tau"], report["settings"]["alpha"]) == (1.5, 1.0)
+    assert report["settings"]["reconstruction"] == "griffin-lim"
+    assert report["dtype"] == "float32"
+
+
+def test_plot_and_evaluate(shell: Shell) -> None:
+    picture = shell.folder / "p.png"
+    stem = shell.render("--plot", picture)[1].strip()
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    code, out, _ = shell("evaluate", stem, "--content", shell.clip, "--style", shell.style, "--json")
+    assert code == 0
+    assert set(json.loads(out)) >= {"chroma_similarity", "onset_f1", "log_mel_distance_content", "loudness_lufs"}
+
+
+def test_models_and_doctor(shell: Shell) -> None:
+    assert shell("models", "list")[1].split()[0] == "mini"
+    assert shell("models", "verify", "mini")[0] == 0
+    code, out, _ = shell("doctor", "--json")
+    assert code == 0
+    assert {check["name"] for check in json.loads(out)} >= {"device", "model", "playing"}
+
+
+def test_chunks_of_the_daw_come_along(shell: Shell) -> None:
+    from stylus_audio.riff import Chunk, append_chunks, read_chunks
+
+    chunks = (Chunk(b"acid", struct.pack("<IHHfIHHf", 1, 60, 0, 0.0, 4, 4, 4, 120.0)), Chunk(b"bext", bytes(602)))
+    append_chunks(shell.clip, chunks)
+    stem = Path(shell.render()[1].strip())
+    assert read_chunks(stem) == chunks
+
+
+def bad_files(folder: Path) -> dict[str, Path]:
+    """Files that cannot be rendered, by what is wrong with them."""
+    good = folder / "good.wav"
+    soundfile.write(good, noise(0.5).T, RATE)
+    data = good.read_bytes()
+    made = {
+        name: folder / f"{name}.wav" for name in ("empty", "text", "truncated", "oversized", "nothing", "wide", "slow")
+    }
+    made["empty"].write_bytes(b"")
+    made["text"].write_text("hello", "utf-8")
+    made["truncated"].write_bytes(data[: len(data) // 2])
+    made["oversized"].write_bytes(data[:40] + struct.pack("<I", 2**31) + data[44:])
+    soundfile.write(made["nothing"], np.zeros((0, 2)), RATE)
+    soundfile.write(made["wide"], np.zeros((100, 1024)), RATE)
+    soundfile.write(made["slow"], np.zeros(100), 4000)
+    flac = folder / "cut.flac"
+    soundfile.write(flac, noise(2).T, RATE)
+    flac.write_bytes(flac.read_bytes()[:20000])
+    good.unlink()
+    return {**made, "cut": flac, "missing": folder / "missing.wav", "folder": folder}
+
+
+BAD_FILES = {
+    "empty": "is empty", "text": "WAV, AIFF, FLAC", "truncated": "cut short", "oversized": "cut short",
+    "nothing": "no samples", "wide": "1 to 32", "slow": "8000 to 384000", "cut": "cut", "missing": "does not exist",
+    "folder": "is a folder",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+@pytest.mark.parametrize("role", ["content", "style"])
+def test_bad_files_get_one_line(shell: Shell, name: str, role: str) -> None:
+    bad = bad_files(shell.folder)[name]
+    before = shell.files()
+    content, style = (bad, shell.style) if role == "content" else (shell.clip, bad)
+    code, out, err = shell("render", content, "--style", style, "--model", shell.model)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert BAD_FILES[name] in err
+    assert shell.files() == before
+
+
+BAD_OPTIONS: list[tuple[list[Any], int, str]] = [
+    (["--keep", 2], 2, "from 0 to 1"),
+    (["--keep", "x:y"], 2, "FIRST:LAST"),
+    (["--steps", 0], 2, "whole number from 1 to 1000"),
+    (["--steps", 2.5], 2, "whole number"),
+    (["--layers", "99"], 2, "it has 0, 1"),
+    (["--reconstruction", "magic"], 2, "gain, phase, griffin-lim"),
+    (["--bits", 12], 2, "16, 24, 32f"),
+    (["--start", 5], 2, "hold nothing"),
+    (["--start", "0.2", "--end", "0.1"], 2, "hold nothing"),
+    (["--loudness", "loud"], 2, "keep, match"),
+    (["--prompt", "bells"], 2, "no text encoder"),
+    (["--style-weight", "1,2"], 2, "2 weights for 1 styles"),
+    (["--style", "no-such-style"], 2, "not in the library"),
+    (["--model", "no-such-model"], 2, "mini, sd15, sd21, riffusion"),
+    (["--model", "weights.ckpt"], 2, "pickle"),
+    (["--device", "abacus"], 2, "auto, cuda"),
+    (["--device", "cuda:99"], 2, "not available"),
+    (["--dtype", "int8"], 2, "float32"),
+    (["--recipe", "soup"], 2, "stylus, styleid"),
+    (["--preset", "none"], 2, "preset save"),
+    (["--sidecar", "paper"], 2, "file, embed, none"),
+    (["--name", "{tempo}"], 2, "{content}"),
+    (["--plot", "x.txt"], 2, ".png"),
+    (["-o", "stem.mp3"], 2, ".wav, .flac"),
+    (["-o", "no/such/folder/stem.wav"], 2, "does not exist"),
+    (["--stereo", "5.1"], 2, "linked"),
+    (["--bogus"], 2, "No such option"),
+]
+
+
+@pytest.mark.parametrize(("words", "expected", "says"), BAD_OPTIONS)
+def test_bad_options_get_one_line(shell: Shell, words: list[Any], expected: int, says: str) -> None:
+    before = shell.files()
+    code, out, err = shell.render(*words)
+    assert (code, out) == (expected, "")
+    assert says in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert shell.files() == before
+
+
+def test_a_stem_never_replaces_its_sources(shell: Shell) -> None:
+    before = shell.clip.read_bytes()
+    assert shell.render("-o", shell.clip, "--overwrite")[0] == 2
+    assert shell.render("-o", shell.style, "--overwrite")[0] == 2
+    assert shell.clip.read_bytes() == before
+
+
+def test_samples_that_are_not_finite_are_silenced_and_said(shell: Shell) -> None:
+    audio = plucks(0.5)[0]
+    audio[[100, 200]] = np.nan, np.inf
+    broken = shell.folder / "broken.wav"
+    soundfile.write(broken, audio, RATE, subtype="FLOAT")
+    code, out, err = shell("render", broken, "--style", shell.style, "--model", shell.model, "--quality", "fast")
+    assert code == 0
+    assert "2 samples" in err
+    assert np.isfinite(soundfile.read(out.strip())[0]).all()
+
+
+def test_help_names_every_setting(shell: Shell) -> None:
+    from stylus_audio.settings import OPTIONS
+
+    code, out, _ = shell("render", "--help")
+    assert code == 0
+    for name, option in OPTIONS.items():
+        assert f"--{'no-' * (option.kind == 'switch')}{name.replace('_', '-')}" in out
+
+
+def stylus(*words: object, **how: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "stylus_audio", *map(str, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C reaches a child process in another way on Windows")
+@pytest.mark.parametrize("after", [0.4, 1.5, 3.0, 4.5, 6.0])
+def test_ctrl_c_leaves_nothing_and_exits_130(shell: Shell, after: float) -> None:
+    before = shell.files()
+    process = stylus("render", shell.clip, "--style", shell.style, "--model", shell.model, "--steps", 900)
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert shell.files() == before
+
+
+@pytest.mark.slow
+def test_the_same_command_gives_the_same_bytes(shell: Shell) -> None:
+    for name in ("a.wav", "b.wav"):
+        places = ("--style", shell.style, "--model", shell.model, "-o", shell.folder / name)
+        process = stylus("render", shell.clip, *places, "--sidecar", "none")
+        assert process.wait(120) == 0
+        process.communicate()
+    assert (shell.folder / "a.wav").read_bytes() == (shell.folder / "b.wav").read_bytes()
