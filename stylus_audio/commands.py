@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from . import library
+from . import library, store
 from .audio import read_clip
 from .engine import Engine, Render
 from .errors import BadRequest, Cancelled, NotFound
@@ -139,12 +139,18 @@ def run_evaluate(output: Path, content: Path, style: Path | None, as_json: bool)
         sample_rate=stem.sample_rate,
         content_rate=clip.sample_rate,
         style_rate=reference.sample_rate if reference else None,
+        seams=_seams_of(output),
     )
     if as_json:
         print(json.dumps(metrics))
         return
     for name, value in metrics.items():
         print(f"{name:<28} {'-' if value is None else f'{value:.4f}'}")
+
+
+def _seams_of(output: Path) -> list[float]:
+    """Where a stem's windows were joined, from the sidecar beside it; none without one."""
+    return [float(seam) for seam in store.load(output.with_suffix(".json")).get("seams", [])]
 
 
 def run_models_list(as_json: bool) -> None:

@@ -26,7 +26,7 @@ from .settings import Settings
 from .spectrogram import from_image
 from .stem import stem_subtype
 from .stylize import PreparedStyle, Stylizer, with_steps
-from .windows import blend, window_starts
+from .windows import blend, seams, window_starts
 
 Floats = NDArray[np.floating[Any]]
 Source = Path | str | tuple[Floats, int]
@@ -115,6 +115,7 @@ class Engine:
             "channels": audio.shape[0],
             "start_sample": passage.offset,
             "loop": passage.loop is not None,
+            "seams": _inside(gains.seams, passage) if gains else [],
             "notes": [*clip.warnings, *(note for one in styles for note in one.warnings), *notes],
             "timings": watch.timings(),
         }
@@ -154,7 +155,9 @@ class Engine:
         chosen = [reference_windows(one, self._style_windows(settings), settings.variation) for one in references]
         if settings.blend == "features":
             chosen = [windows[: min(map(len, chosen))] for windows in chosen]
-        watch.expect(stylizer.passes(len(starts) * picture.mel.shape[0], [len(one) for one in chosen], reference=True))
+        # Gains compare with the content; the published reconstructions take the model's own way back as it is.
+        exact = settings.reconstruction == "gain"
+        watch.expect(stylizer.passes(len(starts) * picture.mel.shape[0], [len(one) for one in chosen], exact))
 
         watch.stage("style")
         prepared = [self._prepared(stylizer, *pair) for pair in zip(references, chosen, strict=True)]
@@ -164,23 +167,18 @@ class Engine:
         rows, channels = pictures.shape[:2]
         flat = torch.from_numpy(pictures.reshape(rows * channels, profile.bands, profile.frames))
         columns = self._columns(np.repeat(counts, channels, axis=0))
-        styled, plain = stylizer.run(
-            model.latent.encode(flat).to(model.device),
-            prepared,
-            columns,
-            torch.from_numpy(np.repeat(wanted, channels)),
-            reference=True,
-        )
+        content = model.latent.encode(flat).to(model.device)
+        sampled = torch.from_numpy(np.repeat(wanted, channels))
+        styled = stylizer.run(content, prepared, columns, sampled, exact)
         watch.stage("decoding")
         kept = [start for start, want in zip(starts, wanted, strict=True) if want]
 
-        def mel_of(latent: torch.Tensor | None) -> NDArray[np.float32]:
-            if latent is None:
-                raise ValueError("no reference was sampled")
+        def mel_of(latent: torch.Tensor) -> NDArray[np.float32]:
             image = model.latent.decode(latent).cpu().numpy().reshape(-1, channels, profile.bands, profile.frames)
             return blend(from_image(image, profile, picture.maximum), kept, picture.mel.shape[-1])
 
-        return Gains(mel_of(styled), mel_of(plain), profile)
+        joints = tuple(frame / profile.frame_rate for frame in seams(kept, profile.frames))
+        return Gains(mel_of(styled), mel_of(content[sampled.to(content.device)]), profile, seams=joints)
 
     def _sampler(self, inverter: Denoiser, settings: Settings) -> Denoiser:
         if not settings.prompt:
@@ -263,6 +261,13 @@ def _listed(style: Source | Sequence[Source]) -> list[Source]:
 
 def _read(source: Source) -> Clip:
     return Clip.from_array(*source) if isinstance(source, tuple) else read_clip(Path(source))
+
+
+def _inside(seams: Sequence[float], passage: Passage) -> list[float]:
+    """Seams of the carrier that lie in the stem, in its seconds."""
+    rate = passage.sample_rate
+    moved = [seam - passage.first / rate for seam in seams]
+    return [round(seam, 4) for seam in moved if 0 < seam < (passage.last - passage.first) / rate]
 
 
 def _loudness_of(styles: Sequence[Clip]) -> float:

@@ -34,6 +34,8 @@ class Gains:
     reference: NDArray[np.float32]
     profile: Profile
     amount: float = 1.0
+    seams: tuple[float, ...] = ()
+    """Where the model's windows were joined, in seconds."""
 
     def scaled(self, amount: float) -> Gains:
         """The same gains, `amount` times as strong in dB."""

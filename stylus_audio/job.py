@@ -112,4 +112,5 @@ def _metrics(render: Render, styles: Sequence[tuple[Path, str]]) -> dict[str, An
         style.audio,
         sample_rate=render.sample_rate,
         style_rate=style.sample_rate,
+        seams=render.report["seams"],
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from .errors import BadRequest, NoModel
@@ -119,7 +120,7 @@ def load_model(model: str = "mini", device: str = "auto", dtype: str = "auto") -
     with quiet():
         try:
             loaded = _from_file(path, precision) if path.is_file() else _from_folder(path, precision)
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise NoModel(f"{weights.name}: these weights cannot be loaded from {path}: {reason}") from error
     loaded.name, loaded.sha256 = weights.name, digest

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .attention import Attend, Plain, Projection, attending, attention, joined
 from .denoiser import Denoiser, Schedule
-from .features import Features, Source, Step
+from .features import Features, Inversion, Source, Step
 from .inversion import Tick, Trace, Tracer, observer
 from .settings import Settings, at_step
 
@@ -74,6 +74,35 @@ def _mixed(features: Sequence[Features], weights: Sequence[float]) -> Features:
 
 
 @torch.no_grad()
+def drift(
+    denoiser: Denoiser,
+    inversion: Inversion,
+    schedule: Schedule,
+    layers: Sequence[int],
+    columns: Tensor | None = None,
+    tick: Tick | None = None,
+) -> list[Tensor]:
+    """What each sampling step misses of the inversion's own way back, one latent for each step.
+
+    Added to a sampling that starts at the same place, it makes the inversion exact: without style the content comes
+    back whatever the model and the number of steps (Ju et al., "PnP Inversion", ICLR 2024).
+    """
+    steps = len(schedule)
+    plain = Plain(columns, (inversion.noisy.shape[-2], inversion.noisy.shape[-1]))
+    missed = []
+    for step, (time, signal, before) in enumerate(
+        zip(schedule.times, schedule.signal, schedule.previous_signal, strict=True)
+    ):
+        with attending(denoiser.unet, layers, plain):
+            x0, epsilon = denoiser(inversion.trajectory[steps - step], time, signal)
+        reached = x0 if step == steps - 1 else before**0.5 * x0 + (1 - before) ** 0.5 * epsilon
+        missed.append(inversion.trajectory[steps - 1 - step] - reached)
+        if tick:
+            tick()
+    return missed
+
+
+@torch.no_grad()
 def sample(
     denoiser: Denoiser,
     noisy: Tensor,
@@ -86,11 +115,13 @@ def sample(
     columns: Tensor | None = None,
     trace: Tracer | None = None,
     tick: Tick | None = None,
+    missed: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """Sample from `noisy` `[window, channel, height, width]` down `schedule`; returns the last step's x0.
 
     `content` and `styles` give the recorded features of each step; without styles, or before the last
-    `settings.start_step + 1` steps, nothing is injected. `columns` marks what is neither padding nor silence.
+    `settings.start_step + 1` steps, nothing is injected. `columns` marks what is neither padding nor silence. `missed`
+    is the content's `drift`.
     """
     steps = len(schedule)
     z = noisy.float()
@@ -113,6 +144,9 @@ def sample(
         with attending(denoiser.unet, layers, attend, observer(trace, "sampling", step, time)):
             x0, epsilon = denoiser(z, time, signal)
         z = before**0.5 * x0 + (1 - before) ** 0.5 * epsilon
+        if missed is not None:
+            z = z + missed[step]
+            x0 = x0 + missed[step]
         if trace:
             trace(Trace("sampling", step, time, None, z))
         if tick:

@@ -17,7 +17,7 @@ from .denoiser import Denoiser, Schedule
 from .errors import BadRequest
 from .features import Inversion, Part, Source
 from .inversion import Tick, Tracer, invert, replay
-from .sampling import sample
+from .sampling import drift, sample
 from .settings import DEFAULT_STEPS, Settings
 from .style import adain, efdm, normalised
 
@@ -70,10 +70,10 @@ class Stylizer:
             return ()
         return ("query",) if self.settings.alpha in (1.0, (1.0, 1.0)) else ("query", "key", "value")
 
-    def passes(self, content_windows: int, style_windows: Sequence[int], reference: bool) -> int:
+    def passes(self, content_windows: int, style_windows: Sequence[int], exact: bool) -> int:
         """Passes of the UNet that a run takes, for progress; an estimate where features have to be computed again."""
         groups = -(-content_windows // self.windows_per_pass)
-        per_step = groups * (2 + reference) + sum(-(-n // self.windows_per_pass) for n in style_windows)
+        per_step = groups * (2 + exact) + sum(-(-n // self.windows_per_pass) for n in style_windows)
         return len(self.schedule) * per_step
 
     def invert(
@@ -120,12 +120,13 @@ class Stylizer:
         styles: Sequence[PreparedStyle],
         columns: Tensor | None = None,
         wanted: Tensor | None = None,
-        reference: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Stylise all windows of a clip `[window, channel, height, width]`; statistics are over all of them.
+        exact: bool = False,
+    ) -> Tensor:
+        """The stylised latents of a clip's windows `[window, channel, height, width]`; statistics are over all of them.
 
-        Returns the stylised latents and, with `reference`, what the model returns for the content without style
-        (METHOD 5). `wanted` `[window]` marks those to sample; the others only count in the statistics.
+        `wanted` `[window]` marks those to sample; the others only count in the statistics. `exact` takes the error of
+        the inversion off, so that without style the content comes back: the reference of METHOD 5 is then the content
+        itself.
         """
         weights = normalised(self.settings.style_weight, len(styles)) if styles else []
         if styles and len(weights) != len(styles):
@@ -145,7 +146,7 @@ class Stylizer:
             inverted.append(self.invert(content[group], parts, _of(columns, group)))
         noisy = torch.cat([inversion.noisy for inversion, _ in inverted])
         first = self.initial(noisy, styles, _of(columns, order))
-        styled, plain = [], []
+        styled = []
         sources = [style.features for style in styles]
         position = 0
         for group, (inversion, source) in zip(groups, inverted, strict=True):
@@ -153,24 +154,15 @@ class Stylizer:
             position = here.stop
             if here.start >= count:
                 break
-            styled.append(self._sample(first[here], source, sources, weights, _of(columns, group)))
-            if reference:
-                plain.append(self._sample(inversion.noisy, source, [], [], _of(columns, group), self.inverter))
-        return torch.cat(styled), torch.cat(plain) if reference else None
-
-    def _sample(
-        self,
-        noisy: Tensor,
-        content: Source,
-        styles: Sequence[Source],
-        weights: Sequence[float],
-        columns: Tensor | None,
-        denoiser: Denoiser | None = None,
-    ) -> Tensor:
-        return sample(
-            denoiser or self.sampler, noisy, self.schedule, self.settings, self.layers, content, styles, weights,
-            columns, self.trace, self.tick,
-        )  # fmt: skip
+            own = _of(columns, group)
+            missed = drift(self.inverter, inversion, self.schedule, self.layers, own, self.tick) if exact else None
+            styled.append(
+                sample(
+                    self.sampler, first[here], self.schedule, self.settings, self.layers, source, sources, weights, own,
+                    self.trace, self.tick, missed,
+                )
+            )  # fmt: skip
+        return torch.cat(styled)
 
     def _check_blend(self, styles: Sequence[PreparedStyle]) -> None:
         if self.settings.blend == "features" and len({tuple(style.noisy.shape) for style in styles}) > 1:
@@ -203,7 +195,7 @@ def stylize_latents(
     denoiser = Denoiser(unet, scheduler, embedding)
     stylizer = Stylizer(denoiser, denoiser, settings, trace=trace, tick=tick)
     prepared = [stylizer.prepare(style) for style in styles]
-    return stylizer.run(content, prepared)[0]
+    return stylizer.run(content, prepared)
 
 
 def with_steps(settings: Settings, steps: dict[str, int]) -> Settings:

@@ -5,6 +5,7 @@ All positions are frames; a window has `window` frames.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,6 +62,15 @@ def blend_weights(starts: Sequence[int], window: int, frames: int) -> NDArray[np
     # Where more than two windows overlap the ramps do not sum to one by themselves.
     covered = weights.sum(0)
     return np.asarray(weights / np.where(covered > 0, covered, 1), np.float32)
+
+
+def seams(starts: Sequence[int], window: int) -> list[float]:
+    """Frames in the middle of the overlap of each window with the next.
+
+    >>> seams([0, 172], 256)
+    [214.0]
+    """
+    return [(after + before + window) / 2 for before, after in itertools.pairwise(starts) if after < before + window]
 
 
 def _ramp(length: int) -> Floats:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -180,7 +179,7 @@ class Trainer:
                 "kind": "patchify", "factor": FACTOR, "shift": self.progress.shift, "scale": self.progress.scale,
             },
             "layers": sorted(decoder_layers(unet)),
-            "steps": {"fast": 8, "balanced": 20, "best": 50},
+            "steps": {"fast": 16, "balanced": 20, "best": 50},
             "style_windows": 3,
             # Labelled with the next time, the inversion of a lightly trained network does not come back to the clip.
             "settings": {"inversion": "current"},
@@ -192,7 +191,8 @@ class Trainer:
         )
 
     def _hardware(self) -> str:
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+        cuda = self.device.type == "cuda"
+        return torch.cuda.get_device_name(self.device) if cuda else f"the CPU, threads: {torch.get_num_threads()}"
 
 
 def _card(progress: Progress, parameters: int, clips: int, batch: int, hardware: str) -> str:

@@ -1,0 +1,71 @@
+"""Imports point one way, and nothing unsafe is imported."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "stylus_audio"
+MODULES = sorted(PACKAGE.glob("*.py"))
+
+SOUND = {"audio", "riff", "files", "stem", "loudness", "onsets", "spectrogram", "windows", "gains", "phase", "passage",
+         "finish", "reference", "metrics", "plot"}  # fmt: skip
+METHOD = {"attention", "features", "denoiser", "inversion", "sampling", "style", "stylize"}
+MODEL = {"latent", "model", "text", "quiet"}
+
+
+def imports(path: Path) -> tuple[set[str], set[str]]:
+    """Modules of ours, and packages of others, that a file imports anywhere."""
+    ours: set[str] = set()
+    others: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            ours |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            others.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Import):
+            others |= {alias.name.split(".")[0] for alias in node.names}
+    return ours, others
+
+
+def test_errors_and_settings_stand_alone() -> None:
+    assert imports(PACKAGE / "errors.py")[0] == set()
+    assert imports(PACKAGE / "settings.py")[0] == {"errors"}
+
+
+@pytest.mark.parametrize("name", sorted(SOUND))
+def test_sound_knows_nothing_of_diffusion(name: str) -> None:
+    ours, others = imports(PACKAGE / f"{name}.py")
+    assert not ours & (METHOD | MODEL | {"engine", "cli", "commands", "job"})
+    assert not others & {"diffusers", "transformers"}
+
+
+@pytest.mark.parametrize("name", sorted(METHOD))
+def test_the_method_knows_nothing_of_sound_or_of_diffusers(name: str) -> None:
+    ours, others = imports(PACKAGE / f"{name}.py")
+    assert not ours & (SOUND | MODEL | {"engine", "cli"})
+    assert not others & {"diffusers", "transformers", "soundfile"}
+
+
+def test_only_the_model_modules_import_diffusers() -> None:
+    users = {path.stem for path in MODULES if imports(path)[1] & {"diffusers", "transformers"}}
+    assert users <= MODEL
+
+
+def test_the_engine_alone_joins_sound_and_method() -> None:
+    joining = {path.stem for path in MODULES if imports(path)[0] & METHOD and imports(path)[0] & SOUND}
+    assert joining == {"engine"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_nothing_unsafe(path: Path) -> None:
+    assert not imports(path)[1] & {"pickle", "torchaudio", "pydub", "shelve", "marshal"}
+    assert "torch.load" not in path.read_text("utf-8")
+
+
+def test_every_public_name_is_there() -> None:
+    package = importlib.import_module("stylus_audio")
+    assert all(getattr(package, name) is not None for name in package.__all__)

@@ -1,0 +1,168 @@
+"""Loading: a folder in Stable Diffusion's form made small, prompts, hashes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from stylus_audio import Engine
+from stylus_audio.errors import BadRequest, NoModel
+from stylus_audio.model import choose_device, choose_dtype, load_model
+from stylus_audio.weights import KNOWN, fingerprint, located, named, verify
+from tests.sounds import RATE, noise, plucks
+
+
+@pytest.fixture(scope="module")
+def small_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stable Diffusion in small: real classes and files, an autoencoder of factor 8, CLIP with a tiny vocabulary."""
+    folder = tmp_path_factory.mktemp("sd")
+    torch.manual_seed(0)
+    UNet2DConditionModel(
+        sample_size=64, block_out_channels=(32, 32, 32, 32), layers_per_block=2, cross_attention_dim=32,
+        attention_head_dim=4, norm_num_groups=8,
+    ).save_pretrained(folder / "unet")  # fmt: skip
+    AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4, norm_num_groups=4,
+        up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, sample_size=512,
+    ).save_pretrained(folder / "vae")  # fmt: skip
+    PNDMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).save_pretrained(
+        folder / "scheduler"
+    )
+    config = CLIPTextConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+    CLIPTextModel(config).save_pretrained(folder / "text_encoder")
+    tokenizer = folder / "tokenizer"
+    tokenizer.mkdir()
+    vocabulary = OrderedDict((f"filler{n}", n) for n in range(49406))
+    for number, token in enumerate(["b", "e", "l", "s</w>", "g", "o", "n</w>"]):
+        del vocabulary[f"filler{number}"]
+        vocabulary[token] = number
+    vocabulary["<|startoftext|>"], vocabulary["<|endoftext|>"] = 49406, 49407
+    (tokenizer / "vocab.json").write_text(json.dumps(vocabulary), "utf-8")
+    (tokenizer / "merges.txt").write_text("#version: 0.2\n", "utf-8")
+    about = {"model_max_length": 77, "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>",
+             "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}  # fmt: skip
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps(about), "utf-8")
+    return folder
+
+
+@pytest.mark.slow
+def test_prompts_change_the_sound(small_sd: Path) -> None:
+    engine = Engine(str(small_sd), device="cpu", dtype="float32")
+    assert engine.model.scheduler.config.steps_offset == 1
+    assert engine.model.steps["balanced"] == 50
+    assert engine.model.embedding().shape == (1, 77, 32)
+    assert torch.equal(engine.model.embedding("bells"), engine.model.embedding("bells"))
+    assert not torch.equal(engine.model.embedding("bells"), engine.model.embedding("gong"))
+    stems = [
+        engine.render((plucks(0.5), RATE), (noise(0.5), RATE), engine.settings(steps=2, **options)).audio
+        for options in (
+            {},
+            {"prompt": "bells", "guidance": 5},
+            {"prompt": "bells", "prompt_end": "gong", "guidance": 5},
+            {"denoise": 0.5},
+        )
+    ]
+    for number, one in enumerate(stems):
+        assert np.isfinite(one).all()
+        assert all(not np.allclose(one, other, atol=1e-5) for other in stems[number + 1 :])
+
+
+def test_the_empty_prompt_is_clips_own(small_sd: Path) -> None:
+    from transformers import CLIPTokenizer
+
+    model = load_model(str(small_sd), "cpu", "float32")
+    tokenizer = CLIPTokenizer.from_pretrained(small_sd / "tokenizer")
+    tokens = tokenizer("", padding="max_length", max_length=77, return_tensors="pt").input_ids
+    encoder = CLIPTextModel.from_pretrained(small_sd / "text_encoder")
+    with torch.no_grad():
+        assert torch.allclose(model.embedding(), encoder(tokens)[0], atol=1e-6)
+
+
+def test_pickles_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"x")
+    for model in ("weights.ckpt", str(tmp_path)):
+        with pytest.raises(NoModel):
+            load_model(model, "cpu")
+
+
+def test_a_safetensors_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(2)}, file)
+    with pytest.raises(NoModel, match="original layout"):
+        load_model(str(file), "cpu")
+    file.write_bytes(b"not safetensors at all")
+    with pytest.raises(NoModel):
+        load_model(str(file), "cpu")
+
+
+def test_damaged_weights_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = shutil.copytree(tiny_folder, tmp_path / "damaged")
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(NoModel, match="damaged"):
+        load_model(str(folder), "cpu")
+
+
+def test_offline_says_how_to_get_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(NoModel, match="stylus models pull sd15"):
+        located(KNOWN["sd15"])
+
+
+def test_weights_are_hashed_and_verified(tiny_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    weights = named(str(shutil.copytree(tiny_folder, tmp_path / "copy")))
+    path = Path(weights.source)
+    digest = fingerprint(weights, path)
+    assert verify(weights) == (digest, True)
+    file = path / "unet" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert verify(weights)[1] is False
+
+
+def test_devices_and_dtypes() -> None:
+    assert choose_device("cpu").type == "cpu"
+    assert choose_dtype("float32", torch.device("cpu")) is torch.float32
+    for device in ("tpu", "cuda:x"):
+        with pytest.raises(BadRequest):
+            choose_device(device)
+
+
+def test_mini_is_in_the_package_and_small_enough() -> None:
+    weights = named("mini")
+    files = list(Path(weights.source).rglob("*"))
+    assert sum(file.stat().st_size for file in files if file.is_file()) <= 40e6
+    assert any(file.name == "MODEL_CARD.md" for file in files)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tone", "noise"])
+def test_mini_has_no_seams(kind: str) -> None:
+    from stylus_audio.metrics import seam_step
+    from tests.sounds import tone
+
+    engine = Engine("mini", device="cpu")
+    profile = engine.model.profile
+    seconds = 3 * profile.seconds
+    audio = tone(440, seconds) if kind == "tone" else noise(seconds)
+    render = engine.render((audio, RATE), (plucks(3.0, 0.2), RATE), engine.settings())
+    stride = (seconds - profile.seconds) / 3
+    seams = [stride * n + (profile.seconds - stride) / 2 for n in range(1, 4)]
+    step = seam_step(render.audio, RATE, seams)
+    assert step is not None
+    assert step <= 0.5

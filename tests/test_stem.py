@@ -1,0 +1,137 @@
+"""Writing: exact, dithered where needed, whole or not at all, and never over something."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from stylus_audio.errors import BadRequest, DiskFull, NotAllowed, NotFound
+from stylus_audio.stem import quantise, write_stem
+from tests.sounds import RATE, noise, plucks
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+def test_what_was_read_is_written_bit_for_bit(tmp_path: Path, subtype: str) -> None:
+    from stylus_audio.audio import read_clip
+
+    source = tmp_path / "a.wav"
+    extremes = np.array([[-1.0, 1.0, 0.0, -(2.0**-31), 0.5]])
+    soundfile.write(source, np.concatenate([noise(0.2, 0.3), extremes], axis=1).T, RATE, subtype=subtype)
+    written = write_stem(read_clip(source).audio, RATE, tmp_path / "b.wav", subtype=subtype)
+    assert written.read_bytes() == source.read_bytes()
+
+
+def test_dither_is_triangular_and_leaves_the_grid_alone() -> None:
+    rng = np.random.default_rng(0)
+    fine = np.full((1, 400_000), 0.3 / 32768)
+    error = (quantise(fine, 16, rng) >> 16) - 0.3
+    assert error.mean() == pytest.approx(0, abs=0.005)
+    # Two uniform dithers and the rounding: the variance of TPDF-dithered quantisation is a quarter step².
+    assert error.var() == pytest.approx(0.25, rel=0.02)
+    grid = np.arange(-5, 5)[None] / 32768
+    assert np.array_equal(quantise(grid, 16, rng) >> 16, np.arange(-5, 5)[None])
+    assert quantise(np.array([[2.0, -2.0]]), 16, rng).tolist() == [[32767 << 16, -(32768 << 16)]]
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".aiff", ".caf", ".w64", ".rf64"])
+def test_every_container(tmp_path: Path, suffix: str) -> None:
+    audio = plucks(0.2, channels=2) * 0.1
+    path = write_stem(audio, RATE, tmp_path / f"stem{suffix}", subtype="PCM_24")
+    assert np.abs(soundfile.read(path)[0].T - audio).max() < 2**-23
+
+
+def test_names_are_never_taken(tmp_path: Path) -> None:
+    target = tmp_path / "stem.wav"
+    names = [write_stem(noise(0.01), RATE, target, subtype="PCM_16", sidecar=lambda _: b"{}").name for _ in range(3)]
+    assert names == ["stem.wav", "stem_2.wav", "stem_3.wav"]
+    (tmp_path / "other.json").write_text("mine", "utf-8")
+    other = write_stem(noise(0.01), RATE, tmp_path / "other.wav", subtype="PCM_16", sidecar=lambda _: b"{}")
+    assert other.name == "other_2.wav"
+    assert (tmp_path / "other.json").read_text("utf-8") == "mine"
+
+
+def test_what_is_refused_leaves_nothing(tmp_path: Path) -> None:
+    audio = noise(0.01)
+    source = tmp_path / "source.wav"
+    soundfile.write(source, audio.T, RATE)
+    before = source.read_bytes()
+    with pytest.raises(NotAllowed):
+        write_stem(audio, RATE, source, subtype="PCM_16", overwrite=True, protect=[source])
+    with pytest.raises(BadRequest, match="8 channels"):
+        write_stem(np.zeros((9, 100)), RATE, tmp_path / "wide.flac", subtype="PCM_16")
+    with pytest.raises(BadRequest, match="flac"):
+        write_stem(audio, RATE, tmp_path / "stem.mp3", subtype="PCM_16")
+    with pytest.raises(NotFound):
+        write_stem(audio, RATE, tmp_path / "none" / "stem.wav", subtype="PCM_16")
+    with pytest.raises(ZeroDivisionError):
+        write_stem(audio, RATE, tmp_path / "stem.wav", subtype="PCM_16", sidecar=lambda _: bytes([1 // 0]))
+    assert [path.name for path in tmp_path.iterdir()] == ["source.wav"]
+    assert source.read_bytes() == before
+
+
+def test_not_finite_is_never_written(tmp_path: Path) -> None:
+    path = write_stem(np.array([[0.1, np.nan, np.inf]]), RATE, tmp_path / "stem.wav", subtype="FLOAT")
+    assert soundfile.read(path, dtype="float32")[0].tolist() == pytest.approx([0.1, 0, 0])
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)]
+    mounted = subprocess.run(mount, check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs Linux and root")
+    try:
+        with pytest.raises(DiskFull, match="no room"):
+            write_stem(noise(20), RATE, small / "stem.wav", subtype="PCM_24")
+        assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+WRITER = """
+import sys, numpy as np
+from pathlib import Path
+from stylus_audio.stem import write_stem
+print("ready", flush=True)
+for number in range(int(sys.argv[2])):
+    target = Path(sys.argv[1]) / "stem.wav"
+    write_stem(np.full((2, 400_000), 0.1), 44100, target, subtype="PCM_24", sidecar=lambda _: b"{}")
+"""
+
+
+def writer(folder: Path, count: int) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", WRITER, str(folder), str(count)], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_two_processes_never_take_one_name(tmp_path: Path) -> None:
+    writers = [writer(tmp_path, 12) for _ in range(2)]
+    for one in writers:
+        one.communicate(timeout=120)
+        assert one.returncode == 0
+    stems = sorted(path.name for path in tmp_path.glob("*.wav"))
+    assert len(stems) == 24
+    assert all((tmp_path / name).with_suffix(".json").is_file() for name in stems)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
+@pytest.mark.parametrize("number", range(4))
+def test_a_killed_process_leaves_no_partial_stem(tmp_path: Path, number: int) -> None:
+    process = writer(tmp_path, 500)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.15 + 0.11 * number)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    for stem in tmp_path.glob("[!.]*.wav"):
+        assert soundfile.info(stem).frames == 400_000
