@@ -152,7 +152,7 @@ class Engine:
         inverter = Denoiser(model.unet, model.scheduler, model.embedding())
         stylizer = Stylizer(inverter, self._sampler(inverter, settings), settings, tick=watch.tick)
         references = [picture_of(clip.audio, clip.sample_rate, profile) for clip in styles]
-        chosen = [reference_windows(one, self._style_windows(settings), settings.variation) for one in references]
+        chosen = [reference_windows(one, model.style_windows, settings.variation) for one in references]
         if settings.blend == "features":
             chosen = [windows[: min(map(len, chosen))] for windows in chosen]
         # Gains compare with the content; the published reconstructions take the model's own way back as it is.
@@ -162,7 +162,7 @@ class Engine:
         watch.stage("style")
         prepared = [self._prepared(stylizer, *pair) for pair in zip(references, chosen, strict=True)]
 
-        watch.stage("content")
+        watch.stage("diffusion")
         pictures, counts = picture.windows(starts)
         rows, channels = pictures.shape[:2]
         flat = torch.from_numpy(pictures.reshape(rows * channels, profile.bands, profile.frames))
@@ -187,9 +187,6 @@ class Engine:
         if settings.prompt_end is not None:
             embedding = torch.lerp(embedding, self.model.embedding(settings.prompt_end), settings.prompt_mix)
         return Denoiser(self.model.unet, self.model.scheduler, embedding, self.model.embedding(), settings.guidance)
-
-    def _style_windows(self, settings: Settings) -> int:
-        return self.model.style_windows
 
     def _prepared(self, stylizer: Stylizer, picture: Picture, starts: list[int]) -> PreparedStyle:
         pictures, counts = picture.windows(starts)
