@@ -178,7 +178,8 @@ class Engine:
             return blend(from_image(image, profile, picture.maximum), kept, picture.mel.shape[-1])
 
         joints = tuple(frame / profile.frame_rate for frame in seams(kept, profile.frames))
-        return Gains(mel_of(styled), mel_of(content[sampled.to(content.device)]), profile, seams=joints)
+        gains = Gains(mel_of(styled), mel_of(content[sampled.to(content.device)]), profile, seams=joints)
+        return gains.held(*_full_frames(picture)) if exact else gains
 
     def _sampler(self, inverter: Denoiser, settings: Settings) -> Denoiser:
         if not settings.prompt:
@@ -237,6 +238,13 @@ def _planned(picture: Picture, overlap: float) -> list[int]:
     window = picture.profile.frames
     starts = window_starts(last - first, window, overlap, first)
     return [start for start in starts if not picture.silent[start : start + window].all()]
+
+
+def _full_frames(picture: Picture) -> tuple[int, int]:
+    """First and last frame whose analysis window lies in the sound, reaching neither before nor behind it."""
+    sounding = np.flatnonzero(~picture.silent)
+    reach = -(-picture.profile.window // picture.profile.hop)
+    return int(sounding[0]) + reach, int(sounding[-1]) - reach
 
 
 def _thinned(starts: list[int], wanted: NDArray[np.bool_]) -> tuple[list[int], NDArray[np.bool_]]:

@@ -37,6 +37,20 @@ class Gains:
     seams: tuple[float, ...] = ()
     """Where the model's windows were joined, in seconds."""
 
+    def held(self, first: int, last: int) -> Gains:
+        """The same gains with those of frames `first` and `last` held before and after them.
+
+        Where a clip begins or ends at once, the frames there are half silence, and what a model makes of them is a
+        burst.
+        """
+        if not 0 <= first < last < self.styled.shape[-1]:
+            return self
+        styled, floor = self.styled.copy(), self.reference.max(initial=0.0) * 10 ** (FLOOR_DB / 20)
+        for frame, edge in ((first, slice(0, first)), (last, slice(last + 1, None))):
+            ratio = (self.styled[..., frame] + floor) / (self.reference[..., frame] + floor + 1e-30)
+            styled[..., edge] = self.reference[..., edge] * ratio[..., None]
+        return replace(self, styled=styled)
+
     def scaled(self, amount: float) -> Gains:
         """The same gains, `amount` times as strong in dB."""
         return replace(self, amount=amount)

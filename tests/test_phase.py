@@ -41,6 +41,14 @@ def test_a_gain_of_one_band_moves_that_tone_only() -> None:
     assert np.abs(made - low - 0.1 * high)[:, inner].max() < 0.01
 
 
+def test_gains_are_held_at_the_edges() -> None:
+    reference = np.full((1, 2, 6), 0.5, np.float32)
+    styled = reference * np.array([9, 9, 2, 3, 4, 9], np.float32)
+    held = Gains(styled, reference, MINI).held(2, 4)
+    assert (10 ** (held.db[0, 0] / 20)).tolist() == pytest.approx([2, 2, 2, 3, 4, 4], rel=1e-3)
+    assert Gains(styled, reference, MINI).held(4, 2).db[0, 0, 0] == pytest.approx(20 * np.log10(9), abs=0.01)
+
+
 def test_gains_are_limited_and_silence_has_none() -> None:
     one, nothing = np.ones((1, 2, 1), np.float32), np.zeros((1, 2, 1), np.float32)
     assert Gains(one, one * 1e-9, MINI).db.max() == LIMIT_DB
