@@ -42,6 +42,25 @@ class Schedule:
             tuple(float(alphas[t]) for t in previous),
         )
 
+    @classmethod
+    def from_noise(cls, scheduler: Any, steps: int) -> Schedule:
+        """Times that begin at pure noise, however few ("trailing" spacing: Lin et al., WACV 2024).
+
+        With one step the result is the answer's mean; more steps let its texture come out.
+        """
+        total = int(scheduler.config.num_train_timesteps)
+        if not 1 <= steps <= total:
+            raise BadRequest(f"steps: {steps} is not a whole number from 1 to {total}")
+        times = [round(total - step * total / steps) - 1 for step in range(steps)]
+        previous = [*times[1:], 0]
+        alphas = scheduler.alphas_cumprod.double()
+        return cls(
+            tuple(times),
+            tuple(previous),
+            tuple(float(alphas[t]) for t in times),
+            tuple(float(alphas[t]) for t in previous),
+        )
+
     def __len__(self) -> int:
         return len(self.times)
 
@@ -66,7 +85,8 @@ class Denoiser:
 
     Latents are float32 `[window, channel, height, width]`; the UNet runs in its own dtype. `embedding`
     `[1, token, channel]` conditions it; with `guidance` other than 1 a second pass with `negative` is extrapolated from
-    (classifier-free guidance).
+    (classifier-free guidance). `maps` `[window, map, height, width]` fill the input channels that a conditional
+    UNet has beside the latent's; without them they are zero, as in training where it was told nothing.
     """
 
     def __init__(
@@ -76,6 +96,7 @@ class Denoiser:
         embedding: Tensor,
         negative: Tensor | None = None,
         guidance: float = 1.0,
+        maps: Tensor | None = None,
     ) -> None:
         kind = scheduler.config.prediction_type
         if kind not in _PREDICTIONS:
@@ -86,6 +107,11 @@ class Denoiser:
         self.embedding = embedding.to(unet.device, unet.dtype)
         self.negative = None if negative is None else negative.to(unet.device, unet.dtype)
         self.guidance = guidance
+        self.maps = maps
+
+    def told(self, embedding: Tensor, maps: Tensor) -> Denoiser:
+        """The same network, told of something: cross-attention tokens, and latents beside the noisy one."""
+        return Denoiser(self.unet, self.scheduler, embedding, maps=maps)
 
     @torch.no_grad()
     def __call__(self, z: Tensor, time: int, signal: float) -> tuple[Tensor, Tensor]:
@@ -98,5 +124,9 @@ class Denoiser:
 
     def _predict(self, z: Tensor, time: int, embedding: Tensor) -> Tensor:
         context = embedding.expand(z.shape[0], -1, -1)
+        told = self.unet.config.in_channels - z.shape[1]
+        if told:
+            maps = z.new_zeros(z.shape[0], told, *z.shape[2:]) if self.maps is None else self.maps
+            z = torch.cat([z, maps], 1)
         output: Tensor = self.unet(z.to(self.unet.dtype), time, encoder_hidden_states=context, return_dict=False)[0]
         return output.float()

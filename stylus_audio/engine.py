@@ -13,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from .audio import AudioInfo, Clip, probe, read_clip
+from .conditional import Conditional
 from .denoiser import Denoiser
 from .errors import BadRequest, OutOfMemory
 from .finish import finish
 from .gains import Gains
 from .loudness import integrated
+from .match_eq import equalised, match_eq
 from .model import Model, load_model
 from .passage import Passage, is_segment, passage_of, segment_of
 from .phase import apply_gain, apply_phase, griffin_lim
@@ -25,7 +27,8 @@ from .reference import Picture, picture_of, reference_windows
 from .settings import Settings
 from .spectrogram import from_image
 from .stem import stem_subtype
-from .stylize import PreparedStyle, Stylizer, with_steps
+from .style import normalised
+from .stylize import Stylizer
 from .windows import blend, seams, window_starts
 
 Floats = NDArray[np.floating[Any]]
@@ -69,7 +72,7 @@ class Engine:
 
     def settings(self, **changes: object) -> Settings:
         """The model's own defaults with changes, by any name of an option."""
-        return Settings.parse({**self.model.defaults, **changes})
+        return self.model.settings(**changes)
 
     def render(
         self,
@@ -83,13 +86,13 @@ class Engine:
         Raises `NotFound` and `UnsupportedAudio` for files, `BadRequest` for settings that do not fit the clip or the
         model, `OutOfMemory`, and whatever `progress` raises.
         """
-        settings = with_steps(settings or self.settings(), self.model.steps)
+        settings = self.model.with_steps(settings or self.settings())
         watch = _Watch(progress)
         watch.stage("reading")
         styles = [_read(one) for one in _listed(style)]
         if settings.style_weight is not None and len(settings.style_weight) != len(styles):
             raise BadRequest(f"style_weight: {len(settings.style_weight)} weights for {len(styles)} styles")
-        clip, passage = self._passage(content, settings)
+        clip, passage = self.passage(content, settings)
         if settings.stereo == "mid-side" and clip.audio.shape[0] != 2:
             raise BadRequest(f"stereo: mid-side needs 2 channels, the content has {clip.audio.shape[0]}")
         gains, wet = None, passage.carrier
@@ -121,7 +124,7 @@ class Engine:
         }
         return Render(audio, clip.sample_rate, report, gains, passage, clip, subtype)
 
-    def _passage(self, content: Source, settings: Settings) -> tuple[Clip, Passage]:
+    def passage(self, content: Source, settings: Settings) -> tuple[Clip, Passage]:
         """Read what the render needs of the content: all of it, or a segment with a window's context."""
         if isinstance(content, tuple):
             clip = Clip.from_array(*content)
@@ -146,40 +149,87 @@ class Engine:
         picture = picture_of(carrier, passage.sample_rate, profile, settings.stereo == "linked")
         starts = _planned(picture, settings.overlap)
         wanted = self._wanted(passage, starts)
-        if settings.preview is not None:
+        conditional = settings.method == "conditional"
+        if conditional:
+            starts, wanted = [start for start, want in zip(starts, wanted, strict=True) if want], wanted[wanted]
+        elif settings.preview is not None:
             starts, wanted = _thinned(starts, wanted)
-
-        inverter = Denoiser(model.unet, model.scheduler, model.embedding())
-        stylizer = Stylizer(inverter, self._sampler(inverter, settings), settings, tick=watch.tick)
         references = [picture_of(clip.audio, clip.sample_rate, profile) for clip in styles]
-        chosen = [reference_windows(one, model.style_windows, settings.variation) for one in references]
-        if settings.blend == "features":
-            chosen = [windows[: min(map(len, chosen))] for windows in chosen]
-        # Gains compare with the content; the published reconstructions take the model's own way back as it is.
-        exact = settings.reconstruction == "gain"
-        watch.expect(stylizer.passes(len(starts) * picture.mel.shape[0], [len(one) for one in chosen], exact))
-
-        watch.stage("style")
-        prepared = [self._prepared(stylizer, *pair) for pair in zip(references, chosen, strict=True)]
-
-        watch.stage("diffusion")
-        pictures, counts = picture.windows(starts)
-        rows, channels = pictures.shape[:2]
-        flat = torch.from_numpy(pictures.reshape(rows * channels, profile.bands, profile.frames))
-        columns = self._columns(np.repeat(counts, channels, axis=0))
-        content = model.latent.encode(flat).to(model.device)
-        sampled = torch.from_numpy(np.repeat(wanted, channels))
-        styled = stylizer.run(content, prepared, columns, sampled, exact)
+        way = self._conditional if conditional else self._injection
+        content, styled = way(picture, starts, wanted, references, settings, watch)
         watch.stage("decoding")
         kept = [start for start, want in zip(starts, wanted, strict=True) if want]
+        channels = picture.mel.shape[0]
 
         def mel_of(latent: torch.Tensor) -> NDArray[np.float32]:
             image = model.latent.decode(latent).cpu().numpy().reshape(-1, channels, profile.bands, profile.frames)
             return blend(from_image(image, profile, picture.maximum), kept, picture.mel.shape[-1])
 
         joints = tuple(frame / profile.frame_rate for frame in seams(kept, profile.frames))
-        gains = Gains(mel_of(styled), mel_of(content[sampled.to(content.device)]), profile, seams=joints)
-        return gains.held(*_full_frames(picture)) if exact else gains
+        gains = Gains(mel_of(styled), mel_of(content), profile, seams=joints)
+        return gains.held(*_full_frames(picture)) if settings.reconstruction == "gain" else gains
+
+    def _injection(
+        self,
+        picture: Picture,
+        starts: list[int],
+        wanted: NDArray[np.bool_],
+        references: Sequence[Picture],
+        settings: Settings,
+        watch: _Watch,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents of the wanted windows: the content's, and stylised by inversion and injection (METHOD 2–4)."""
+        model = self.model
+        inverter = Denoiser(model.unet, model.scheduler, model.embedding())
+        stylizer = Stylizer(inverter, self._sampler(inverter, settings), settings, tick=watch.tick)
+        chosen = [reference_windows(one, model.style_windows, settings.variation) for one in references]
+        if settings.blend == "features":
+            chosen = [windows[: min(map(len, chosen))] for windows in chosen]
+        # Gains compare with the content; the published reconstructions take the model's own way back as it is.
+        exact = settings.reconstruction == "gain"
+        watch.expect(stylizer.passes(len(starts) * picture.mel.shape[0], [len(one) for one in chosen], exact))
+        watch.stage("style")
+        prepared = [stylizer.prepare(*self._encoded(*pair)) for pair in zip(references, chosen, strict=True)]
+        watch.stage("diffusion")
+        content, columns = self._encoded(picture, starts)
+        sampled = torch.from_numpy(np.repeat(wanted, picture.mel.shape[0]))
+        styled = stylizer.run(content, prepared, columns, sampled, exact)
+        return content[sampled.to(content.device)], styled
+
+    def _conditional(
+        self,
+        picture: Picture,
+        starts: list[int],
+        wanted: NDArray[np.bool_],
+        references: Sequence[Picture],
+        settings: Settings,
+        watch: _Watch,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `_injection`, by a network that is told of content and style; here every window is wanted."""
+        model, channels = self.model, picture.mel.shape[0]
+        if model.conditional is None:
+            raise BadRequest(f"method: {model.name} has no 'conditional'; it has {', '.join(model.methods)}")
+        base = Denoiser(model.unet, model.scheduler, model.embedding())
+        way = Conditional(base, model.conditional, settings, tick=watch.tick)
+        watch.expect(way.passes(len(starts) * channels, len(references)))
+        watch.stage("style")
+        chosen = [reference_windows(one, model.style_windows, settings.variation) for one in references]
+        prepared = [way.prepare(*self._encoded(*pair)) for pair in zip(references, chosen, strict=True)]
+        watch.stage("diffusion")
+        content, columns = self._encoded(picture, starts)
+        weights = normalised(settings.style_weight, len(references))
+        gains = [match_eq(picture.level, one.level) for one in references]
+        gain = sum((weight * gain for weight, gain in zip(weights, gains, strict=True)), start=np.zeros(()))
+        windows = picture.windows(starts)[0].reshape(len(content), model.profile.bands, -1)
+        guide = model.latent.encode(torch.from_numpy(equalised(windows, gain, model.profile))).to(model.device)
+        return content, way.run(content, guide, prepared, columns)
+
+    def _encoded(self, picture: Picture, starts: list[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Latents of windows, a clip's channels side by side, and which of their columns count."""
+        pictures, counts = picture.windows(starts)
+        channels = pictures.shape[1]
+        flat = torch.from_numpy(pictures.reshape(-1, *pictures.shape[2:]))
+        return self.model.latent.encode(flat).to(self.model.device), self._columns(np.repeat(counts, channels, axis=0))
 
     def _sampler(self, inverter: Denoiser, settings: Settings) -> Denoiser:
         if not settings.prompt:
@@ -188,11 +238,6 @@ class Engine:
         if settings.prompt_end is not None:
             embedding = torch.lerp(embedding, self.model.embedding(settings.prompt_end), settings.prompt_mix)
         return Denoiser(self.model.unet, self.model.scheduler, embedding, self.model.embedding(), settings.guidance)
-
-    def _prepared(self, stylizer: Stylizer, picture: Picture, starts: list[int]) -> PreparedStyle:
-        pictures, counts = picture.windows(starts)
-        latent = self.model.latent.encode(torch.from_numpy(pictures[:, 0])).to(self.model.device)
-        return stylizer.prepare(latent, self._columns(counts))
 
     def _columns(self, counts: NDArray[np.bool_]) -> torch.Tensor | None:
         """Which latent columns count, `[window, width]`: those with a frame that does; None where all do."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,31 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from .conditional import ConditionalModel
 from .errors import BadRequest, NoModel
 from .latent import Autoencoder, Latent, Patchify
 from .places import CONFIGS
 from .quiet import quiet
+from .settings import Settings
 from .spectrogram import RIFFUSION, Profile
+from .style_encoder import StyleEncoder
 from .text import TextEncoder
 from .weights import check_device, fingerprint, located, named
 
-_PUBLISHED_STEPS = {"fast": 20, "balanced": 50, "best": 100}
+
+@dataclass(frozen=True)
+class Preference:
+    """How a model wants a method run: steps of each quality, and settings instead of the published ones."""
+
+    steps: dict[str, int] = field(default_factory=lambda: {"fast": 20, "balanced": 50, "best": 100})
+    settings: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass
 class Model:
     """What the engine needs of a model.
 
-    `steps` are the steps of each quality, `style_windows` how many windows of a reference are used, `defaults` the
-    settings that the model prefers to the published ones.
+    `methods` are those that it can, the first its default; `style_windows` is how many windows of a reference are used.
     """
 
     name: str
@@ -42,9 +50,9 @@ class Model:
     scheduler: Any
     latent: Latent
     text: TextEncoder | None
-    steps: dict[str, int] = field(default_factory=lambda: dict(_PUBLISHED_STEPS))
     style_windows: int = 1
-    defaults: dict[str, object] = field(default_factory=dict)
+    methods: dict[str, Preference] = field(default_factory=lambda: {"injection": Preference()})
+    conditional: ConditionalModel | None = None
 
     @property
     def device(self) -> torch.device:
@@ -57,6 +65,21 @@ class Model:
         """The UNet's precision."""
         dtype: torch.dtype = self.unet.dtype
         return dtype
+
+    def settings(self, **changes: object) -> Settings:
+        """The model's own defaults with changes, by any name of an option; `BadRequest` for a method it cannot."""
+        method = str(changes.get("method", next(iter(self.methods))))
+        return Settings.parse({"method": method, **self._of(method).settings, **changes})
+
+    def with_steps(self, settings: Settings) -> Settings:
+        """Settings whose number of steps is settled: asked for, else the model's for the asked quality."""
+        steps = settings.steps or self._of(settings.method).steps[settings.quality]
+        return replace(settings, steps=steps)
+
+    def _of(self, method: str) -> Preference:
+        if method not in self.methods:
+            raise BadRequest(f"method: {self.name} has no {method!r}; it has {', '.join(self.methods)}")
+        return self.methods[method]
 
     def embedding(self, prompt: str = "") -> Tensor:
         """Conditioning `[1, token, channel]` of a prompt; a model without text has only the empty one, zeros."""
@@ -125,6 +148,8 @@ def load_model(model: str = "mini", device: str = "auto", dtype: str = "auto") -
             raise NoModel(f"{weights.name}: these weights cannot be loaded from {path}: {reason}") from error
     loaded.name, loaded.sha256 = weights.name, digest
     loaded.unet.to(place).eval().requires_grad_(False)
+    if loaded.conditional:
+        loaded.conditional.encoder.to(place)
     if place.type == "cpu":
         loaded.unet.to(memory_format=torch.channels_last)
     if isinstance(loaded.latent, Autoencoder):
@@ -162,11 +187,19 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Model:
             raise ValueError(f"stylus.json: latent kind {codec['kind']!r} is not known")
         return Model(
             "", "", Profile(**own["profile"]), unet, scheduler,
-            Patchify(codec["factor"], codec["shift"], codec["scale"]), None,
-            dict(own["steps"]), int(own["style_windows"]), dict(own["settings"]),
+            Patchify(codec["factor"], codec["shift"], codec["scale"]), None, int(own["style_windows"]),
+            {name: Preference(**preference) for name, preference in own["methods"].items()},
+            _conditional(folder, own, dtype),
         )  # fmt: skip
     vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype, use_safetensors=True)
     return Model("", "", RIFFUSION, unet, scheduler, Autoencoder(vae), TextEncoder.of_folder(folder))
+
+
+def _conditional(folder: Path, own: dict[str, Any], dtype: torch.dtype) -> ConditionalModel | None:
+    if "conditional" not in own["methods"]:
+        return None
+    encoder = StyleEncoder.from_pretrained(folder / "style_encoder", torch_dtype=dtype, use_safetensors=True)
+    return ConditionalModel(encoder.eval().requires_grad_(False), float(own["spread"]))
 
 
 def _from_file(file: Path, dtype: torch.dtype) -> Model:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .audio import resample
 from .errors import UnsupportedAudio
+from .match_eq import long_term_level
 from .spectrogram import Profile, mel_spectrogram, silent_frames, to_image
 from .windows import cut
 
@@ -34,6 +35,12 @@ class Picture:
         black = float(to_image(np.zeros((1, 1, 1)), self.profile, 1.0)[0, 0, 0])
         counts = cut((~self.silent)[None, None].astype(np.float32), starts, self.profile.frames, 0.0)[:, 0, 0] > 0
         return cut(image, starts, self.profile.frames, black), counts
+
+    @property
+    def level(self) -> NDArray[np.float32]:
+        """Long-term level per band in dB under the maximum, over all channels and all but silence."""
+        power = (self.mel[..., ~self.silent] / (self.maximum or 1.0)) ** 2
+        return long_term_level(power.swapaxes(0, 1).reshape(len(power[0]), -1), self.profile)
 
 
 def picture_of(audio: Floats, sample_rate: int, profile: Profile, linked: bool = True) -> Picture:

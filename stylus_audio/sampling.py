@@ -29,11 +29,14 @@ class Injector:
 
     def __call__(self, projection: Projection) -> Tensor:
         """`A = A_c + α (A_s − A_c)`, with `Q̂ = γ Q_c + (1−γ) Q_cs`."""
+        heads, query = projection.heads, projection.query
+        if self.gamma == 0.0 and self.alpha == 1.0:
+            return self._styled(query, projection.layer, heads)
         own = self.content[projection.layer]
-        heads = projection.heads
-        if own.query is None:
-            raise ValueError("the content's queries were not recorded")
-        query = torch.lerp(projection.query, own.query, self.gamma)
+        if self.gamma:
+            if own.query is None:
+                raise ValueError("the content's queries were not recorded")
+            query = torch.lerp(query, own.query, self.gamma)
         if self.alpha == 0.0:
             return attention(query, *_pair(own), heads, mask=own.mask)
         styled = self._styled(query, projection.layer, heads)

@@ -213,6 +213,10 @@ class Settings:
     tau: Line = _option(
         1.0, "line", "τ: sharpness of the attention to the style", low=0.01, high=10, names=("sharpness",)
     )
+    method: str = _option(
+        "injection", "choice", "injection inverts the content; conditional tells the network of it (embedded model)",
+        choices=("injection", "conditional"),
+    )  # fmt: skip
     quality: str = _option(
         "balanced", "choice", "steps, by name; the model says how many", choices=("fast", "balanced", "best")
     )
@@ -265,7 +269,7 @@ class Settings:
     bits: str | None = _option(None, "choice", "bit depth (default: the content's)", choices=("16", "24", "32f"))
     loudness: str | float = _option("keep", "loudness", "keep the content's, match the style's, or a level in LUFS")
     ceiling: float | None = _option(None, "number", "true-peak ceiling in dBTP", low=-40, high=0)
-    seed: int = _option(0, "integer", "of dither and random phase", low=0, high=2**32 - 1)
+    seed: int = _option(0, "integer", "of noise, dither and random phase", low=0, high=2**32 - 1)
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():
@@ -321,13 +325,13 @@ ALIASES: dict[str, str] = {alias: name for name, option in OPTIONS.items() for a
 RECIPES: dict[str, dict[str, object]] = {
     # Wang et al., arXiv 2411.15913 v4 and its code: CompVis labels, content phase, no refinement.
     "stylus": {
-        "gamma": 0.75, "alpha": 0.9, "tau": 1.0, "steps": 50, "layers": "6-11", "inversion": "current",
-        "init": "adain", "reconstruction": "phase", "refine": 0, "stereo": "linked",
+        "method": "injection", "gamma": 0.75, "alpha": 0.9, "tau": 1.0, "steps": 50, "layers": "6-11",
+        "inversion": "current", "init": "adain", "reconstruction": "phase", "refine": 0, "stereo": "linked",
     },
     # Chung et al., CVPR 2024, diffusers code; sound by Griffin-Lim as Riffusion's own decoder makes it.
     "styleid": {
-        "gamma": 0.75, "alpha": 1.0, "tau": 1.5, "steps": 50, "layers": "7-11", "inversion": "next",
-        "init": "adain", "reconstruction": "griffin-lim", "refine": 32, "stereo": "linked",
+        "method": "injection", "gamma": 0.75, "alpha": 1.0, "tau": 1.5, "steps": 50, "layers": "7-11",
+        "inversion": "next", "init": "adain", "reconstruction": "griffin-lim", "refine": 32, "stereo": "linked",
     },
 }  # fmt: skip
 """Published values. Both compute in float32 (`RECIPE_DTYPE`): the published inversion does."""

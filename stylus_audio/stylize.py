@@ -6,7 +6,7 @@ Works with any diffusers `UNet2DConditionModel` and `DDIMScheduler`; knows nothi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -196,8 +196,3 @@ def stylize_latents(
     stylizer = Stylizer(denoiser, denoiser, settings, trace=trace, tick=tick)
     prepared = [stylizer.prepare(style) for style in styles]
     return stylizer.run(content, prepared)
-
-
-def with_steps(settings: Settings, steps: dict[str, int]) -> Settings:
-    """Settings whose number of steps is settled: asked for, else the model's for the asked quality."""
-    return settings if settings.steps else replace(settings, steps=steps[settings.quality])

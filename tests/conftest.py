@@ -12,6 +12,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from stylus_audio import Engine
 from stylus_audio.spectrogram import Profile
+from stylus_audio.style_encoder import StyleEncoder
 
 TINY = Profile(44100, 441, 4096, 16384, 64, 20.0, 20000.0, 64, "log")
 """Windows of 0.64 s."""
@@ -22,14 +23,12 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("STYLUS_HOME", str(tmp_path_factory.mktemp("home")))
 
 
-@pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def save_tiny(folder: Path, maps: int, methods: dict[str, object]) -> Path:
     """A model folder in the embedded format; its random weights change the sound a lot, and are the same every time."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     torch.manual_seed(1)
     unet = UNet2DConditionModel(
         sample_size=(8, 8),
-        in_channels=64,
+        in_channels=64 * (1 + maps),
         out_channels=64,
         layers_per_block=1,
         block_out_channels=(32, 64),
@@ -48,12 +47,33 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     scheduler.save_pretrained(folder / "scheduler")
     about = {
-        "format": 1, "name": "tiny", "profile": TINY.to_dict(),
+        "format": 2, "name": "tiny", "profile": TINY.to_dict(), "spread": 0.8,
         "latent": {"kind": "patchify", "factor": 8, "shift": 0.3, "scale": 0.25},
-        "steps": {"fast": 2, "balanced": 4, "best": 8}, "style_windows": 2, "settings": {},
+        "methods": methods, "style_windows": 2,
     }  # fmt: skip
     (folder / "stylus.json").write_text(json.dumps(about), "utf-8")
     return folder
+
+
+STEPS = {"fast": 2, "balanced": 4, "best": 8}
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model for injection."""
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny", 0, {"injection": {"steps": STEPS, "settings": {}}})
+
+
+@pytest.fixture(scope="session")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """A small conditional model, loaded once; conditional is its default."""
+    methods = {
+        "conditional": {"steps": STEPS, "settings": {"gamma": 0.0, "alpha": 1.0}},
+        "injection": {"steps": STEPS, "settings": {}},
+    }
+    folder = save_tiny(tmp_path_factory.mktemp("models") / "told", 2, methods)
+    StyleEncoder(64, 8, 32, 16, depth=1).save_pretrained(folder / "style_encoder")
+    return Engine(str(folder), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="session")

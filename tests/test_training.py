@@ -4,40 +4,44 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mido
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
+from stylus_audio.attention import decoder_layers
 from stylus_audio.errors import Internal, NotFound
 from stylus_audio.latent import Patchify
 from stylus_audio.model import load_model
-from stylus_audio.spectrogram import MINI, band_centres
-from stylus_audio.training.architecture import CONTEXT
-from stylus_audio.training.compose import DRUM_CHANNEL, KINDS, Note, Piece, compose, to_midi
-from stylus_audio.training.dataset import FRAMES, Pictures, build, picture, texture
+from stylus_audio.spectrogram import MINI, band_centres, mel_spectrogram
+from stylus_audio.style_encoder import StyleEncoder
+from stylus_audio.training.architecture import CHANNELS, CONTEXT, ROWS, build_unet
+from stylus_audio.training.compose import DRUM_CHANNEL, KINDS, Note, Piece, compose, in_a_row, to_midi
+from stylus_audio.training.dataset import FRAMES, LEVELS, SECONDS, SHAPE, Pictures, build, picture
+from stylus_audio.training.objective import Diffusion, Latents, Regression
+from stylus_audio.training.sounds import (
+    HELD_OUT_FONT,
+    HELD_OUT_KIT,
+    HELD_OUT_PROGRAMS,
+    HELD_OUT_VOICE,
+    TRAINING_FONTS,
+    VARIANTS,
+    VOICES,
+    Sound,
+    draw_effects,
+    draw_sound,
+    speech,
+    texture,
+    with_effects,
+)
 from stylus_audio.training.synthesise import SAMPLE_RATE, soundfont, synthesise
 from stylus_audio.training.train import Trainer
-
-
-def _small() -> UNet2DConditionModel:
-    """A network of the embedded one's form, quick to train."""
-    return UNet2DConditionModel(
-        sample_size=(64, 32),
-        in_channels=64,
-        out_channels=64,
-        layers_per_block=1,
-        block_out_channels=(32, 32),
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=CONTEXT,
-        attention_head_dim=1,
-        norm_num_groups=8,
-    )
 
 
 def _font() -> Path:
@@ -121,84 +125,278 @@ def test_a_soundfont_that_is_not_there_or_not_one_is_said(tmp_path: Path) -> Non
         synthesise(to_midi(compose(0, "melody", 1.0)), 1.0, broken)
 
 
+def test_pieces_in_a_row_keep_their_notes_and_their_distance() -> None:
+    pieces = [compose(1, "melody", 2.0), compose(2, "bass", 3.0)]
+    row = in_a_row(pieces, 1.0)
+    assert row.seconds == 7.0
+    assert [n.key for n in row.notes] == [n.key for piece in pieces for n in piece.notes]
+    later = row.notes[len(pieces[0].notes) :]
+    assert [n.start for n in later] == pytest.approx([n.start + 3.0 for n in pieces[1].notes])
+
+
+def test_pieces_played_in_one_run_are_the_pieces_played_alone() -> None:
+    _font()
+    pieces = [compose(1, "melody", 1.0), compose(2, "melody", 1.5)]
+    sound = Sound("FluidR3_GM.sf2", (73, 73))
+    first, second = sound.play(pieces, 0.0)
+    assert (first.shape, second.shape) == ((2, SAMPLE_RATE), (2, round(1.5 * SAMPLE_RATE)))
+    assert np.array_equal(first, sound.play(pieces[:1], 0.0)[0])
+    alone = sound.play(pieces[1:], 0.0)[0]
+    # Its vibrato runs on from piece to piece, so the waves are not the same.
+    one, other = (mel_spectrogram(audio[:1], MINI)[0] for audio in (second, alone))
+    loud = other > 0.01 * other.max()
+    assert np.abs(20 * np.log10(one[loud] / other[loud])).mean() < 3
+
+
+def test_what_is_held_out_is_drawn_by_no_training() -> None:
+    drawn = [draw_sound(np.random.default_rng(seed), duo=True) for seed in range(400)]
+    assert not {program for sound in drawn for program in sound.programs} & set(HELD_OUT_PROGRAMS)
+    assert {sound.font for sound in drawn} == set(TRAINING_FONTS)
+    assert HELD_OUT_FONT not in TRAINING_FONTS
+    assert HELD_OUT_KIT not in {sound.kit for sound in drawn}
+    assert HELD_OUT_VOICE not in {voice + variant for voice in VOICES for variant in VARIANTS}
+
+
+def test_effects_move_nothing_in_time() -> None:
+    click = np.zeros((2, SAMPLE_RATE // 2), np.float32)
+    click[:, SAMPLE_RATE // 4] = 0.5
+    for seed in range(20):
+        changed = with_effects(click, draw_effects(np.random.default_rng(seed)))
+        assert changed.shape == click.shape
+        assert np.isfinite(changed).all()
+        before = np.abs(changed[:, : SAMPLE_RATE // 4 - 64]).max()
+        assert before < 0.05 * np.abs(changed).max() + 1e-3
+
+
+def test_a_texture_sounds_without_clipping() -> None:
+    sound = texture(np.random.default_rng(1), 1.0)
+    assert sound.shape == (2, SAMPLE_RATE)
+    assert np.abs(sound).max() == pytest.approx(0.5)
+
+
+def test_a_voice_speaks_for_as_long_as_asked() -> None:
+    if shutil.which("espeak-ng") is None:
+        pytest.skip("espeak-ng is not installed (Debian: espeak-ng)")
+    said = speech(np.random.default_rng(0), 2.0)
+    assert said.shape == (2, 2 * SAMPLE_RATE)
+    assert np.array_equal(said, speech(np.random.default_rng(0), 2.0))
+    quarters = np.square(said[0]).reshape(4, -1).mean(1)
+    assert (quarters > 1e-5).all()
+
+
 def test_a_picture_shows_the_note_that_sounds() -> None:
-    time = np.arange(8 * SAMPLE_RATE) / SAMPLE_RATE
+    time = np.arange(round(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
     tone = (0.2 * np.sin(2 * np.pi * 880 * time)).astype(np.float32)
     seen = picture(np.stack([tone, tone]))
     assert seen.shape == (MINI.bands, FRAMES)
-    assert seen.max() == 1.0
-    loudest = np.bincount(seen.astype(np.float32)[:, 50:-50].argmax(0)).argmax()
+    assert seen.max() == LEVELS
+    loudest = np.bincount(seen[:, 50:-50].argmax(0)).argmax()
     assert band_centres(MINI)[loudest] == pytest.approx(880.0, rel=0.01)
 
 
+@pytest.mark.slow
 def test_data_is_continued_where_it_stopped(tmp_path: Path) -> None:
-    font = _font()
-    build(tmp_path / "once", 3, font, workers=1)
-    build(tmp_path / "twice", 2, font, workers=1)
-    build(tmp_path / "twice", 3, font, workers=1)
+    _font()
+    for program in ("espeak-ng",):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    build(tmp_path / "once", 3, workers=1)
+    build(tmp_path / "twice", 2, workers=1)
+    build(tmp_path / "twice", 3, workers=1)
     once, twice = Pictures(tmp_path / "once"), Pictures(tmp_path / "twice")
-    assert len(once.pictures) == 3
+    assert once.pictures.shape == (3, *SHAPE)
     assert np.array_equal(once.pictures, twice.pictures)
-    assert all(float(clip.max()) == 1.0 for clip in once.pictures)
+    assert (once.pictures.max((3, 4)) == LEVELS).all()
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Pictures:
-    """Two noise textures, which need no synthesiser."""
+    """Two groups of noise that comes and goes, in three colours; it needs no synthesiser."""
     folder = tmp_path / "data"
     folder.mkdir()
-    made = np.stack([picture(texture(np.random.default_rng(seed))) for seed in (1, 2)])
-    (folder / "pictures.f16").write_bytes(made.tobytes())
-    (folder / "index.json").write_text(json.dumps({"clips": 2}), "utf-8")
+    groups = []
+    for seed in (1, 2):
+        rng = np.random.default_rng(seed)
+        samples = round(SECONDS * SAMPLE_RATE)
+        swells = [np.interp(np.arange(samples), np.linspace(0, samples, 20), rng.random(20) ** 3) for _ in range(2)]
+        clips = [np.asarray(0.3 * swell * rng.standard_normal((2, samples)), np.float32) for swell in swells]
+        colours = [draw_effects(rng) for _ in range(3)]
+        groups.append(np.stack([np.stack([picture(with_effects(clip, one)) for clip in clips]) for one in colours]))
+    (folder / "pictures.u8").write_bytes(np.stack(groups).tobytes())
+    (folder / "index.json").write_text(json.dumps({"groups": 2}), "utf-8")
     return Pictures(folder)
 
 
-def test_windows_are_seeded_and_partly_quiet_or_silent(data: Pictures) -> None:
-    windows = data.batch(np.random.default_rng(3), 64)
-    assert windows.shape == (64, MINI.bands, MINI.frames)
-    assert np.array_equal(windows, data.batch(np.random.default_rng(3), 64))
-    assert windows.min() >= 0
-    assert windows.max() <= 1
-    silent_ends = (windows[:, :, -1].max(1) == 0).sum()
-    assert 1 <= silent_ends <= 20
-    assert np.ptp(windows.max((1, 2))) > 0.1
+def test_pairs_are_the_same_music_in_two_sounds_with_a_reference_of_other_music(data: Pictures) -> None:
+    pairs = data.batch(np.random.default_rng(3), 24, 64)
+    again = data.batch(np.random.default_rng(3), 24, 64)
+    assert pairs.content.shape == (24, MINI.bands, 64)
+    assert np.array_equal(pairs.answer, again.answer)
+    floats = data.pictures.astype(np.float32) / LEVELS
+
+    def place(window: np.ndarray) -> tuple[int, int, int, int]:
+        """Group, sound, piece and frame of a window."""
+        for group, sound, piece in np.ndindex(2, 3, 2):
+            clip = floats[group, sound, piece]
+            for start in np.flatnonzero((clip[:, :-63] == window[:, :1]).all(0)):
+                if np.array_equal(clip[:, start : start + 64], window):
+                    return group, sound, piece, int(start)
+        raise AssertionError("a window that is in no clip")
+
+    same = 0
+    for content, answer, reference in zip(pairs.content, pairs.answer, pairs.reference, strict=True):
+        if not reference.any() or not content.any():
+            continue
+        one, other, third = place(content), place(answer), place(reference)
+        assert (one[0], one[2], one[3]) == (other[0], other[2], other[3])
+        assert (third[0], third[1]) == (other[0], other[1])
+        assert third[2] != one[2]
+        same += one[1] == other[1]
+    assert same < 8
+
+
+def test_a_guide_takes_the_references_colour(data: Pictures) -> None:
+    pairs = data.batch(np.random.default_rng(4), 64)
+    distances = [np.sqrt(((one - pairs.answer) ** 2).mean()) for one in (pairs.content, pairs.guide)]
+    assert distances[1] < 0.8 * distances[0]
+
+
+class Small(Diffusion):
+    """Networks of the embedded one's form, quick to train."""
+
+    def build(self) -> nn.ModuleDict:
+        unet = build_unet(
+            block_out_channels=(16, 32),
+            down_block_types=("DownBlock2D", "DownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            attention_head_dim=1,
+            norm_num_groups=8,
+        )
+        return nn.ModuleDict(
+            {"unet": unet, "encoder": StyleEncoder(CHANNELS, ROWS // 2, 16, CONTEXT, depth=1, stride=2)}
+        )
+
+
+def _trainer(run: Path, data: Pictures) -> Trainer:
+    return Trainer(run, data, Small(), batch=2, frames=32)
 
 
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(data: Pictures, tmp_path: Path) -> None:
-    whole = Trainer(tmp_path / "whole", data, batch=1, build=_small)
+    whole = _trainer(tmp_path / "whole", data)
     for _ in range(4):
         whole.step()
-    first = Trainer(tmp_path / "parts", data, batch=1, build=_small)
+    first = _trainer(tmp_path / "parts", data)
     for _ in range(2):
         first.step()
     first.checkpoint()
-    second = Trainer(tmp_path / "parts", data, batch=1, build=_small)
+    second = _trainer(tmp_path / "parts", data)
     assert second.progress == first.progress
     for _ in range(2):
         second.step()
-    assert second.progress.step == 4
+    assert (second.progress.step, second.progress.examples) == (4, 8)
     assert second.progress.loss == pytest.approx(whole.progress.loss, abs=1e-6)
-    for name, value in whole.unet.state_dict().items():
-        torch.testing.assert_close(second.unet.state_dict()[name], value, rtol=0, atol=1e-6)
+    for name, value in whole.networks.state_dict().items():
+        torch.testing.assert_close(second.networks.state_dict()[name], value, rtol=0, atol=1e-6)
         torch.testing.assert_close(second.ema[name], whole.ema[name], rtol=0, atol=1e-6)
     second.checkpoint()
     kept = sorted(file.name for file in (tmp_path / "parts").iterdir())
     assert kept == ["checkpoint-4", "progress.json"]
 
 
+def test_training_brings_the_loss_down(data: Pictures, tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path / "run", data)
+    trainer.rate = 2e-3
+    losses = [trainer.step() for _ in range(60)]
+    assert np.mean(losses[-15:]) < 0.9 * np.mean(losses[:5])
+
+
+def _latents(seed: int) -> Latents:
+    generator = torch.Generator().manual_seed(seed)
+    content, guide, answer, reference = (torch.randn(2, CHANNELS, ROWS, 8, generator=generator) for _ in range(4))
+    return Latents(content, guide, answer, reference, 1.0)
+
+
+class _Drawn:
+    """A generator whose `random()` without a shape is given, so that a mode of the objective is chosen."""
+
+    def __init__(self, *values: float) -> None:
+        self._values, self._rng = list(values), np.random.default_rng(0)
+
+    def random(self, size: int | None = None) -> object:
+        return self._values.pop(0) if size is None else self._rng.random(size)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._rng, name)
+
+
+@pytest.mark.parametrize(
+    ("draws", "by_reference", "by_content"),
+    [((0.9, 0.0), True, True), ((0.9, 0.9), True, True), ((0.0, 0.9), False, False), ((0.0, 0.0), True, False)],
+    ids=["told and injected", "told", "unconditional", "unconditional and injected"],
+)
+def test_what_the_loss_depends_on_later(draws: tuple[float, float], by_reference: bool, by_content: bool) -> None:
+    objective = Small()
+    torch.manual_seed(0)
+    networks = objective.build().eval()
+    base = _latents(1)
+
+    def loss(latents: Latents) -> float:
+        with torch.no_grad():
+            return float(objective.loss(networks, latents, _Drawn(*draws), 10**6))  # type: ignore[arg-type]
+
+    assert loss(base) == loss(base)
+    changed = _latents(2)
+    assert (loss(replace(base, reference=changed.reference)) != loss(base)) is by_reference
+    assert (loss(replace(base, content=changed.content)) != loss(base)) is by_content
+
+
+def test_at_first_only_the_mean_is_learned() -> None:
+    """Whatever is drawn, the style comes by tokens and the noise is nearly all."""
+    objective = Small()
+    torch.manual_seed(0)
+    networks = objective.build().eval()
+    seen: list[Tensor] = []
+    hook = networks["unet"].register_forward_hook(lambda _, given, __: seen.append(given[1]))
+    objective.loss(networks, _latents(1), _Drawn(0.0, 0.0), 0)  # type: ignore[arg-type]
+    hook.remove()
+    assert len(seen) == 1
+    assert int(seen[0].min()) >= 950
+
+
+def test_keys_of_the_reference_learn_and_processors_are_put_back() -> None:
+    objective = Small()
+    networks = objective.build()
+    unet: Any = networks["unet"]
+    before = dict(unet.attn_processors)
+    torch.autograd.backward(objective.loss(networks, _latents(1), _Drawn(0.9, 0.0), 10**6))  # type: ignore[arg-type]
+    assert unet.attn_processors == before
+    for module in decoder_layers(unet).values():
+        assert float(module.to_k.weight.grad.abs().max()) > 0
+
+
+def test_the_comparator_is_trained_on_the_same_pairs(data: Pictures, tmp_path: Path) -> None:
+    trainer = Trainer(tmp_path / "run", data, Regression(), batch=1, frames=32)
+    assert trainer.step() > 0
+    assert set(dict(trainer.networks)) == {"unet"}
+
+
 def test_the_exported_folder_is_the_average_and_loads(data: Pictures, tmp_path: Path) -> None:
-    trainer = Trainer(tmp_path / "run", data, batch=1, build=_small)
+    trainer = _trainer(tmp_path / "run", data)
     trainer.step()
     folder = tmp_path / "mini"
     trainer.export(folder)
-    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 40e6
     weights = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
-    assert all(torch.equal(value, trainer.ema[name].half()) for name, value in weights.items())
+    assert all(torch.equal(value, trainer.ema[f"unet.{name}"].half()) for name, value in weights.items())
     model = load_model(str(folder), "cpu", "float32")
     assert model.profile == MINI
     assert isinstance(model.latent, Patchify)
     assert model.scheduler.config.prediction_type == "v_prediction"
-    clean = model.latent.encode(torch.from_numpy(data.batch(np.random.default_rng(0), 1)))
-    assert model.unet(clean, 1, encoder_hidden_states=model.embedding()).sample.shape == clean.shape
-    card = (folder / "MODEL_CARD.md").read_text("utf-8")
-    assert "1 steps of 1 windows" in card
+    assert model.conditional is not None
+    assert model.conditional.spread == pytest.approx(trainer.progress.spread)
+    assert list(model.methods) == ["conditional", "injection"]
+    assert json.loads((folder / "stylus.json").read_text("utf-8"))["training"]["examples"] == 2
+    later = Trainer(tmp_path / "later", data, Small(), batch=2, frames=32, init=folder)
+    assert (later.progress.step, later.progress.examples) == (0, 2)
+    assert later.progress.spread == trainer.progress.spread
+    for name, value in later.networks.state_dict().items():
+        assert torch.equal(value, trainer.ema[name].half().float())

@@ -1,4 +1,4 @@
-"""The embedded model's network and noise schedule, in diffusers' own classes."""
+"""The embedded model's networks and noise schedule, in diffusers' own classes."""
 
 from __future__ import annotations
 
@@ -7,33 +7,43 @@ from typing import Any
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from ..spectrogram import MINI
+from ..style_encoder import StyleEncoder
 
-FACTOR = 8
-"""The latent is the picture in squares of 8 × 8: exact, nothing to train."""
+FACTOR = 4
+"""The latent is the picture in squares of 4 × 4: exact, nothing to train, and fine enough to tell partials apart."""
 
-WIDTHS = (96, 160, 224)
-HEADS = (2, 4, 4)
+CHANNELS = FACTOR**2
+WIDTHS = (32, 80, 144, 192)
+HEADS = (1, 2, 4, 4)
 CONTEXT = 128
+ROWS = MINI.bands // FACTOR
 
 
-def build_unet() -> Any:
-    """A UNet with self-attention at the two finest levels of its decoder, where texture is (StyleID's useful layers).
+def build_unet(maps: int = 2, **changes: Any) -> Any:
+    """A UNet whose decoder attends at 1/8 and 1/16 of the picture, where texture is (StyleID's useful layers).
 
-    Latents `[window, 64, 64, 32]`: 512 bands by 256 frames.
+    Latents `[window, 16, 128, 64]`: 512 bands by 256 frames. `maps` more latents are given beside the noisy one: the
+    content, and the content with the reference's average spectrum.
     """
-    return UNet2DConditionModel(
-        sample_size=(MINI.bands // FACTOR, MINI.frames // FACTOR),
-        in_channels=FACTOR**2,
-        out_channels=FACTOR**2,
-        layers_per_block=1,
-        block_out_channels=WIDTHS,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=CONTEXT,
+    shape: dict[str, Any] = {
+        "sample_size": (ROWS, MINI.frames // FACTOR),
+        "in_channels": CHANNELS * (1 + maps),
+        "out_channels": CHANNELS,
+        "layers_per_block": 1,
+        "block_out_channels": WIDTHS,
+        "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "cross_attention_dim": CONTEXT,
         # diffusers takes this for the number of heads.
-        attention_head_dim=HEADS,
-        norm_num_groups=32,
-    )
+        "attention_head_dim": HEADS,
+        "norm_num_groups": 16,
+    }
+    return UNet2DConditionModel(**{**shape, **changes})
+
+
+def build_encoder() -> Any:
+    """The style encoder: a token for every two of the latent's rows."""
+    return StyleEncoder(CHANNELS, ROWS // 2, 96, CONTEXT, depth=2, stride=2)
 
 
 def build_scheduler() -> Any:

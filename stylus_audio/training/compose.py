@@ -5,8 +5,8 @@ A piece is a list of notes in seconds; the same piece on two instruments has the
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import mido
 import numpy as np
@@ -151,6 +151,15 @@ def compose(seed: int, kind: str, seconds: float = 8.0) -> Piece:
     )
     notes = sorted(KINDS[kind](bars), key=lambda note: (note.start, note.part, note.key))
     return Piece(kind, tuple(notes), seconds)
+
+
+def in_a_row(pieces: Sequence[Piece], gap: float) -> Piece:
+    """The pieces one after the other, `gap` seconds of silence between them."""
+    notes, at = [], 0.0
+    for piece in pieces:
+        notes += [replace(note, start=note.start + at) for note in piece.notes]
+        at += piece.seconds + gap
+    return Piece("row", tuple(notes), at)
 
 
 def to_midi(piece: Piece, programs: tuple[int, int] = (0, 0), cents: float = 0.0, drum_kit: int = 0) -> mido.MidiFile:

@@ -1,6 +1,8 @@
-"""Pictures to train on: composed, synthesised, and kept as mel-spectrograms in one memory map.
+"""What is trained on: the same music in several sounds, kept as mel pictures in one memory map.
 
-`python -m stylus_audio.training.dataset --out DIR --clips N` adds clips up to N; a stopped run goes on.
+`python -m stylus_audio.training.dataset --out DIR --groups N` adds groups up to N; a stopped run goes on. A group is
+two pieces in each of three sounds, so each clip has a true answer in two other sounds, and a reference for each of
+these that plays something else.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -15,82 +18,96 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import NotFound, StylusError
+from ..match_eq import equalised, long_term_level, match_eq
 from ..spectrogram import MINI, mel_spectrogram, to_image
-from .compose import KINDS, compose, to_midi
-from .synthesise import SAMPLE_RATE, soundfont, synthesise
+from .compose import KINDS, compose
+from .sounds import Audio, draw_effects, draw_sound, speech, texture, with_effects
 
-SECONDS = 8.0
-FRAMES = 800
-TEXTURE_SHARE = 0.08
+SOUNDS, PIECES = 3, 2
+FRAMES = 600
+SECONDS = FRAMES * MINI.hop / MINI.sample_rate
+SHAPE = (SOUNDS, PIECES, MINI.bands, FRAMES)
+LEVELS = 255
+"""Pictures are kept in bytes: steps of 0.3 dB."""
+
+TONAL = tuple(kind for kind in KINDS if kind not in ("drums", "ensemble"))
+DUO = ("bass and melody", "melody and chords")
+SHARES = {"tonal": 0.6, "duo": 0.08, "drums": 0.1, "ensemble": 0.06, "effects": 0.16}
 
 
-def clip_audio(seed: int, font: Path) -> NDArray[np.float32]:
-    """Audio of training clip `seed`, `[2, sample]`: a random piece on random instruments, or a noise texture."""
-    rng = np.random.default_rng([1, seed])
-    if rng.random() < TEXTURE_SHARE:
-        return texture(rng)
+def group_audio(seed: int) -> list[list[Audio]]:
+    """Audio of training group `seed`, `[sound][piece]` of `[2, sample]`."""
+    rng = np.random.default_rng([2, seed])
+    share = str(rng.choice(list(SHARES), p=list(SHARES.values())))
+    if share == "effects":
+        sources = [_source(rng) for _ in range(PIECES)]
+        chains = [draw_effects(rng) for _ in range(SOUNDS)]
+        return [[with_effects(audio, chain) for audio in sources] for chain in chains]
+    kinds = {"tonal": TONAL, "duo": DUO}.get(share, (share,))
+    pieces = [compose(PIECES * seed + number, str(rng.choice(kinds)), SECONDS) for number in range(PIECES)]
+    cents = float(rng.uniform(-30, 30))
+    return [draw_sound(rng, duo=share in ("duo", "ensemble")).play(pieces, cents) for _ in range(SOUNDS)]
+
+
+def _source(rng: np.random.Generator) -> Audio:
+    """Something without notes to be put through effects, or music where these are the only difference."""
+    chance = rng.random()
+    if chance < 0.4:
+        return speech(rng, SECONDS)
+    if chance < 0.6:
+        return texture(rng, SECONDS)
     kind = str(rng.choice(list(KINDS)))
-    programs = (int(rng.integers(0, 120)), int(rng.integers(0, 120)))
-    midi = to_midi(compose(seed, kind, SECONDS), programs, float(rng.uniform(-30, 30)), int(rng.choice([0, 8, 16, 25])))
-    return synthesise(midi, SECONDS, font, float(rng.uniform(0.3, 0.8)), bool(rng.random() < 0.6))
+    return draw_sound(rng).play([compose(int(rng.integers(2**31)), kind, SECONDS)], 0.0)[0]
 
 
-def texture(rng: np.random.Generator) -> NDArray[np.float32]:
-    """Noise with a drawn spectrum and envelope: wind, crackle, filtered pads."""
-    samples = round(SECONDS * SAMPLE_RATE)
-    spectrum = np.fft.rfft(rng.standard_normal(samples))
-    frequencies = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE) + 1
-    shape = frequencies ** rng.uniform(-1.2, 0.2)
-    for _ in range(int(rng.integers(0, 4))):
-        centre, width = 10 ** rng.uniform(2, 4), rng.uniform(0.02, 0.5)
-        shape = shape * (1 + 10 * np.exp(-0.5 * (np.log(frequencies / centre) / width) ** 2))
-    sound = np.fft.irfft(spectrum * shape, samples)
-    points = rng.uniform(0, 1, int(rng.integers(3, 40))) ** rng.uniform(0.5, 4)
-    envelope = np.interp(np.linspace(0, len(points) - 1, samples), np.arange(len(points)), points)
-    sound = sound * envelope
-    sound = 0.5 * sound / np.abs(sound).max()
-    return np.stack([sound, sound]).astype(np.float32)
-
-
-def picture(audio: NDArray[np.float32]) -> NDArray[np.float16]:
-    """The clip as the model sees it, `[mel, frame]` in [0, 1]; channels by the root of their mean power."""
+def picture(audio: Audio) -> NDArray[np.uint8]:
+    """The clip as the model sees it, `[mel, frame]` in `LEVELS` steps; channels by the root of their mean power."""
     mel = np.sqrt((mel_spectrogram(audio, MINI) ** 2).mean(0))
-    return to_image(mel, MINI, float(mel.max()))[:, :FRAMES].astype(np.float16)
+    image = to_image(mel, MINI, float(mel.max()))[:, :FRAMES]
+    return np.asarray(np.round(image * LEVELS), np.uint8)
 
 
-def _make(job: tuple[int, str]) -> NDArray[np.float16]:
-    seed, font = job
-    return picture(clip_audio(seed, Path(font)))
+def _make(seed: int) -> NDArray[np.uint8]:
+    return np.stack([np.stack([picture(audio) for audio in pieces]) for pieces in group_audio(seed)])
 
 
-def build(folder: Path, clips: int, font: Path, workers: int = 2) -> None:
-    """Make pictures up to `clips`, in order of their seeds.
+def build(folder: Path, groups: int, workers: int = 2) -> None:
+    """Make groups up to `groups`, in order of their seeds.
 
-    `pictures.f16` holds them as float16 `[clip, mel, frame]`, `index.json` beside it how many there are.
+    `pictures.u8` holds `[group, sound, piece, mel, frame]`, `index.json` beside it how many groups there are.
     """
     folder.mkdir(parents=True, exist_ok=True)
     index = folder / "index.json"
-    done = int(json.loads(index.read_text("utf-8"))["clips"]) if index.is_file() else 0
-    file = folder / "pictures.f16"
-    shape = (clips, MINI.bands, FRAMES)
+    done = int(json.loads(index.read_text("utf-8"))["groups"]) if index.is_file() else 0
+    file = folder / "pictures.u8"
     with file.open("ab") as stream:
-        stream.truncate(max(stream.tell(), int(np.prod(shape)) * 2))
-    pictures = np.memmap(file, np.float16, "r+", shape=shape)
+        stream.truncate(max(stream.tell(), groups * int(np.prod(SHAPE))))
+    pictures = np.memmap(file, np.uint8, "r+", shape=(groups, *SHAPE))
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        jobs = [(seed, str(font)) for seed in range(done, clips)]
-        for seed, made in zip(range(done, clips), pool.map(_make, jobs, chunksize=4), strict=True):
+        seeds = range(done, groups)
+        for seed, made in zip(seeds, pool.map(_make, seeds), strict=True):
             pictures[seed] = made
-            if seed % 50 == 49 or seed == clips - 1:
+            if seed % 10 == 9 or seed == groups - 1:
                 pictures.flush()
                 # A training that runs meanwhile reads it: never half written.
                 part = index.with_suffix(".part")
-                part.write_text(json.dumps({"clips": seed + 1, "seconds": SECONDS, "font": font.name}), "utf-8")
+                part.write_text(json.dumps({"groups": seed + 1}), "utf-8")
                 part.replace(index)
-                print(f"{seed + 1} of {clips} clips", flush=True)
+                print(f"{seed + 1} of {groups} groups", flush=True)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A batch of windows `[window, mel, frame]` in [0, 1]: contents, their match-EQ, true answers, and references."""
+
+    content: NDArray[np.float32]
+    guide: NDArray[np.float32]
+    answer: NDArray[np.float32]
+    reference: NDArray[np.float32]
 
 
 class Pictures:
-    """Random windows of the pictures made so far; `NotFound` where there are none."""
+    """Random windows of the groups made so far; `NotFound` where there are none."""
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "index.json").is_file():
@@ -100,32 +117,52 @@ class Pictures:
 
     def refresh(self) -> None:
         """Takes in what another process has added since."""
-        clips = int(json.loads((self.folder / "index.json").read_text("utf-8"))["clips"])
-        self.pictures = np.memmap(self.folder / "pictures.f16", np.float16, "r", shape=(clips, MINI.bands, FRAMES))
+        groups = int(json.loads((self.folder / "index.json").read_text("utf-8"))["groups"])
+        self.pictures = np.memmap(self.folder / "pictures.u8", np.uint8, "r", shape=(groups, *SHAPE))
 
-    def batch(self, rng: np.random.Generator, size: int) -> NDArray[np.float32]:
-        """`[window, mel, frame]` in [0, 1]: quiet and partly silent passages occur, as they do in use."""
-        result = np.empty((size, MINI.bands, MINI.frames), np.float32)
+    def batch(self, rng: np.random.Generator, size: int, frames: int = MINI.frames) -> Pairs:
+        """Drawn pairs; in one of twenty the reference is in the content's own sound, and nothing is to change."""
+        made = Pairs(*(np.empty((size, MINI.bands, frames), np.float32) for _ in range(4)))
         for row in range(size):
-            clip = int(rng.integers(len(self.pictures)))
-            start = int(rng.integers(0, FRAMES - MINI.frames + 1))
-            window = self.pictures[clip, :, start : start + MINI.frames].astype(np.float32)
-            if rng.random() < 0.3:
-                window = np.clip(window - rng.uniform(0, 0.25), 0, 1)
-            if rng.random() < 0.1:
-                window[:, int(rng.integers(8, MINI.frames)) :] = 0
-            result[row] = window
-        return result
+            group = self.pictures[int(rng.integers(len(self.pictures)))]
+            sounds = rng.permutation(SOUNDS)
+            own, other = int(sounds[0]), int(sounds[0 if rng.random() < 0.05 else 1])
+            piece = int(rng.integers(PIECES))
+            content, reference = (_floats(group[own, piece]), _floats(group[other, 1 - piece]))
+            start, there = _sounding(rng, content, frames), _sounding(rng, reference, frames)
+            here = slice(start, start + frames)
+            gain = match_eq(*(long_term_level(_power(clip), MINI) for clip in (content, reference)))
+            made.content[row] = content[:, here]
+            made.guide[row] = equalised(content[:, here], gain, MINI)
+            made.answer[row] = _floats(group[other, piece][:, here])
+            made.reference[row] = reference[:, there : there + frames]
+        return made
+
+
+def _floats(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.asarray(levels, np.float32) / np.float32(LEVELS)
+
+
+def _power(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(10 ** ((picture - 1) * np.float32(MINI.range_db / 10)), np.float32)
+
+
+def _sounding(rng: np.random.Generator, picture: NDArray[np.float32], frames: int) -> int:
+    """A start whose window is not all silence, if a few tries find one."""
+    for _ in range(4):
+        start = int(rng.integers(0, FRAMES - frames + 1))
+        if picture[:, start : start + frames].max() > 0.3:
+            break
+    return start
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Compose and synthesise the pictures that mini is trained on.")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=1200)
-    parser.add_argument("--soundfont", default="FluidR3_GM.sf2")
+    parser.add_argument("--groups", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=2)
     chosen = parser.parse_args()
     try:
-        build(chosen.out, chosen.clips, soundfont(chosen.soundfont), chosen.workers)
+        build(chosen.out, chosen.groups, chosen.workers)
     except StylusError as error:
         parser.exit(error.exit_code, f"{error}\n")

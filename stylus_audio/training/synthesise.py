@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 from ..errors import Internal, NotFound
 
 SAMPLE_RATE = 44100
-_FOLDERS = ("/usr/share/sounds/sf2", "/usr/share/soundfonts", "/usr/local/share/soundfonts", "/opt/homebrew/share")
+_FOLDERS = (
+    "/usr/share/sounds/sf2",
+    "/usr/share/sounds/sf3",
+    "/usr/share/soundfonts",
+    "/usr/local/share/soundfonts",
+    "/opt/homebrew/share",
+)
+_PACKAGES = {
+    "FluidR3_GM.sf2": "fluid-soundfont-gm",
+    "MuseScore_General_Full.sf3": "musescore-general-soundfont",
+    "TimGM6mb.sf2": "timgm6mb-soundfont",
+}
 
 
 def soundfont(name: str = "FluidR3_GM.sf2") -> Path:
@@ -23,7 +34,8 @@ def soundfont(name: str = "FluidR3_GM.sf2") -> Path:
     for place in (Path(name), *(Path(folder) / name for folder in _FOLDERS)):
         if place.is_file():
             return place
-    raise NotFound(f"the soundfont {name} is not here (Debian: fluid-soundfont-gm)")
+    package = _PACKAGES.get(name)
+    raise NotFound(f"the soundfont {name} is not here" + (f" (Debian: {package})" if package else ""))
 
 
 def synthesise(
@@ -41,7 +53,8 @@ def synthesise(
         midi.save(score)
         room = "1" if reverb else "0"
         ended = subprocess.run(
-            [program, "-ni", "-q", "-g", f"{gain:.3f}", "-r", str(SAMPLE_RATE), "-R", room, "-C", "0",
+            [program, "-ni", "-q", "-o", "synth.dynamic-sample-loading=1", "-g", f"{gain:.3f}",
+             "-r", str(SAMPLE_RATE), "-R", room, "-C", "0",
              "-O", "float", "-T", "wav", "-F", str(sound), str(font), str(score)],
             check=False, capture_output=True, text=True, errors="replace",
         )  # fmt: skip

@@ -1,0 +1,135 @@
+"""The conditional way: diffuse what a match-EQ misses, told of content and style (Huang et al., arXiv 2404.14771).
+
+The network is given the content and its match-EQ as maps, the style as tokens in cross-attention, and the reference's
+keys and values in the decoder's self-attention. It samples the *residual* over the match-EQ from noise in a few steps;
+no inversion is needed, and a style is read once for all of them. Latents are `[window, channel, height, width]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .attention import attending, choose_layers
+from .denoiser import Denoiser, Schedule
+from .errors import BadRequest
+from .features import Recorder, Step
+from .inversion import Tick, Tracer
+from .sampling import sample
+from .settings import DEFAULT_STEPS, Settings
+from .style import normalised
+
+
+@dataclass(frozen=True)
+class ConditionalModel:
+    """What the conditional way needs beside the UNet.
+
+    `encoder` makes tokens `[style, token, channel]` of windows `[style, window, channel, height, width]` and their
+    columns; `spread` is the residual's unit in latent units.
+    """
+
+    encoder: Any
+    spread: float
+
+
+@dataclass(frozen=True)
+class ReadStyle:
+    """A style as the network is told of it: tokens `[1, token, channel]`, and keys and values for every step."""
+
+    tokens: Tensor
+    features: Step
+
+
+class Conditional:
+    """One model and one choice of settings; `settings.alpha` acts on the result (see `run`)."""
+
+    def __init__(
+        self,
+        base: Denoiser,
+        model: ConditionalModel,
+        settings: Settings,
+        *,
+        trace: Tracer | None = None,
+        tick: Tick | None = None,
+        windows_per_pass: int = 4,
+    ) -> None:
+        if isinstance(settings.alpha, tuple):
+            raise BadRequest("alpha: the conditional method takes one number; FIRST:LAST is for injection")
+        self.base, self.model, self.settings = base, model, settings
+        self.layers = choose_layers(base.unet, settings.layers)
+        self.schedule = Schedule.from_noise(base.scheduler, settings.steps or DEFAULT_STEPS)
+        self.trace, self.tick = trace, tick
+        self.windows_per_pass = windows_per_pass
+
+    def passes(self, content_windows: int, styles: int) -> int:
+        """Passes of the UNet that a run takes, for progress."""
+        groups = -(-content_windows // self.windows_per_pass)
+        return styles + groups * (len(self.schedule) + self._asks_content)
+
+    @property
+    def _asks_content(self) -> bool:
+        return self.settings.injection and self.settings.gamma not in (0.0, (0.0, 0.0))
+
+    def prepare(self, latent: Tensor, columns: Tensor | None = None) -> ReadStyle:
+        """Read a style's windows: their tokens, and their keys and values as if they were content in their own style.
+
+        `columns` `[window, width]` marks what is neither padding nor silence.
+        """
+        tokens = self._tokens(latent, columns)
+        recorder = Recorder(("key", "value"), columns, (latent.shape[-2], latent.shape[-1]))
+        return ReadStyle(tokens, self._as_it_is(latent, tokens, recorder))
+
+    @torch.no_grad()
+    def _tokens(self, latent: Tensor, columns: Tensor | None) -> Tensor:
+        dtype = self.base.unet.dtype
+        marks = None if columns is None else columns[None]
+        tokens: Tensor = self.model.encoder(latent[None].to(dtype), marks)
+        return tokens.float()
+
+    def _as_it_is(self, latent: Tensor, tokens: Tensor, recorder: Recorder) -> Step:
+        """One pass over clean latents with nothing to be changed, recording."""
+        denoiser = self.base.told(tokens, torch.cat([latent, latent], 1))
+        with attending(self.base.unet, self.layers, recorder):
+            denoiser(torch.zeros_like(latent), 0, float(self.base.scheduler.alphas_cumprod[0]))
+        if self.tick:
+            self.tick()
+        return recorder.take()
+
+    def run(self, content: Tensor, guide: Tensor, styles: Sequence[ReadStyle], columns: Tensor | None = None) -> Tensor:
+        """The stylised latents; `guide` is the content with the styles' average spectrum.
+
+        `styled = guide + spread · residual`, of which α takes its share: `content + α (styled − content)`. γ blends
+        the content's own queries into the sample's and τ sharpens the attention to the style, as in METHOD 4.
+        """
+        alpha = float(self.settings.alpha)  # type: ignore[arg-type]
+        weights = normalised(self.settings.style_weight, len(styles))
+        tokens = torch.stack([weight * style.tokens for weight, style in zip(weights, styles, strict=True)]).sum(0)
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        noise = torch.randn(content.shape, generator=generator).to(content.device)
+        pure = replace(self.settings, alpha=1.0)
+        own = self._tokens(content, columns) if self._asks_content else tokens
+        residuals = []
+        for group in torch.split(torch.arange(len(content)), self.windows_per_pass):
+            here, guided = content[group], guide[group]
+            marks = None if columns is None else columns[group]
+            asked: Step = {}
+            if self._asks_content:
+                recorder = Recorder(("query",), marks, (content.shape[-2], content.shape[-1]))
+                asked = self._as_it_is(here, own, recorder)
+            denoiser = self.base.told(tokens, torch.cat([here, guided], 1))
+            residuals.append(
+                sample(
+                    denoiser, noise[group], self.schedule, pure, self.layers, _always(asked),
+                    [_always(style.features) for style in styles], weights, marks, self.trace, self.tick,
+                )
+            )  # fmt: skip
+        styled = guide + self.model.spread * torch.cat(residuals)
+        return content + alpha * (styled - content)
+
+
+def _always(step: Step) -> Callable[[int], Step]:
+    return lambda _: step

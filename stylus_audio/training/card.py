@@ -1,0 +1,81 @@
+"""The model card, from what the training and the evaluation have left: `python -m stylus_audio.training.card`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from .evaluation import read, table
+from .heldout import names
+from .sounds import HELD_OUT_FONT, HELD_OUT_KIT, HELD_OUT_PROGRAMS, TRAINING_FONTS
+
+PICTURES = 3
+
+
+def card(model: Path, scores: Path, note: str) -> str:
+    """The card's text; pictures of the first pairs and of the dials are copied beside it."""
+    about: dict[str, Any] = json.loads((model / "stylus.json").read_text("utf-8"))
+    training = about["training"]
+    size = sum(file.stat().st_size for file in model.rglob("*.safetensors")) / 1e6
+    pictures = []
+    for file in [scores / f"{name}.png" for name in names()[:PICTURES]] + sorted(scores.glob("dials-*.png")):
+        if file.is_file():
+            shutil.copy(file, model / file.name)
+            pictures.append(f"![{file.stem}]({file.name})")
+    return f"""# mini
+
+The embedded model of Stylus Audio: a small conditional diffusion model of log-mel pictures, 512 bands from 20 Hz to
+20 kHz by 256 frames of 10 ms, on an exact patchify. {size:.0f} MB of weights in half precision.
+
+It is given the content and its match-EQ to the reference as maps, the reference as tokens in cross-attention and as
+keys and values in the decoder's self-attention, and diffuses the residual over the match-EQ (after Huang et al.,
+arXiv 2404.14771). Told nothing it is an unconditional model of pictures, which `--method injection` inverts.
+
+{note}
+
+## Training
+
+- Data: {training["groups"]} groups of two pieces in three sounds, made by `stylus_audio.training.dataset`: composed
+  MIDI on General MIDI programs by FluidSynth, drum kits, ensembles; speech by espeak-ng and noise through effects.
+  Soundfonts: {", ".join(TRAINING_FONTS)} (Fluid R3 by Frank Wen, MuseScore General by S. Christian Collins; both MIT).
+- Held out: the soundfont {HELD_OUT_FONT}, programs {", ".join(map(str, HELD_OUT_PROGRAMS))}, drum kit {HELD_OUT_KIT}, a
+  voice, and all music of the evaluation.
+- {training["examples"]} examples, {training["minutes"]} minutes on {training["device"]};
+  smoothed loss at the end {training["loss"]}.
+
+```
+python -m stylus_audio.training.dataset --out DATA --groups {training["groups"]}
+python -m stylus_audio.training.train --data DATA --run RUN --minutes {training["minutes"]} --export MODEL
+python -m stylus_audio.training.train --data DATA --run RUN2 --objective regression --export REGRESSION
+python -m stylus_audio.training.evaluation --model MODEL --regression REGRESSION --out SCORES
+python -m stylus_audio.training.dials --model MODEL --out SCORES
+python -m stylus_audio.training.card --model MODEL --scores SCORES
+```
+
+## Evaluation
+
+Held-out pairs: the same MIDI on two instruments, one of them held out, in the held-out soundfont, and a reference that
+plays something else on the second. Distances are of the rendered audio to the true answer, log-mel in decades at equal
+level. "oracle's mel" is the answer's own picture through the same reconstruction: what any model could reach. Recipes
+have the published values with our reconstruction. Wins are pairs nearer to the answer than match-EQ. The voice
+(espeak-ng) has no true answer; its formants' drift against the content is reported.
+
+{table(read(scores))}
+
+{chr(10).join(pictures)}
+
+Licence: MIT, as the project.
+"""
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Write the model card beside the weights.")
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--scores", type=Path, required=True)
+    parser.add_argument("--note", type=Path, help="a text on what this version is good and bad at")
+    asked = parser.parse_args()
+    said = asked.note.read_text("utf-8").strip() if asked.note else ""
+    (asked.model / "MODEL_CARD.md").write_text(card(asked.model, asked.scores, said), "utf-8")

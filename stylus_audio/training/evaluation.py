@@ -1,0 +1,260 @@
+"""How good the embedded model is, on what it has never heard: `python -m stylus_audio.training.evaluation --out DIR`.
+
+Renders held-out pairs by every system, scores each against the true answer, and prints one table. What is done is
+kept in `DIR/scores.jsonl`, so a stopped run goes on; `--table` prints what there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..engine import Engine, reconstruct
+from ..errors import StylusError
+from ..finish import finish
+from ..gains import Gains
+from ..match_eq import equalised, match_eq
+from ..metrics import chroma, chroma_similarity, log_mel_distance, timbre_distance
+from ..oracle_metrics import flatness, formant_drift, local_contrast, mfcc_distance, note_f1, pitch_leakage
+from ..passage import Passage
+from ..reference import Picture, picture_of
+from ..settings import RECIPES, Settings
+from ..spectrogram import MINI, from_image
+from ..stem import write_stem
+from ..windows import blend, window_starts
+from .heldout import Pair, make, names
+from .sounds import Audio
+from .synthesise import SAMPLE_RATE
+
+System = Callable[[Pair], Audio]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table: how a score is summed up over pairs, and how it is written."""
+
+    title: str
+    key: str
+    places: int = 3
+
+
+COLUMNS = (
+    Column("log-mel to oracle", "log_mel"),
+    Column("MFCC to oracle, dB", "mfcc", 2),
+    Column("style distance", "style"),
+    Column("chroma", "chroma"),
+    Column("note F1", "note_f1"),
+    Column("leakage", "leakage"),
+    Column("contrast / oracle's", "contrast", 2),
+    Column("flatness − oracle's, dB", "flatness", 2),
+    Column("formant drift", "formants", 3),
+)
+
+
+def systems(engine: Engine, regression: Path | None, only: Sequence[str] = ()) -> dict[str, System]:
+    """Everything that is compared, by its name in the table; or `only` some of it."""
+    settings = engine.settings()
+    found: dict[str, System] = {
+        "content": lambda pair: pair.content,
+        "match-EQ": lambda pair: _by_gains(engine, pair, settings, _match_eq),
+        "oracle's mel": lambda pair: _by_gains(engine, pair, settings, _oracle),
+        "default": lambda pair: _rendered(engine, pair, settings),
+    }
+    if regression:
+        network = _Regression(regression)
+        found["regression"] = lambda pair: _by_gains(engine, pair, settings, network.styled)
+    # The published values with our reconstruction, so that what is compared is the method.
+    for name, recipe in RECIPES.items():
+        values = {**recipe, "reconstruction": "gain", "refine": None, "layers": None}
+        found[f"recipe {name}"] = lambda pair, values=values: _rendered(engine, pair, engine.settings(**values))  # type: ignore[misc]
+    return {name: system for name, system in found.items() if not only or name in only}
+
+
+def _rendered(engine: Engine, pair: Pair, settings: Settings) -> Audio:
+    render = engine.render((pair.content, SAMPLE_RATE), (pair.reference, SAMPLE_RATE), settings)
+    return np.asarray(render.audio, np.float32)
+
+
+def _by_gains(
+    engine: Engine, pair: Pair, settings: Settings, styled: Callable[[Picture, Pair, Passage], NDArray[np.float32]]
+) -> Audio:
+    """A stem from a mel that something else than the engine's model made, by the engine's own reconstruction."""
+    _, passage = engine.passage((pair.content, SAMPLE_RATE), settings)
+    picture = picture_of(passage.carrier, SAMPLE_RATE, MINI)
+    gains = Gains(styled(picture, pair, passage), picture.mel, MINI)
+    audio, _ = finish(passage, reconstruct(passage, gains, settings), settings, integer=False)
+    return np.asarray(audio, np.float32)
+
+
+def _match_eq(picture: Picture, pair: Pair, passage: Passage) -> NDArray[np.float32]:
+    del passage
+    gain = match_eq(picture.level, picture_of(pair.reference, SAMPLE_RATE, MINI).level)
+    return np.asarray(picture.mel * 10 ** (gain[:, None] / 20), np.float32)
+
+
+def _oracle(picture: Picture, pair: Pair, passage: Passage) -> NDArray[np.float32]:
+    """The true answer's own mel: what the reconstruction could reach at best."""
+    if pair.oracle is None:
+        return picture.mel
+    behind = passage.carrier.shape[1] - passage.first - pair.oracle.shape[1]
+    return picture_of(np.pad(pair.oracle, ((0, 0), (passage.first, behind))), SAMPLE_RATE, MINI).mel
+
+
+class _Regression:
+    """The comparator's network, exported by the trainer."""
+
+    def __init__(self, folder: Path) -> None:
+        from diffusers import UNet2DConditionModel
+
+        from ..latent import Patchify
+
+        about = json.loads((folder / "stylus.json").read_text("utf-8"))
+        self.codec = Patchify(*(about["latent"][name] for name in ("factor", "shift", "scale")))
+        self.spread = float(about["spread"])
+        self.unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", use_safetensors=True).float().eval()
+
+    @torch.no_grad()
+    def styled(self, picture: Picture, pair: Pair, passage: Passage) -> NDArray[np.float32]:
+        from .objective import regress
+
+        del passage
+        starts = window_starts(picture.mel.shape[-1], MINI.frames, 0.25)
+        windows = picture.windows(starts)[0][:, 0]
+        gain = match_eq(picture.level, picture_of(pair.reference, SAMPLE_RATE, MINI).level)
+        guide = self.codec.encode(torch.from_numpy(equalised(windows, gain, MINI)))
+        content = self.codec.encode(torch.from_numpy(windows))
+        image = self.codec.decode(guide + self.spread * regress(self.unet, content, guide)).numpy()
+        mel = from_image(image[:, None], MINI, picture.maximum)
+        return blend(mel, starts, picture.mel.shape[-1])
+
+
+def score(pair: Pair, audio: Audio) -> dict[str, float]:
+    """All scores of one stem; what does not exist for the pair is not in it."""
+    output, reference = (picture_of(one, SAMPLE_RATE, MINI) for one in (audio, pair.reference))
+    values = {
+        "style": timbre_distance(output, reference),
+        "note_f1": note_f1(audio, pair.notes),
+        "leakage": pitch_leakage(audio, pair.notes, pair.reference_notes),
+        "chroma": chroma_similarity(chroma(audio), chroma(pair.content)),
+    }
+    if pair.oracle is None:
+        values["formants"] = formant_drift(audio, pair.content)
+    else:
+        oracle = picture_of(pair.oracle, SAMPLE_RATE, MINI)
+        values |= {
+            "log_mel": log_mel_distance(output, oracle),
+            "mfcc": mfcc_distance(output, oracle),
+            "contrast": float(local_contrast(output, oracle).mean() / local_contrast(oracle, oracle).mean()),
+            "flatness": float(flatness(output, oracle).mean() - flatness(oracle, oracle).mean()),
+        }
+    return {name: round(float(value), 5) for name, value in values.items() if math.isfinite(value)}
+
+
+def run(out: Path, chosen: list[str], found: dict[str, System], audio: bool = False) -> None:
+    """Score what is not yet scored; each pair gets a line, a picture of all its stems and, with `audio`, the stems."""
+    out.mkdir(parents=True, exist_ok=True)
+    done = {(row["pair"], row["system"]) for row in read(out)}
+    for number, name in enumerate(chosen):
+        missing = [system for system in found if (name, system) not in done]
+        if not missing:
+            continue
+        pair = make(name)
+        stems: dict[str, Audio] = {}
+        with (out / "scores.jsonl").open("a", encoding="utf-8") as stream:
+            for system in missing:
+                stems[system] = found[system](pair)
+                row = {"pair": name, "system": system, **score(pair, stems[system])}
+                stream.write(json.dumps(row) + "\n")
+                stream.flush()
+        draw(out / f"{name}.png", pair, stems)
+        if audio:
+            for system, stem in stems.items():
+                write_stem(stem, SAMPLE_RATE, out / f"{name} {system}.flac", subtype="PCM_16", overwrite=True)
+        distances = {system: log_mel_of(out, name, system) for system in found}
+        shown = ", ".join(f"{system} {value:.3f}" for system, value in distances.items() if value)
+        print(f"{number + 1}/{len(chosen)} {pair.name}: {shown}", flush=True)
+
+
+def read(out: Path) -> list[dict[str, Any]]:
+    """Rows that are there, one for each pair and system."""
+    file = out / "scores.jsonl"
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
+
+
+def log_mel_of(out: Path, pair: str, system: str) -> float:
+    """One log-mel distance, 0 where there is none."""
+    return next((row.get("log_mel", 0.0) for row in read(out) if (row["pair"], row["system"]) == (pair, system)), 0.0)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Means over pairs, and how each system's log-mel distance compares with the content's and match-EQ's."""
+    by_system: dict[str, dict[str, dict[str, float]]] = {}
+    for row in rows:
+        by_system.setdefault(row["system"], {})[row["pair"]] = row
+    titles = ["system", "pairs", "× content", "× match-EQ", "wins", *(column.title for column in COLUMNS)]
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    for system, scores in by_system.items():
+        cells = [system, str(len(scores))]
+        for base in ("content", "match-EQ"):
+            both = [pair for pair in scores if "log_mel" in scores[pair] and "log_mel" in by_system[base].get(pair, {})]
+            ours = np.array([scores[pair]["log_mel"] for pair in both])
+            theirs = np.array([by_system[base][pair]["log_mel"] for pair in both])
+            cells.append(f"{ours.mean() / theirs.mean():.2f}")
+        cells.append(f"{(ours < theirs).mean():.0%}")
+        for column in COLUMNS:
+            values = [row[column.key] for row in scores.values() if column.key in row]
+            cells.append(f"{np.mean(values):.{column.places}f}" if values else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def draw(path: Path, pair: Pair, stems: dict[str, Audio]) -> None:
+    """Log-mels of content, stems, oracle and reference on one scale each."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = {"content": pair.content, **stems}
+    shown |= {"oracle": pair.oracle} if pair.oracle is not None else {}
+    shown |= {"reference": pair.reference}
+    figure, axes = pyplot.subplots(1, len(shown), figsize=(3.2 * len(shown), 4), sharey=True)
+    for axis, (name, audio) in zip(axes, shown.items(), strict=True):
+        picture = picture_of(audio, SAMPLE_RATE, MINI)
+        levels = 20 * np.log10(np.maximum(picture.mel[0] / (picture.maximum or 1), 1e-4))
+        axis.imshow(levels, origin="lower", aspect="auto", vmin=-80, vmax=0, extent=(0, levels.shape[1] / 100, 0, 512))
+        axis.set_title(name)
+        axis.set_xlabel("s")
+    axes[0].set_ylabel("mel band")
+    figure.suptitle(pair.name)
+    figure.tight_layout()
+    figure.savefig(path, dpi=60)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Score the embedded model on held-out pairs.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--regression", type=Path, help="the comparator's folder, as the trainer exports it")
+    parser.add_argument("--pairs", type=int, help="only the first so many")
+    parser.add_argument("--systems", nargs="+", help="only these")
+    parser.add_argument("--audio", action="store_true", help="keep the stems, as FLAC")
+    parser.add_argument("--table", action="store_true", help="only print what there is")
+    asked = parser.parse_args()
+    try:
+        if not asked.table:
+            found = systems(Engine(asked.model), asked.regression, asked.systems or ())
+            run(asked.out, names()[: asked.pairs], found, asked.audio)
+        print(table(read(asked.out)))
+    except StylusError as error:
+        parser.exit(error.exit_code, f"{error}\n")

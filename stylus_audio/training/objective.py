@@ -1,0 +1,193 @@
+"""What the networks are trained to do: the losses of the embedded model and of the regression that it is compared with.
+
+A conditional diffusion of the *residual* over the match-EQ, with the content as a map (Huang et al., arXiv 2404.14771),
+style tokens in cross-attention and the reference's keys and values in the decoder's self-attention; each is dropped at
+random, so the same weights also run unconditionally, on pictures themselves, which is what injection needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..attention import attention, decoder_layers
+from .architecture import CONTEXT, ROWS, build_encoder, build_scheduler, build_unet
+
+UNCONDITIONAL = 0.15
+"""Share of steps without content and style."""
+INJECTION = 0.6
+"""Share of the other steps with the reference's keys and values; half of the unconditional ones have them."""
+NO_TOKENS = 0.1
+NOISIEST = 0.4
+"""Share of examples at nearly pure noise, where the answer's mean is predicted: what counts most."""
+
+MEAN_FIRST = 10_000
+"""Examples in which only the mean is learned, before noise and references: the harder part comes on top of it."""
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Latents:
+    """A batch of pairs as latents `[window, channel, row, column]`; `spread` is the residual's deviation."""
+
+    content: Tensor
+    guide: Tensor
+    answer: Tensor
+    reference: Tensor
+    spread: float
+
+
+class Objective(Protocol):
+    """Networks and their loss on one batch."""
+
+    def build(self) -> nn.ModuleDict: ...
+
+    def loss(self, networks: nn.ModuleDict, latents: Latents, rng: Rng, seen: int) -> Tensor: ...
+
+
+class Diffusion:
+    """The embedded model: v-prediction over random times (Salimans and Ho, 2022)."""
+
+    def __init__(self) -> None:
+        self.scheduler = build_scheduler()
+
+    def build(self) -> nn.ModuleDict:
+        """UNet and style encoder."""
+        return nn.ModuleDict({"unet": build_unet(), "encoder": build_encoder()})
+
+    def loss(self, networks: nn.ModuleDict, latents: Latents, rng: Rng, seen: int) -> Tensor:
+        """Mean squared error of v; `seen` is how many examples there have been."""
+        unet, size = networks["unet"], len(latents.content)
+        mean_only = seen < MEAN_FIRST
+        unconditional = rng.random() < UNCONDITIONAL and not mean_only
+        injected = rng.random() < (0.5 if unconditional else INJECTION) and not mean_only
+        # One time from each of `size` equal parts: uniform still, with less variance (Kingma et al., 2021).
+        times = (rng.permutation(size) + rng.random(size)) * 1000 / size
+        noisiest = 0.0 if unconditional else 1.0 if mean_only else NOISIEST
+        times = np.where(rng.random(size) < noisiest, 950 + times / 20, times)
+        labels = torch.from_numpy(times.astype(np.int64)).to(latents.content.device)
+        noise = _noise(rng, latents.answer)
+        empty = torch.zeros(size, ROWS, CONTEXT, device=noise.device)
+        if unconditional:
+            clean, maps, tokens = latents.answer, torch.zeros_like(latents.answer).repeat(1, 2, 1, 1), empty
+        else:
+            clean = (latents.answer - latents.guide) / latents.spread
+            maps = torch.cat([latents.content, latents.guide], 1)
+            kept = torch.from_numpy(rng.random(size) >= NO_TOKENS).to(noise.device)
+            tokens = networks["encoder"](latents.reference[:, None]) * kept[:, None, None]
+        exchange = Exchange(unet)
+        if injected:
+            with torch.no_grad(), exchange.keeping():
+                if unconditional:
+                    # Injection reads the reference at the time that it samples at.
+                    there = self.scheduler.add_noise(latents.reference, _noise(rng, noise), labels)
+                    unet(torch.cat([there, maps], 1), labels, encoder_hidden_states=empty)
+                else:
+                    own = torch.cat([torch.zeros_like(noise), latents.reference, latents.reference], 1)
+                    unet(own, torch.zeros_like(labels), encoder_hidden_states=tokens.detach())
+        noisy = self.scheduler.add_noise(clean, noise, labels)
+        with exchange.answering(injected):
+            inputs = torch.cat([noisy, maps], 1).contiguous(memory_format=torch.channels_last)
+            output = unet(inputs, labels, encoder_hidden_states=tokens).sample
+        return F.mse_loss(output.float(), self.scheduler.get_velocity(clean, noise, labels))
+
+
+class Regression:
+    """The honest comparator: the same network in one pass from content and match-EQ to the residual, by its L1 error.
+
+    It sees the reference by the match-EQ alone.
+    """
+
+    def build(self) -> nn.ModuleDict:
+        """A UNet without noise or tokens."""
+        return nn.ModuleDict({"unet": build_unet(maps=1)})
+
+    def loss(self, networks: nn.ModuleDict, latents: Latents, rng: Rng, seen: int) -> Tensor:
+        """Mean absolute error of the residual."""
+        del rng, seen
+        output = regress(networks["unet"], latents.content, latents.guide)
+        return F.l1_loss(output, (latents.answer - latents.guide) / latents.spread)
+
+
+def regress(unet: Any, content: Tensor, guide: Tensor) -> Tensor:
+    """The comparator's residual `[window, channel, row, column]`, in units of the residual's deviation."""
+    inputs = torch.cat([content, guide], 1).contiguous(memory_format=torch.channels_last)
+    empty = torch.zeros(len(content), 1, CONTEXT, device=content.device, dtype=content.dtype)
+    output: Tensor = unet(inputs, 0, encoder_hidden_states=empty).sample
+    return output.float()
+
+
+OBJECTIVES: dict[str, type[Diffusion] | type[Regression]] = {"diffusion": Diffusion, "regression": Regression}
+
+
+def _noise(rng: Rng, like: Tensor) -> Tensor:
+    return torch.from_numpy(rng.standard_normal(like.shape, np.float32)).to(like.device)
+
+
+class Exchange:
+    """The reference's place in the decoder's self-attention while training.
+
+    What goes into each layer is kept without its gradient, and projected again with it: keys and values learn to serve
+    another clip's queries at a third of the price of going back through the reference's pass.
+    """
+
+    def __init__(self, unet: Any) -> None:
+        self._modules = decoder_layers(unet)
+        self._kept: dict[int, Tensor] = {}
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """The pass of the reference."""
+        with self._installed(lambda layer: _Keep(layer, self._kept)):
+            yield
+
+    @contextmanager
+    def answering(self, injected: bool) -> Iterator[None]:
+        """The pass that the loss is of; without `injected` attention is as it is."""
+        if not injected:
+            yield
+            return
+        with self._installed(lambda layer: _Answer(self._kept[layer])):
+            yield
+
+    @contextmanager
+    def _installed(self, make: Any) -> Iterator[None]:
+        before = {layer: module.processor for layer, module in self._modules.items()}
+        try:
+            for layer, module in self._modules.items():
+                module.processor = make(layer)
+            yield
+        finally:
+            for layer, module in self._modules.items():
+                module.processor = before[layer]
+
+
+class _Keep:
+    def __init__(self, layer: int, kept: dict[int, Tensor]) -> None:
+        self.layer, self.kept = layer, kept
+
+    def __call__(self, module: Any, hidden: Tensor, *_: object, **__: object) -> Tensor:
+        self.kept[self.layer] = hidden.detach()
+        return _attended(module, hidden, hidden)
+
+
+class _Answer:
+    def __init__(self, reference: Tensor) -> None:
+        self.reference = reference
+
+    def __call__(self, module: Any, hidden: Tensor, *_: object, **__: object) -> Tensor:
+        return _attended(module, hidden, self.reference)
+
+
+def _attended(module: Any, asking: Tensor, answering: Tensor) -> Tensor:
+    output = attention(module.to_q(asking), module.to_k(answering), module.to_v(answering), module.heads)
+    result: Tensor = module.to_out[0](output)
+    return result

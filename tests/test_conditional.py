@@ -1,0 +1,177 @@
+"""The conditional way: a network that is told of content and style."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stylus_audio import Engine
+from stylus_audio.attention import decoder_layers
+from stylus_audio.conditional import Conditional, ReadStyle
+from stylus_audio.denoiser import Denoiser, Schedule
+from stylus_audio.errors import BadRequest
+from stylus_audio.metrics import si_sdr
+from stylus_audio.settings import Settings
+from stylus_audio.style_encoder import StyleEncoder
+from tests.sounds import RATE, noise, plucks
+
+
+def latents(windows: int, seed: int) -> Tensor:
+    return torch.randn(windows, 64, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+CONTENT, GUIDE, STYLE = latents(3, 0), latents(3, 1), latents(2, 2)
+
+
+def way(engine: Engine, **changes: Any) -> Conditional:
+    model = engine.model
+    assert model.conditional is not None
+    settings = model.with_steps(engine.settings(**{"steps": 2, **changes}))
+    return Conditional(Denoiser(model.unet, model.scheduler, model.embedding()), model.conditional, settings)
+
+
+def styled(engine: Engine, styles: list[Tensor] | None = None, **changes: Any) -> Tensor:
+    one = way(engine, **changes)
+    return one.run(CONTENT, GUIDE, [one.prepare(style) for style in styles or [STYLE]])
+
+
+def test_one_step_is_the_networks_own_answer_over_the_guide(told: Engine) -> None:
+    """Computed by hand: diffusers' own attention, told of the style by tokens alone."""
+    model = told.model
+    assert model.conditional is not None
+    with torch.no_grad():
+        tokens = model.conditional.encoder(STYLE[None])
+        start = torch.randn(CONTENT.shape, generator=torch.Generator().manual_seed(0))
+        inputs = torch.cat([start, CONTENT, GUIDE], 1)
+        v = model.unet(inputs, 999, encoder_hidden_states=tokens.expand(3, -1, -1)).sample
+    signal = float(model.scheduler.alphas_cumprod[999])
+    expected = GUIDE + 0.8 * (signal**0.5 * start - (1 - signal) ** 0.5 * v)
+    torch.testing.assert_close(styled(told, steps=1, injection=False), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_keys_and_values_are_the_references_read_as_it_is(told: Engine) -> None:
+    model = told.model
+    read = way(told).prepare(STYLE)
+    seen: dict[int, Tensor] = {}
+    hooks = [
+        module.to_k.register_forward_hook(lambda _, __, output, layer=layer: seen.update({layer: output}))
+        for layer, module in decoder_layers(model.unet).items()
+    ]
+    with torch.no_grad():
+        inputs = torch.cat([torch.zeros_like(STYLE), STYLE, STYLE], 1)
+        model.unet(inputs, 0, encoder_hidden_states=read.tokens.expand(2, -1, -1))
+    for hook in hooks:
+        hook.remove()
+    assert set(read.features) == set(seen) == {0, 1, 3, 4}
+    for layer, features in read.features.items():
+        assert features.key is not None
+        torch.testing.assert_close(features.key, seen[layer], rtol=1e-4, atol=1e-5)
+
+
+def test_amount_goes_in_a_line_from_the_content_through_the_style(told: Engine) -> None:
+    whole = styled(told)
+    assert torch.equal(styled(told, alpha=0.0), CONTENT)
+    torch.testing.assert_close(styled(told, alpha=0.5), (CONTENT + whole) / 2)
+    torch.testing.assert_close(styled(told, alpha=2.0), 2 * whole - CONTENT)
+
+
+def test_a_line_of_amounts_is_refused(told: Engine) -> None:
+    with pytest.raises(BadRequest, match="alpha: the conditional method takes one number"):
+        way(told, alpha="0:1")
+
+
+@pytest.mark.parametrize("changes", [{"gamma": 0.7}, {"tau": 3.0}, {"injection": False}, {"seed": 1}, {"steps": 3}])
+def test_every_dial_changes_the_result(told: Engine, changes: dict[str, Any]) -> None:
+    assert torch.equal(styled(told), styled(told))
+    assert float((styled(told, **changes) - styled(told)).abs().max()) > 1e-3
+
+
+def test_a_weight_of_one_is_that_style_alone(told: Engine) -> None:
+    other = latents(2, 5)
+    both = styled(told, [STYLE, other], style_weight=(1.0, 0.0))
+    torch.testing.assert_close(both, styled(told), rtol=1e-4, atol=1e-4)
+    assert float((styled(told, [STYLE, other]) - both).abs().max()) > 1e-3
+
+
+def test_windows_are_alike_however_many_go_in_one_pass(told: Engine) -> None:
+    one_by_one = way(told, gamma=0.5)
+    one_by_one.windows_per_pass = 1
+    torch.testing.assert_close(
+        one_by_one.run(CONTENT, GUIDE, [one_by_one.prepare(STYLE)]), styled(told, gamma=0.5), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5])
+def test_the_passes_that_are_announced_are_made(told: Engine, gamma: float) -> None:
+    ticks: list[int] = []
+    counted = way(told, gamma=gamma)
+    counted.tick = lambda: ticks.append(1)
+    counted.windows_per_pass = 2
+    styles: list[ReadStyle] = [counted.prepare(STYLE)]
+    counted.run(CONTENT, GUIDE, styles)
+    assert len(ticks) == counted.passes(len(CONTENT), 1)
+
+
+def test_what_is_silent_in_a_reference_tells_nothing(told: Engine) -> None:
+    columns = torch.tensor([[True] * 8, [True] * 3 + [False] * 5])
+    disturbed = STYLE.clone()
+    disturbed[1, :, :, 3:] = 7.0
+    encoder = StyleEncoder(64, 8, 32, 16, depth=0).eval()
+    with torch.no_grad():
+        one, other = (encoder(style[None], columns[None]) for style in (STYLE, disturbed))
+    torch.testing.assert_close(one, other)
+    read = way(told).prepare(STYLE, columns)
+    mask = read.features[4].mask
+    assert mask is not None
+    assert int(mask[1].sum()) < mask.shape[1]
+
+
+def test_tokens_do_not_depend_on_the_order_of_windows() -> None:
+    encoder = StyleEncoder(64, 8, 32, 16).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(STYLE[None]), encoder(STYLE.flip(0)[None]), rtol=1e-4, atol=1e-5)
+
+
+def test_sampling_from_noise_begins_at_pure_noise(told: Engine) -> None:
+    schedule = Schedule.from_noise(told.model.scheduler, 4)
+    assert schedule.times == (999, 749, 499, 249)
+    assert schedule.previous == (749, 499, 249, 0)
+    assert Schedule.from_noise(told.model.scheduler, 1).times == (999,)
+    with pytest.raises(BadRequest, match="steps: 1001"):
+        Schedule.from_noise(told.model.scheduler, 1001)
+
+
+def test_the_engine_renders_by_the_default_method_and_by_the_other(told: Engine) -> None:
+    content, style = (plucks(0.8), RATE), (noise(0.8), RATE)
+    stems = {
+        method: told.render(content, style, told.settings(method=method)).audio
+        for method in ("conditional", "injection")
+    }
+    assert told.settings().method == "conditional"
+    assert np.array_equal(told.render(content, style).audio, stems["conditional"])
+    assert not np.allclose(stems["conditional"], stems["injection"], atol=1e-3)
+    assert stems["conditional"].shape == content[0].shape
+
+
+def test_no_amount_gives_the_clip_back(told: Engine) -> None:
+    content = plucks(0.8)
+    stem = told.render((content, RATE), (noise(0.8), RATE), told.settings(alpha=0)).audio
+    assert si_sdr(stem, content) > 60
+
+
+def test_a_model_that_is_told_nothing_says_so(tiny: Engine) -> None:
+    with pytest.raises(BadRequest, match="has no 'conditional'; it has injection"):
+        tiny.settings(method="conditional")
+    settings = replace(Settings(), method="conditional", steps=2)
+    with pytest.raises(BadRequest, match="has no 'conditional'; it has injection"):
+        tiny.render((plucks(0.5), RATE), (noise(0.5), RATE), settings)
+
+
+def test_each_method_has_its_own_defaults(told: Engine) -> None:
+    assert (told.settings().gamma, told.settings(method="injection").gamma) == (0.0, 0.75)
+    assert told.settings(method="injection", gamma=0.1).gamma == 0.1
