@@ -350,7 +350,7 @@ def test_what_the_loss_depends_on_later(draws: tuple[float, float], by_reference
     assert (loss(replace(base, content=changed.content)) != loss(base)) is by_content
 
 
-def test_at_first_only_the_mean_is_learned() -> None:
+def test_at_first_all_is_nearly_noise() -> None:
     """Whatever is drawn, the style comes by tokens and the noise is nearly all."""
     objective = Small()
     torch.manual_seed(0)

@@ -13,7 +13,8 @@ FACTOR = 4
 """The latent is the picture in squares of 4 × 4: exact, nothing to train, and fine enough to tell partials apart."""
 
 CHANNELS = FACTOR**2
-WIDTHS = (32, 80, 144, 192)
+WIDTHS = (48, 80, 128, 160)
+"""The finest holds all that goes in, 16 values of each of three latents: narrower, it blurs."""
 HEADS = (1, 2, 4, 4)
 CONTEXT = 128
 ROWS = MINI.bands // FACTOR

@@ -26,10 +26,13 @@ INJECTION = 0.6
 """Share of the other steps with the reference's keys and values; half of the unconditional ones have them."""
 NO_TOKENS = 0.1
 NOISIEST = 0.4
-"""Share of examples at nearly pure noise, where the answer's mean is predicted: what counts most."""
+"""Share of examples at nearly pure noise, where nothing of the answer is there to help: what counts most."""
+NEARLY_NOISE = 950
+"""From this time on the absolute error counts. Its answer is a median, a partial that is there or not; the square's is
+a mean, all partials at half their level in a haze."""
 
-MEAN_FIRST = 10_000
-"""Examples in which only the mean is learned, before noise and references: the harder part comes on top of it."""
+NOISE_FIRST = 10_000
+"""Examples of nearly pure noise alone, before other times and references: the harder part comes on top of it."""
 
 Rng = np.random.Generator
 
@@ -64,15 +67,16 @@ class Diffusion:
         return nn.ModuleDict({"unet": build_unet(), "encoder": build_encoder()})
 
     def loss(self, networks: nn.ModuleDict, latents: Latents, rng: Rng, seen: int) -> Tensor:
-        """Mean squared error of v; `seen` is how many examples there have been."""
+        """Error of v, absolute at nearly pure noise and squared elsewhere; `seen` is how many examples there were."""
         unet, size = networks["unet"], len(latents.content)
-        mean_only = seen < MEAN_FIRST
-        unconditional = rng.random() < UNCONDITIONAL and not mean_only
-        injected = rng.random() < (0.5 if unconditional else INJECTION) and not mean_only
+        noise_only = seen < NOISE_FIRST
+        unconditional = rng.random() < UNCONDITIONAL and not noise_only
+        injected = rng.random() < (0.5 if unconditional else INJECTION) and not noise_only
         # One time from each of `size` equal parts: uniform still, with less variance (Kingma et al., 2021).
         times = (rng.permutation(size) + rng.random(size)) * 1000 / size
-        noisiest = 0.0 if unconditional else 1.0 if mean_only else NOISIEST
-        times = np.where(rng.random(size) < noisiest, 950 + times / 20, times)
+        noisiest = 0.0 if unconditional else 1.0 if noise_only else NOISIEST
+        share = (1000 - NEARLY_NOISE) / 1000
+        times = np.where(rng.random(size) < noisiest, NEARLY_NOISE + share * times, times)
         labels = torch.from_numpy(times.astype(np.int64)).to(latents.content.device)
         noise = _noise(rng, latents.answer)
         empty = torch.zeros(size, ROWS, CONTEXT, device=noise.device)
@@ -97,7 +101,8 @@ class Diffusion:
         with exchange.answering(injected):
             inputs = torch.cat([noisy, maps], 1).contiguous(memory_format=torch.channels_last)
             output = unet(inputs, labels, encoder_hidden_states=tokens).sample
-        return F.mse_loss(output.float(), self.scheduler.get_velocity(clean, noise, labels))
+        error = (output.float() - self.scheduler.get_velocity(clean, noise, labels)).flatten(1)
+        return torch.where(labels >= NEARLY_NOISE, error.abs().mean(1), error.square().mean(1)).mean()
 
 
 class Regression:
