@@ -14,7 +14,7 @@ FACTOR = 4
 
 CHANNELS = FACTOR**2
 WIDTHS = (48, 80, 128, 160)
-"""The finest holds all that goes in, 16 values of each of three latents: narrower, it blurs."""
+"""The finest holds all that goes in: 16 values of each of three latents."""
 HEADS = (1, 2, 4, 4)
 CONTEXT = 128
 ROWS = MINI.bands // FACTOR
