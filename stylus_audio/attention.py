@@ -5,7 +5,7 @@ Tensors are `[window, token, channel]`, channels being all heads side by side, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -96,8 +96,13 @@ class _Processor:
         attended = self.attend(projection)
         if self.observe:
             self.observe(self.layer, attended)
-        output: Tensor = attn.to_out[0](attended.to(hidden_states.dtype)) / attn.rescale_output_factor
-        return output
+        return projected_out(attn, attended.to(hidden_states.dtype))
+
+
+def projected_out(attn: Any, attended: Tensor) -> Tensor:
+    """What a diffusers attention module does behind the attention itself, but for dropout."""
+    output: Tensor = attn.to_out[0](attended) / attn.rescale_output_factor
+    return output
 
 
 def feature_bytes(unet: Any, layers: Sequence[int], latent: tuple[int, int], itemsize: int) -> int:
@@ -134,12 +139,19 @@ def choose_layers(unet: Any, layers: Sequence[int] | None) -> tuple[int, ...]:
 
 @contextmanager
 def attending(unet: Any, layers: Sequence[int], attend: Attend, observe: Observer | None = None) -> Iterator[None]:
-    """Install `attend` in the chosen layers; puts back exactly the processors that were there, also on error."""
+    """Install `attend` in the chosen layers, as `installed` does."""
+    with installed(unet, layers, lambda layer: _Processor(layer, attend, observe)):
+        yield
+
+
+@contextmanager
+def installed(unet: Any, layers: Iterable[int], make: Callable[[int], Any]) -> Iterator[None]:
+    """A processor in each chosen layer; puts back exactly those that were there, also on error."""
     modules = decoder_layers(unet)
     before = {layer: modules[layer].processor for layer in layers}
     try:
-        for layer in layers:
-            modules[layer].processor = _Processor(layer, attend, observe)
+        for layer in before:
+            modules[layer].processor = make(layer)
         yield
     finally:
         for layer, processor in before.items():

@@ -22,18 +22,7 @@ from .inversion import Tick, Tracer
 from .sampling import sample
 from .settings import DEFAULT_STEPS, Settings
 from .style import normalised
-
-
-@dataclass(frozen=True)
-class ConditionalModel:
-    """What the conditional way needs beside the UNet.
-
-    `encoder` makes tokens `[style, token, channel]` of windows `[style, window, channel, height, width]` and their
-    columns; `spread` is the residual's unit in latent units.
-    """
-
-    encoder: Any
-    spread: float
+from .stylize import WINDOWS_PER_PASS
 
 
 @dataclass(frozen=True)
@@ -45,21 +34,27 @@ class ReadStyle:
 
 
 class Conditional:
-    """One model and one choice of settings; `settings.alpha` acts on the result (see `run`)."""
+    """One model and one choice of settings; `settings.alpha` acts on the result (see `run`).
+
+    `encoder` makes tokens `[style, token, channel]` of windows `[style, window, channel, height, width]` and their
+    columns; `spread` is the residual's unit in latent units.
+    """
 
     def __init__(
         self,
         base: Denoiser,
-        model: ConditionalModel,
+        encoder: Any,
+        spread: float,
         settings: Settings,
         *,
         trace: Tracer | None = None,
         tick: Tick | None = None,
-        windows_per_pass: int = 4,
+        windows_per_pass: int = WINDOWS_PER_PASS,
     ) -> None:
         if isinstance(settings.alpha, tuple):
             raise BadRequest("alpha: the conditional method takes one number; FIRST:LAST is for injection")
-        self.base, self.model, self.settings = base, model, settings
+        self.base, self.encoder, self.spread, self.settings = base, encoder, spread, settings
+        self.alpha = settings.alpha
         self.layers = choose_layers(base.unet, settings.layers)
         self.schedule = Schedule.from_noise(base.scheduler, settings.steps or DEFAULT_STEPS)
         self.trace, self.tick = trace, tick
@@ -87,7 +82,7 @@ class Conditional:
     def _tokens(self, latent: Tensor, columns: Tensor | None) -> Tensor:
         dtype = self.base.unet.dtype
         marks = None if columns is None else columns[None]
-        tokens: Tensor = self.model.encoder(latent[None].to(dtype), marks)
+        tokens: Tensor = self.encoder(latent[None].to(dtype), marks)
         return tokens.float()
 
     def _as_it_is(self, latent: Tensor, tokens: Tensor, recorder: Recorder) -> Step:
@@ -105,7 +100,6 @@ class Conditional:
         `styled = guide + spread · residual`, of which α takes its share: `content + α (styled − content)`. γ blends
         the content's own queries into the sample's and τ sharpens the attention to the style, as in METHOD 4.
         """
-        alpha = float(self.settings.alpha)  # type: ignore[arg-type]
         weights = normalised(self.settings.style_weight, len(styles))
         tokens = torch.stack([weight * style.tokens for weight, style in zip(weights, styles, strict=True)]).sum(0)
         generator = torch.Generator().manual_seed(self.settings.seed)
@@ -127,8 +121,8 @@ class Conditional:
                     [_always(style.features) for style in styles], weights, marks, self.trace, self.tick,
                 )
             )  # fmt: skip
-        styled = guide + self.model.spread * torch.cat(residuals)
-        return content + alpha * (styled - content)
+        styled = guide + self.spread * torch.cat(residuals)
+        return content + self.alpha * (styled - content)
 
 
 def _always(step: Step) -> Callable[[int], Step]:

@@ -27,32 +27,24 @@ class Schedule:
     @classmethod
     def of(cls, scheduler: Any, steps: int, denoise: float = 1.0) -> Schedule:
         """The scheduler's own times for `steps` steps; `denoise` under 1 keeps only the last, cleaner ones."""
-        total = int(scheduler.config.num_train_timesteps)
-        if not 1 <= steps <= total:
-            raise BadRequest(f"steps: {steps} is not a whole number from 1 to {total}")
+        total = _total(scheduler, steps)
         scheduler.set_timesteps(steps)
         times = [int(t) for t in scheduler.timesteps]
         times = times[len(times) - max(1, round(steps * denoise)) :]
-        previous = [max(0, t - total // steps) for t in times]
-        alphas = scheduler.alphas_cumprod.double()
-        return cls(
-            tuple(times),
-            tuple(previous),
-            tuple(float(alphas[t]) for t in times),
-            tuple(float(alphas[t]) for t in previous),
-        )
+        return cls._along(scheduler, times, [max(0, t - total // steps) for t in times])
 
     @classmethod
     def from_noise(cls, scheduler: Any, steps: int) -> Schedule:
         """Times that begin at pure noise, however few ("trailing" spacing: Lin et al., WACV 2024).
 
-        With one step the result is the answer's mean; more steps let its texture come out.
+        With one step the result is what can be said at once; more steps let its texture come out.
         """
-        total = int(scheduler.config.num_train_timesteps)
-        if not 1 <= steps <= total:
-            raise BadRequest(f"steps: {steps} is not a whole number from 1 to {total}")
+        total = _total(scheduler, steps)
         times = [round(total - step * total / steps) - 1 for step in range(steps)]
-        previous = [*times[1:], 0]
+        return cls._along(scheduler, times, [*times[1:], 0])
+
+    @classmethod
+    def _along(cls, scheduler: Any, times: list[int], previous: list[int]) -> Schedule:
         alphas = scheduler.alphas_cumprod.double()
         return cls(
             tuple(times),
@@ -63,6 +55,14 @@ class Schedule:
 
     def __len__(self) -> int:
         return len(self.times)
+
+
+def _total(scheduler: Any, steps: int) -> int:
+    """The times that the scheduler was trained on; `BadRequest` for more steps than that, or none."""
+    total = int(scheduler.config.num_train_timesteps)
+    if not 1 <= steps <= total:
+        raise BadRequest(f"steps: {steps} is not a whole number from 1 to {total}")
+    return total
 
 
 def _from_epsilon(z: Tensor, output: Tensor, signal: float) -> tuple[Tensor, Tensor]:

@@ -155,8 +155,11 @@ class Engine:
         elif settings.preview is not None:
             starts, wanted = _thinned(starts, wanted)
         references = [picture_of(clip.audio, clip.sample_rate, profile) for clip in styles]
+        chosen = [reference_windows(one, model.style_windows, settings.variation) for one in references]
+        if settings.blend == "features":
+            chosen = [windows[: min(map(len, chosen))] for windows in chosen]
         way = self._conditional if conditional else self._injection
-        content, styled = way(picture, starts, wanted, references, settings, watch)
+        content, styled = way(_Task(picture, starts, wanted, references, chosen, settings, watch))
         watch.stage("decoding")
         kept = [start for start, want in zip(starts, wanted, strict=True) if want]
         channels = picture.mel.shape[0]
@@ -169,67 +172,57 @@ class Engine:
         gains = Gains(mel_of(styled), mel_of(content), profile, seams=joints)
         return gains.held(*_full_frames(picture)) if settings.reconstruction == "gain" else gains
 
-    def _injection(
-        self,
-        picture: Picture,
-        starts: list[int],
-        wanted: NDArray[np.bool_],
-        references: Sequence[Picture],
-        settings: Settings,
-        watch: _Watch,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _injection(self, task: _Task) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents of the wanted windows: the content's, and stylised by inversion and injection (METHOD 2–4)."""
-        model = self.model
-        inverter = Denoiser(model.unet, model.scheduler, model.embedding())
+        settings, watch, channels = task.settings, task.watch, task.picture.mel.shape[0]
+        inverter = self._denoiser()
         stylizer = Stylizer(inverter, self._sampler(inverter, settings), settings, tick=watch.tick)
-        chosen = [reference_windows(one, model.style_windows, settings.variation) for one in references]
-        if settings.blend == "features":
-            chosen = [windows[: min(map(len, chosen))] for windows in chosen]
         # Gains compare with the content; the published reconstructions take the model's own way back as it is.
         exact = settings.reconstruction == "gain"
-        watch.expect(stylizer.passes(len(starts) * picture.mel.shape[0], [len(one) for one in chosen], exact))
+        watch.expect(stylizer.passes(len(task.starts) * channels, [len(one) for one in task.chosen], exact))
         watch.stage("style")
-        prepared = [stylizer.prepare(*self._encoded(*pair)) for pair in zip(references, chosen, strict=True)]
+        prepared = [stylizer.prepare(*self._encoded(*windows)) for windows in task.style_windows]
         watch.stage("diffusion")
-        content, columns = self._encoded(picture, starts)
-        sampled = torch.from_numpy(np.repeat(wanted, picture.mel.shape[0]))
+        content, columns = self._encoded(task.picture, task.starts)
+        sampled = torch.from_numpy(np.repeat(task.wanted, channels))
         styled = stylizer.run(content, prepared, columns, sampled, exact)
         return content[sampled.to(content.device)], styled
 
-    def _conditional(
-        self,
-        picture: Picture,
-        starts: list[int],
-        wanted: NDArray[np.bool_],
-        references: Sequence[Picture],
-        settings: Settings,
-        watch: _Watch,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _conditional(self, task: _Task) -> tuple[torch.Tensor, torch.Tensor]:
         """As `_injection`, by a network that is told of content and style; here every window is wanted."""
-        model, channels = self.model, picture.mel.shape[0]
-        if model.conditional is None:
+        model, settings, watch, picture = self.model, task.settings, task.watch, task.picture
+        if model.encoder is None:
             raise BadRequest(f"method: {model.name} has no 'conditional'; it has {', '.join(model.methods)}")
-        base = Denoiser(model.unet, model.scheduler, model.embedding())
-        way = Conditional(base, model.conditional, settings, tick=watch.tick)
-        watch.expect(way.passes(len(starts) * channels, len(references)))
+        # Refuses a prompt where the model has no text.
+        base = self._sampler(self._denoiser(), settings)
+        way = Conditional(base, model.encoder, model.spread, settings, tick=watch.tick)
+        watch.expect(way.passes(len(task.starts) * picture.mel.shape[0], len(task.references)))
         watch.stage("style")
-        chosen = [reference_windows(one, model.style_windows, settings.variation) for one in references]
-        prepared = [way.prepare(*self._encoded(*pair)) for pair in zip(references, chosen, strict=True)]
+        prepared = [way.prepare(*self._encoded(*windows)) for windows in task.style_windows]
         watch.stage("diffusion")
-        content, columns = self._encoded(picture, starts)
-        weights = normalised(settings.style_weight, len(references))
-        gains = [match_eq(picture.level, one.level) for one in references]
+        windows, columns = self._windows(picture, task.starts)
+        weights, level = normalised(settings.style_weight, len(task.references)), picture.level
+        gains = [match_eq(level, one.level) for one in task.references]
         gain = sum((weight * gain for weight, gain in zip(weights, gains, strict=True)), start=np.zeros(()))
-        windows = picture.windows(starts)[0].reshape(len(content), model.profile.bands, -1)
-        guide = model.latent.encode(torch.from_numpy(equalised(windows, gain, model.profile))).to(model.device)
+        content, guide = self._latent(windows), self._latent(equalised(windows, gain, model.profile))
         return content, way.run(content, guide, prepared, columns)
+
+    def _denoiser(self) -> Denoiser:
+        return Denoiser(self.model.unet, self.model.scheduler, self.model.embedding())
 
     def _encoded(self, picture: Picture, starts: list[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Latents of windows, a clip's channels side by side, and which of their columns count."""
+        windows, columns = self._windows(picture, starts)
+        return self._latent(windows), columns
+
+    def _windows(self, picture: Picture, starts: list[int]) -> tuple[NDArray[np.float32], torch.Tensor | None]:
+        """Pictures `[window, mel, frame]`, a clip's channels side by side, and which latent columns count."""
         pictures, counts = picture.windows(starts)
-        channels = pictures.shape[1]
-        flat = torch.from_numpy(pictures.reshape(-1, *pictures.shape[2:]))
-        return self.model.latent.encode(flat).to(self.model.device), self._columns(np.repeat(counts, channels, axis=0))
+        columns = self._columns(np.repeat(counts, pictures.shape[1], axis=0))
+        return pictures.reshape(-1, *pictures.shape[2:]), columns
+
+    def _latent(self, windows: NDArray[np.float32]) -> torch.Tensor:
+        return self.model.latent.encode(torch.from_numpy(windows)).to(self.model.device)
 
     def _sampler(self, inverter: Denoiser, settings: Settings) -> Denoiser:
         if not settings.prompt:
@@ -252,6 +245,24 @@ class Engine:
         reach = profile.window / profile.hop
         low, high = passage.first * rate - reach, passage.last * rate + reach
         return np.array([start < high and start + profile.frames > low for start in starts])
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a method gets of a render: the clip's picture and windows, those to sample, the references and theirs."""
+
+    picture: Picture
+    starts: list[int]
+    wanted: NDArray[np.bool_]
+    references: list[Picture]
+    chosen: list[list[int]]
+    settings: Settings
+    watch: _Watch
+
+    @property
+    def style_windows(self) -> list[tuple[Picture, list[int]]]:
+        """Each reference with the first frames of its windows."""
+        return list(zip(self.references, self.chosen, strict=True))
 
 
 def reconstruct(passage: Passage, gains: Gains, settings: Settings) -> Floats:

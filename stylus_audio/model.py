@@ -16,7 +16,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .conditional import ConditionalModel
 from .errors import BadRequest, NoModel
 from .latent import Autoencoder, Latent, Patchify
 from .places import CONFIGS
@@ -41,6 +40,7 @@ class Model:
     """What the engine needs of a model.
 
     `methods` are those that it can, the first its default; `style_windows` is how many windows of a reference are used.
+    `encoder` and `spread` are what the conditional method needs (see `Conditional`).
     """
 
     name: str
@@ -52,7 +52,8 @@ class Model:
     text: TextEncoder | None
     style_windows: int = 1
     methods: dict[str, Preference] = field(default_factory=lambda: {"injection": Preference()})
-    conditional: ConditionalModel | None = None
+    encoder: StyleEncoder | None = None
+    spread: float = 1.0
 
     @property
     def device(self) -> torch.device:
@@ -148,8 +149,8 @@ def load_model(model: str = "mini", device: str = "auto", dtype: str = "auto") -
             raise NoModel(f"{weights.name}: these weights cannot be loaded from {path}: {reason}") from error
     loaded.name, loaded.sha256 = weights.name, digest
     loaded.unet.to(place).eval().requires_grad_(False)
-    if loaded.conditional:
-        loaded.conditional.encoder.to(place)
+    if loaded.encoder:
+        loaded.encoder.to(place).eval().requires_grad_(False)
     if place.type == "cpu":
         loaded.unet.to(memory_format=torch.channels_last)
     if isinstance(loaded.latent, Autoencoder):
@@ -189,17 +190,17 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Model:
             "", "", Profile(**own["profile"]), unet, scheduler,
             Patchify(codec["factor"], codec["shift"], codec["scale"]), None, int(own["style_windows"]),
             {name: Preference(**preference) for name, preference in own["methods"].items()},
-            _conditional(folder, own, dtype),
+            _encoder(folder, dtype) if "conditional" in own["methods"] else None, float(own.get("spread", 1.0)),
         )  # fmt: skip
     vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype, use_safetensors=True)
     return Model("", "", RIFFUSION, unet, scheduler, Autoencoder(vae), TextEncoder.of_folder(folder))
 
 
-def _conditional(folder: Path, own: dict[str, Any], dtype: torch.dtype) -> ConditionalModel | None:
-    if "conditional" not in own["methods"]:
-        return None
-    encoder = StyleEncoder.from_pretrained(folder / "style_encoder", torch_dtype=dtype, use_safetensors=True)
-    return ConditionalModel(encoder.eval().requires_grad_(False), float(own["spread"]))
+def _encoder(folder: Path, dtype: torch.dtype) -> StyleEncoder:
+    encoder: StyleEncoder = StyleEncoder.from_pretrained(
+        folder / "style_encoder", torch_dtype=dtype, use_safetensors=True
+    )
+    return encoder
 
 
 def _from_file(file: Path, dtype: torch.dtype) -> Model:

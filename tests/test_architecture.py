@@ -57,7 +57,7 @@ def test_only_the_model_modules_import_diffusers() -> None:
 
 def test_the_engine_alone_joins_sound_and_method() -> None:
     joining = {path.stem for path in MODULES if imports(path)[0] & METHOD and imports(path)[0] & SOUND}
-    assert joining == {"engine", "model"}
+    assert joining == {"engine"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)

@@ -30,9 +30,9 @@ CONTENT, GUIDE, STYLE = latents(3, 0), latents(3, 1), latents(2, 2)
 
 def way(engine: Engine, **changes: Any) -> Conditional:
     model = engine.model
-    assert model.conditional is not None
+    assert model.encoder is not None
     settings = model.with_steps(engine.settings(**{"steps": 2, **changes}))
-    return Conditional(Denoiser(model.unet, model.scheduler, model.embedding()), model.conditional, settings)
+    return Conditional(Denoiser(model.unet, model.scheduler, model.embedding()), model.encoder, model.spread, settings)
 
 
 def styled(engine: Engine, styles: list[Tensor] | None = None, **changes: Any) -> Tensor:
@@ -43,9 +43,9 @@ def styled(engine: Engine, styles: list[Tensor] | None = None, **changes: Any) -
 def test_one_step_is_the_networks_own_answer_over_the_guide(told: Engine) -> None:
     """Computed by hand: diffusers' own attention, told of the style by tokens alone."""
     model = told.model
-    assert model.conditional is not None
+    assert model.encoder is not None
     with torch.no_grad():
-        tokens = model.conditional.encoder(STYLE[None])
+        tokens = model.encoder(STYLE[None])
         start = torch.randn(CONTENT.shape, generator=torch.Generator().manual_seed(0))
         inputs = torch.cat([start, CONTENT, GUIDE], 1)
         v = model.unet(inputs, 999, encoder_hidden_states=tokens.expand(3, -1, -1)).sample
@@ -170,6 +170,16 @@ def test_a_model_that_is_told_nothing_says_so(tiny: Engine) -> None:
     settings = replace(Settings(), method="conditional", steps=2)
     with pytest.raises(BadRequest, match="has no 'conditional'; it has injection"):
         tiny.render((plucks(0.5), RATE), (noise(0.5), RATE), settings)
+
+
+def test_a_prompt_is_refused_in_words(told: Engine) -> None:
+    with pytest.raises(BadRequest, match=r"prompt: .* has no text encoder"):
+        told.render((plucks(0.5), RATE), (noise(0.5), RATE), told.settings(prompt="bells"))
+
+
+def test_features_of_unlike_long_styles_are_blended(told: Engine) -> None:
+    styles = [(noise(0.5), RATE), (noise(2.0), RATE)]
+    assert told.render((plucks(0.5), RATE), styles, told.settings(blend="features")).audio.any()
 
 
 def test_each_method_has_its_own_defaults(told: Engine) -> None:

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from stylus_audio.errors import NotFound
 from stylus_audio.training import evaluation
 from stylus_audio.training.heldout import Pair, make, names
 from stylus_audio.training.sounds import HELD_OUT_FONT
-from stylus_audio.training.synthesise import SAMPLE_RATE, soundfont
-
-
-def _skip_without_font() -> None:
-    if shutil.which("fluidsynth") is None:
-        pytest.skip("fluidsynth is not installed (Debian: fluidsynth)")
-    try:
-        soundfont(HELD_OUT_FONT)
-    except NotFound as missing:
-        pytest.skip(str(missing))
+from stylus_audio.training.synthesise import SAMPLE_RATE
+from tests.programs import need_font
 
 
 def test_there_are_enough_pairs_with_a_true_answer() -> None:
@@ -33,7 +23,7 @@ def test_there_are_enough_pairs_with_a_true_answer() -> None:
 
 
 def test_a_pair_is_the_same_every_time_and_its_parts_fit() -> None:
-    _skip_without_font()
+    need_font(HELD_OUT_FONT)
     pair = make("0-21")
     assert pair.oracle is not None
     assert pair.content.shape == pair.oracle.shape == (2, 4 * SAMPLE_RATE)
@@ -49,7 +39,7 @@ def test_a_pair_is_the_same_every_time_and_its_parts_fit() -> None:
 
 @pytest.mark.slow
 def test_a_run_scores_draws_and_keeps_stems_once(tmp_path: Path) -> None:
-    _skip_without_font()
+    need_font(HELD_OUT_FONT)
     rendered: list[str] = []
 
     def untouched(pair: Pair) -> np.ndarray:

@@ -1,14 +1,12 @@
-"""Composer, synthesis, data and trainer of the embedded model."""
+"""Data and trainer of the embedded model."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import mido
 import numpy as np
 import pytest
 import torch
@@ -16,172 +14,20 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stylus_audio.attention import decoder_layers
-from stylus_audio.errors import Internal, NotFound
 from stylus_audio.latent import Patchify
 from stylus_audio.model import load_model
-from stylus_audio.spectrogram import MINI, band_centres, mel_spectrogram
+from stylus_audio.spectrogram import MINI, band_centres
 from stylus_audio.style_encoder import StyleEncoder
 from stylus_audio.training.architecture import CHANNELS, CONTEXT, ROWS, build_unet
-from stylus_audio.training.compose import DRUM_CHANNEL, KINDS, Note, Piece, compose, in_a_row, to_midi
 from stylus_audio.training.dataset import FRAMES, LEVELS, SECONDS, SHAPE, Pictures, build, picture
 from stylus_audio.training.objective import Diffusion, Latents, Regression
 from stylus_audio.training.sounds import (
-    HELD_OUT_FONT,
-    HELD_OUT_KIT,
-    HELD_OUT_PROGRAMS,
-    HELD_OUT_VOICE,
-    TRAINING_FONTS,
-    VARIANTS,
-    VOICES,
-    Sound,
     draw_effects,
-    draw_sound,
-    speech,
-    texture,
     with_effects,
 )
-from stylus_audio.training.synthesise import SAMPLE_RATE, soundfont, synthesise
+from stylus_audio.training.synthesise import SAMPLE_RATE
 from stylus_audio.training.train import Trainer
-
-
-def _font() -> Path:
-    """The training soundfont, or a skip that says what is missing."""
-    if shutil.which("fluidsynth") is None:
-        pytest.skip("fluidsynth is not installed (Debian: fluidsynth)")
-    try:
-        return soundfont()
-    except NotFound as missing:
-        pytest.skip(str(missing))
-
-
-def _sounding(midi: mido.MidiFile) -> list[tuple[int, int, int, int]]:
-    """Every note-on as (tick, channel, key, velocity)."""
-    now, notes = 0, []
-    for message in midi.tracks[0]:
-        now += message.time
-        if message.type == "note_on":
-            notes.append((now, message.channel, message.note, message.velocity))
-    return notes
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_piece_is_the_same_for_the_same_seed_and_playable(kind: str) -> None:
-    piece = compose(11, kind, 8.0)
-    assert piece == compose(11, kind, 8.0)
-    assert piece.notes != compose(12, kind, 8.0).notes
-    assert piece.notes == tuple(sorted(piece.notes, key=lambda note: (note.start, note.part, note.key)))
-    for note in piece.notes:
-        assert 0 <= note.start < piece.seconds
-        assert note.length > 0
-        assert 24 <= note.key <= 103
-        assert 25 <= note.velocity <= 127
-        assert (note.part == DRUM_CHANNEL) == (kind == "drums") or kind == "ensemble"
-
-
-def test_pieces_come_in_every_key_and_at_many_tempi() -> None:
-    pieces = [compose(seed, "chords", 8.0) for seed in range(60)]
-    assert {note.key % 12 for piece in pieces for note in piece.notes} == set(range(12))
-    first_steps = {round(min(n.start for n in piece.notes if n.start > 0), 2) for piece in pieces}
-    assert len(first_steps) > 30
-
-
-def test_the_same_music_on_two_programs_has_the_same_notes_at_the_same_times() -> None:
-    piece = compose(4, "melody and chords", 6.0)
-    piano, organ = to_midi(piece, (0, 0)), to_midi(piece, (19, 48))
-    assert _sounding(piano) == _sounding(organ)
-    assert len(_sounding(piano)) == len(piece.notes)
-    programs = [m.program for m in organ.tracks[0] if m.type == "program_change"]
-    assert programs == [19, 48, 0]
-
-
-def test_midi_keeps_the_seconds_of_a_piece() -> None:
-    piece = Piece("two notes", (Note(0.25, 0.5, 60, 90), Note(1.5, 0.25, 64, 80)), 2.0)
-    now, times = 0.0, []
-    for message in to_midi(piece):
-        now += message.time
-        if message.type in ("note_on", "note_off"):
-            times.append(now)
-    assert times == pytest.approx([0.25, 0.75, 1.5, 1.75], abs=1e-3)
-
-
-def test_synthesis_is_exactly_as_long_as_asked_repeatable_and_in_tune() -> None:
-    font = _font()
-    flute = to_midi(Piece("a", (Note(0.0, 1.0, 81, 100),), 1.0), (73, 73))
-    audio = synthesise(flute, 1.0, font, reverb=False)
-    assert audio.shape == (2, SAMPLE_RATE)
-    assert np.array_equal(audio, synthesise(flute, 1.0, font, reverb=False))
-    middle = audio.mean(0)[SAMPLE_RATE // 4 :][: SAMPLE_RATE // 2]
-    spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
-    assert np.argmax(spectrum) * SAMPLE_RATE / len(middle) == pytest.approx(880.0, abs=8.0)
-
-
-def test_a_soundfont_that_is_not_there_or_not_one_is_said(tmp_path: Path) -> None:
-    _font()
-    with pytest.raises(NotFound, match=r"nowhere\.sf2 is not here"):
-        soundfont("nowhere.sf2")
-    broken = tmp_path / "broken.sf2"
-    broken.write_bytes(b"no soundfont" * 20)
-    with pytest.raises(Internal, match=r"broken\.sf2"):
-        synthesise(to_midi(compose(0, "melody", 1.0)), 1.0, broken)
-
-
-def test_pieces_in_a_row_keep_their_notes_and_their_distance() -> None:
-    pieces = [compose(1, "melody", 2.0), compose(2, "bass", 3.0)]
-    row = in_a_row(pieces, 1.0)
-    assert row.seconds == 7.0
-    assert [n.key for n in row.notes] == [n.key for piece in pieces for n in piece.notes]
-    later = row.notes[len(pieces[0].notes) :]
-    assert [n.start for n in later] == pytest.approx([n.start + 3.0 for n in pieces[1].notes])
-
-
-def test_pieces_played_in_one_run_are_the_pieces_played_alone() -> None:
-    _font()
-    pieces = [compose(1, "melody", 1.0), compose(2, "melody", 1.5)]
-    sound = Sound("FluidR3_GM.sf2", (73, 73))
-    first, second = sound.play(pieces, 0.0)
-    assert (first.shape, second.shape) == ((2, SAMPLE_RATE), (2, round(1.5 * SAMPLE_RATE)))
-    assert np.array_equal(first, sound.play(pieces[:1], 0.0)[0])
-    alone = sound.play(pieces[1:], 0.0)[0]
-    # Its vibrato runs on from piece to piece, so the waves are not the same.
-    one, other = (mel_spectrogram(audio[:1], MINI)[0] for audio in (second, alone))
-    loud = other > 0.01 * other.max()
-    assert np.abs(20 * np.log10(one[loud] / other[loud])).mean() < 3
-
-
-def test_what_is_held_out_is_drawn_by_no_training() -> None:
-    drawn = [draw_sound(np.random.default_rng(seed), duo=True) for seed in range(400)]
-    assert not {program for sound in drawn for program in sound.programs} & set(HELD_OUT_PROGRAMS)
-    assert {sound.font for sound in drawn} == set(TRAINING_FONTS)
-    assert HELD_OUT_FONT not in TRAINING_FONTS
-    assert HELD_OUT_KIT not in {sound.kit for sound in drawn}
-    assert HELD_OUT_VOICE not in {voice + variant for voice in VOICES for variant in VARIANTS}
-
-
-def test_effects_move_nothing_in_time() -> None:
-    click = np.zeros((2, SAMPLE_RATE // 2), np.float32)
-    click[:, SAMPLE_RATE // 4] = 0.5
-    for seed in range(20):
-        changed = with_effects(click, draw_effects(np.random.default_rng(seed)))
-        assert changed.shape == click.shape
-        assert np.isfinite(changed).all()
-        before = np.abs(changed[:, : SAMPLE_RATE // 4 - 64]).max()
-        assert before < 0.05 * np.abs(changed).max() + 1e-3
-
-
-def test_a_texture_sounds_without_clipping() -> None:
-    sound = texture(np.random.default_rng(1), 1.0)
-    assert sound.shape == (2, SAMPLE_RATE)
-    assert np.abs(sound).max() == pytest.approx(0.5)
-
-
-def test_a_voice_speaks_for_as_long_as_asked() -> None:
-    if shutil.which("espeak-ng") is None:
-        pytest.skip("espeak-ng is not installed (Debian: espeak-ng)")
-    said = speech(np.random.default_rng(0), 2.0)
-    assert said.shape == (2, 2 * SAMPLE_RATE)
-    assert np.array_equal(said, speech(np.random.default_rng(0), 2.0))
-    quarters = np.square(said[0]).reshape(4, -1).mean(1)
-    assert (quarters > 1e-5).all()
+from tests.programs import need_font, need_program
 
 
 def test_a_picture_shows_the_note_that_sounds() -> None:
@@ -196,10 +42,9 @@ def test_a_picture_shows_the_note_that_sounds() -> None:
 
 @pytest.mark.slow
 def test_data_is_continued_where_it_stopped(tmp_path: Path) -> None:
-    _font()
-    for program in ("espeak-ng",):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
+    need_font()
+    need_font("MuseScore_General_Full.sf3")
+    need_program("espeak-ng")
     build(tmp_path / "once", 3, workers=1)
     build(tmp_path / "twice", 2, workers=1)
     build(tmp_path / "twice", 3, workers=1)
@@ -391,8 +236,8 @@ def test_the_exported_folder_is_the_average_and_loads(data: Pictures, tmp_path: 
     assert model.profile == MINI
     assert isinstance(model.latent, Patchify)
     assert model.scheduler.config.prediction_type == "v_prediction"
-    assert model.conditional is not None
-    assert model.conditional.spread == pytest.approx(trainer.progress.spread)
+    assert model.encoder is not None
+    assert model.spread == pytest.approx(trainer.progress.spread)
     assert list(model.methods) == ["conditional", "injection"]
     assert json.loads((folder / "stylus.json").read_text("utf-8"))["training"]["examples"] == 2
     later = Trainer(tmp_path / "later", data, Small(), batch=2, frames=32, init=folder)

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from ..errors import NotFound, StylusError
 from ..match_eq import equalised, long_term_level, match_eq
-from ..spectrogram import MINI, mel_spectrogram, to_image
+from ..reference import picture_of
+from ..spectrogram import MINI, to_image
 from .compose import KINDS, compose
 from .sounds import Audio, draw_effects, draw_sound, speech, texture, with_effects
+from .synthesise import SAMPLE_RATE
 
 SOUNDS, PIECES = 3, 2
 FRAMES = 600
@@ -62,8 +64,8 @@ def _source(rng: np.random.Generator) -> Audio:
 
 def picture(audio: Audio) -> NDArray[np.uint8]:
     """The clip as the model sees it, `[mel, frame]` in `LEVELS` steps; channels by the root of their mean power."""
-    mel = np.sqrt((mel_spectrogram(audio, MINI) ** 2).mean(0))
-    image = to_image(mel, MINI, float(mel.max()))[:, :FRAMES]
+    seen = picture_of(audio, SAMPLE_RATE, MINI)
+    image = to_image(seen.mel[0], MINI, seen.maximum)[:, :FRAMES]
     return np.asarray(np.round(image * LEVELS), np.uint8)
 
 
@@ -128,7 +130,7 @@ class Pictures:
             sounds = rng.permutation(SOUNDS)
             own, other = int(sounds[0]), int(sounds[0 if rng.random() < 0.05 else 1])
             piece = int(rng.integers(PIECES))
-            content, reference = (_floats(group[own, piece]), _floats(group[other, 1 - piece]))
+            content, reference = _floats(group[own, piece]), _floats(group[other, 1 - piece])
             start, there = _sounding(rng, content, frames), _sounding(rng, reference, frames)
             here = slice(start, start + frames)
             gain = match_eq(*(long_term_level(_power(clip), MINI) for clip in (content, reference)))

@@ -32,8 +32,8 @@ def relative_distance(engine: Engine, pair: Pair, dial: str, value: float, metho
     """Style distance of one stem over that of its content."""
     settings = engine.settings(method=method, **{dial: value})
     stem = engine.render((pair.content, SAMPLE_RATE), (pair.reference, SAMPLE_RATE), settings).audio
-    reference, ours, theirs = (picture_of(one, SAMPLE_RATE, MINI) for one in (pair.reference, stem, pair.content))
-    return timbre_distance(ours, reference) / timbre_distance(theirs, reference)
+    ours, theirs = (picture_of(one, SAMPLE_RATE, MINI) for one in (stem, pair.content))
+    return timbre_distance(ours, pair.reference_picture) / timbre_distance(theirs, pair.reference_picture)
 
 
 def sweep(engine: Engine, pairs: list[Pair], method: str) -> dict[str, list[float]]:

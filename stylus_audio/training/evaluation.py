@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from ..oracle_metrics import flatness, formant_drift, local_contrast, mfcc_dista
 from ..passage import Passage
 from ..reference import Picture, picture_of
 from ..settings import RECIPES, Settings
-from ..spectrogram import MINI, from_image
+from ..spectrogram import MINI, from_image, to_image
 from ..stem import write_stem
 from ..windows import blend, window_starts
 from .heldout import Pair, make, names
@@ -62,30 +63,29 @@ COLUMNS = (
 
 def systems(engine: Engine, regression: Path | None, only: Sequence[str] = ()) -> dict[str, System]:
     """Everything that is compared, by its name in the table; or `only` some of it."""
-    settings = engine.settings()
+    default = engine.settings()
     found: dict[str, System] = {
         "content": lambda pair: pair.content,
-        "match-EQ": lambda pair: _by_gains(engine, pair, settings, _match_eq),
-        "oracle's mel": lambda pair: _by_gains(engine, pair, settings, _oracle),
-        "default": lambda pair: _rendered(engine, pair, settings),
+        "match-EQ": partial(_by_gains, engine, default, _match_eq),
+        "oracle's mel": partial(_by_gains, engine, default, _oracle),
+        "default": partial(_rendered, engine, default),
     }
     if regression:
-        network = _Regression(regression)
-        found["regression"] = lambda pair: _by_gains(engine, pair, settings, network.styled)
+        found["regression"] = partial(_by_gains, engine, default, _Regression(regression).styled)
     # The published values with our reconstruction, so that what is compared is the method.
     for name, recipe in RECIPES.items():
         values = {**recipe, "reconstruction": "gain", "refine": None, "layers": None}
-        found[f"recipe {name}"] = lambda pair, values=values: _rendered(engine, pair, engine.settings(**values))  # type: ignore[misc]
+        found[f"recipe {name}"] = partial(_rendered, engine, engine.settings(**values))
     return {name: system for name, system in found.items() if not only or name in only}
 
 
-def _rendered(engine: Engine, pair: Pair, settings: Settings) -> Audio:
+def _rendered(engine: Engine, settings: Settings, pair: Pair) -> Audio:
     render = engine.render((pair.content, SAMPLE_RATE), (pair.reference, SAMPLE_RATE), settings)
     return np.asarray(render.audio, np.float32)
 
 
 def _by_gains(
-    engine: Engine, pair: Pair, settings: Settings, styled: Callable[[Picture, Pair, Passage], NDArray[np.float32]]
+    engine: Engine, settings: Settings, styled: Callable[[Picture, Pair, Passage], NDArray[np.float32]], pair: Pair
 ) -> Audio:
     """A stem from a mel that something else than the engine's model made, by the engine's own reconstruction."""
     _, passage = engine.passage((pair.content, SAMPLE_RATE), settings)
@@ -97,7 +97,7 @@ def _by_gains(
 
 def _match_eq(picture: Picture, pair: Pair, passage: Passage) -> NDArray[np.float32]:
     del passage
-    gain = match_eq(picture.level, picture_of(pair.reference, SAMPLE_RATE, MINI).level)
+    gain = match_eq(picture.level, pair.reference_picture.level)
     return np.asarray(picture.mel * 10 ** (gain[:, None] / 20), np.float32)
 
 
@@ -129,7 +129,7 @@ class _Regression:
         del passage
         starts = window_starts(picture.mel.shape[-1], MINI.frames, 0.25)
         windows = picture.windows(starts)[0][:, 0]
-        gain = match_eq(picture.level, picture_of(pair.reference, SAMPLE_RATE, MINI).level)
+        gain = match_eq(picture.level, pair.reference_picture.level)
         guide = self.codec.encode(torch.from_numpy(equalised(windows, gain, MINI)))
         content = self.codec.encode(torch.from_numpy(windows))
         image = self.codec.decode(guide + self.spread * regress(self.unet, content, guide)).numpy()
@@ -139,17 +139,16 @@ class _Regression:
 
 def score(pair: Pair, audio: Audio) -> dict[str, float]:
     """All scores of one stem; what does not exist for the pair is not in it."""
-    output, reference = (picture_of(one, SAMPLE_RATE, MINI) for one in (audio, pair.reference))
+    output, oracle = picture_of(audio, SAMPLE_RATE, MINI), pair.oracle_picture
     values = {
-        "style": timbre_distance(output, reference),
+        "style": timbre_distance(output, pair.reference_picture),
         "note_f1": note_f1(audio, pair.notes),
         "leakage": pitch_leakage(audio, pair.notes, pair.reference_notes),
         "chroma": chroma_similarity(chroma(audio), chroma(pair.content)),
     }
-    if pair.oracle is None:
+    if oracle is None:
         values["formants"] = formant_drift(audio, pair.content)
     else:
-        oracle = picture_of(pair.oracle, SAMPLE_RATE, MINI)
         values |= {
             "log_mel": log_mel_distance(output, oracle),
             "mfcc": mfcc_distance(output, oracle),
@@ -162,7 +161,7 @@ def score(pair: Pair, audio: Audio) -> dict[str, float]:
 def run(out: Path, chosen: list[str], found: dict[str, System], audio: bool = False) -> None:
     """Score what is not yet scored; each pair gets a line, a picture of all its stems and, with `audio`, the stems."""
     out.mkdir(parents=True, exist_ok=True)
-    done = {(row["pair"], row["system"]) for row in read(out)}
+    done = {(row["pair"], row["system"]): row for row in read(out)}
     for number, name in enumerate(chosen):
         missing = [system for system in found if (name, system) not in done]
         if not missing:
@@ -172,15 +171,15 @@ def run(out: Path, chosen: list[str], found: dict[str, System], audio: bool = Fa
         with (out / "scores.jsonl").open("a", encoding="utf-8") as stream:
             for system in missing:
                 stems[system] = found[system](pair)
-                row = {"pair": name, "system": system, **score(pair, stems[system])}
+                row = done[name, system] = {"pair": name, "system": system, **score(pair, stems[system])}
                 stream.write(json.dumps(row) + "\n")
                 stream.flush()
         draw(out / f"{name}.png", pair, stems)
         if audio:
             for system, stem in stems.items():
                 write_stem(stem, SAMPLE_RATE, out / f"{name} {system}.flac", subtype="PCM_16", overwrite=True)
-        distances = {system: log_mel_of(out, name, system) for system in found}
-        shown = ", ".join(f"{system} {value:.3f}" for system, value in distances.items() if value)
+        distances = {system: done[name, system].get("log_mel") for system in found}
+        shown = ", ".join(f"{system} {value:.3f}" for system, value in distances.items() if value is not None)
         print(f"{number + 1}/{len(chosen)} {pair.name}: {shown}", flush=True)
 
 
@@ -188,11 +187,6 @@ def read(out: Path) -> list[dict[str, Any]]:
     """Rows that are there, one for each pair and system."""
     file = out / "scores.jsonl"
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
-
-
-def log_mel_of(out: Path, pair: str, system: str) -> float:
-    """One log-mel distance, 0 where there is none."""
-    return next((row.get("log_mel", 0.0) for row in read(out) if (row["pair"], row["system"]) == (pair, system)), 0.0)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -230,8 +224,9 @@ def draw(path: Path, pair: Pair, stems: dict[str, Audio]) -> None:
     figure, axes = pyplot.subplots(1, len(shown), figsize=(3.2 * len(shown), 4), sharey=True)
     for axis, (name, audio) in zip(axes, shown.items(), strict=True):
         picture = picture_of(audio, SAMPLE_RATE, MINI)
-        levels = 20 * np.log10(np.maximum(picture.mel[0] / (picture.maximum or 1), 1e-4))
-        axis.imshow(levels, origin="lower", aspect="auto", vmin=-80, vmax=0, extent=(0, levels.shape[1] / 100, 0, 512))
+        image = to_image(picture.mel[0], MINI, picture.maximum)
+        extent = (0, image.shape[1] / MINI.frame_rate, 0, MINI.bands)
+        axis.imshow(image, origin="lower", aspect="auto", vmin=0, vmax=1, extent=extent)
         axis.set_title(name)
         axis.set_xlabel("s")
     axes[0].set_ylabel("mel band")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from ..oracle_metrics import Played
+from ..reference import Picture, picture_of
+from ..spectrogram import MINI
 from .compose import Piece, compose
 from .dataset import TONAL
 from .sounds import HELD_OUT_FONT, HELD_OUT_KIT, HELD_OUT_PROGRAMS, HELD_OUT_VOICE, KITS, Audio, Sound, speech
+from .synthesise import SAMPLE_RATE
 
 SECONDS, REFERENCE_SECONDS = 4.0, 6.0
 EACH = 6
@@ -27,13 +31,22 @@ class Pair:
     notes: tuple[Played, ...]
     reference_notes: tuple[Played, ...]
 
+    @cached_property
+    def reference_picture(self) -> Picture:
+        """Of the reference, on `MINI`'s grid."""
+        return picture_of(self.reference, SAMPLE_RATE, MINI)
+
+    @cached_property
+    def oracle_picture(self) -> Picture | None:
+        """Of the true answer, where there is one."""
+        return None if self.oracle is None else picture_of(self.oracle, SAMPLE_RATE, MINI)
+
 
 def names() -> list[str]:
     """Every pair, in an order in which each part of the list has some of all: instruments, drums, voice."""
-    tonal = [f"{number}-{program}" for number in range(EACH) for program in HELD_OUT_PROGRAMS]
+    result = [f"{number}-{program}" for number in range(EACH) for program in HELD_OUT_PROGRAMS]
     drums = [f"{number}-drums" for number in range(4)]
     voices = [f"{number}-voice" for number in range(4)]
-    result = tonal
     for number, name in enumerate(drums + voices):
         result.insert(8 * (number + 1), name)
     return result

@@ -7,8 +7,7 @@ random, so the same weights also run unconditionally, on pictures themselves, wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attention import attention, decoder_layers
+from ..attention import attention, decoder_layers, installed, projected_out
 from .architecture import CONTEXT, ROWS, build_encoder, build_scheduler, build_unet
 
 UNCONDITIONAL = 0.15
@@ -145,34 +144,18 @@ class Exchange:
     """
 
     def __init__(self, unet: Any) -> None:
-        self._modules = decoder_layers(unet)
+        self._unet = unet
         self._kept: dict[int, Tensor] = {}
 
-    @contextmanager
-    def keeping(self) -> Iterator[None]:
+    def keeping(self) -> AbstractContextManager[None]:
         """The pass of the reference."""
-        with self._installed(lambda layer: _Keep(layer, self._kept)):
-            yield
+        return installed(self._unet, decoder_layers(self._unet), lambda layer: _Keep(layer, self._kept))
 
-    @contextmanager
-    def answering(self, injected: bool) -> Iterator[None]:
+    def answering(self, injected: bool) -> AbstractContextManager[None]:
         """The pass that the loss is of; without `injected` attention is as it is."""
         if not injected:
-            yield
-            return
-        with self._installed(lambda layer: _Answer(self._kept[layer])):
-            yield
-
-    @contextmanager
-    def _installed(self, make: Any) -> Iterator[None]:
-        before = {layer: module.processor for layer, module in self._modules.items()}
-        try:
-            for layer, module in self._modules.items():
-                module.processor = make(layer)
-            yield
-        finally:
-            for layer, module in self._modules.items():
-                module.processor = before[layer]
+            return nullcontext()
+        return installed(self._unet, self._kept, lambda layer: _Answer(self._kept[layer]))
 
 
 class _Keep:
@@ -194,5 +177,4 @@ class _Answer:
 
 def _attended(module: Any, asking: Tensor, answering: Tensor) -> Tensor:
     output = attention(module.to_q(asking), module.to_k(answering), module.to_v(answering), module.heads)
-    result: Tensor = module.to_out[0](output)
-    return result
+    return projected_out(module, output)

@@ -21,7 +21,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..attention import decoder_layers
 from ..engine import Engine
 from ..errors import NotFound, StylusError
 from ..latent import Patchify
@@ -188,17 +187,18 @@ class Trainer:
         turn = f"checkpoint-{self.progress.step}"
         folder = self.run / turn
         folder.mkdir(exist_ok=True)
-        save_file(
-            {name: value.contiguous() for name, value in self.networks.state_dict().items()},
-            folder / "networks.safetensors",
-        )
-        save_file({name: value.contiguous() for name, value in self.ema.items()}, folder / "ema.safetensors")
         moments = self.optimiser.state_dict()["state"]
-        flat = {f"{key}.{name}": value.contiguous() for key, item in moments.items() for name, value in item.items()}
-        save_file(flat, folder / "optimiser.safetensors")
-        part = self.run / "progress.part"
-        part.write_text(json.dumps({"checkpoint": turn, **asdict(self.progress)}), "utf-8")
-        part.replace(self.run / "progress.json")
+        parts: dict[str, dict[str, Tensor]] = {
+            "networks": self.networks.state_dict(),
+            "ema": self.ema,
+            "optimiser": {f"{key}.{name}": value for key, item in moments.items() for name, value in item.items()},
+        }
+        for part, tensors in parts.items():
+            contiguous = {name: value.contiguous() for name, value in tensors.items()}
+            save_file(contiguous, folder / f"{part}.safetensors")
+        unfinished = self.run / "progress.part"
+        unfinished.write_text(json.dumps({"checkpoint": turn, **asdict(self.progress)}), "utf-8")
+        unfinished.replace(self.run / "progress.json")
         for old in self.run.glob("checkpoint-*"):
             if old.name != turn:
                 shutil.rmtree(old)
@@ -225,12 +225,8 @@ class Trainer:
         model, out = self.run / "model", self.run / "validation" / f"step-{self.progress.step}"
         self.export(model)
         try:
-            run(
-                out,
-                names()[:VALIDATION_PAIRS],
-                systems(Engine(str(model)), None, ("content", "match-EQ", "default")),
-                True,
-            )
+            found = systems(Engine(str(model)), None, ("content", "match-EQ", "default"))
+            run(out, names()[:VALIDATION_PAIRS], found, audio=True)
         except NotFound as missing:
             print(f"no validation: {missing}", flush=True)
             return
@@ -265,7 +261,6 @@ class Trainer:
         if "encoder" in networks:
             build_scheduler().save_pretrained(folder / "scheduler")
             about |= {
-                "layers": sorted(decoder_layers(networks["unet"])),
                 "methods": METHODS,
                 "style_windows": 3,
             }
