@@ -1,14 +1,16 @@
 """The conditional way: diffuse what a match-EQ misses, told of content and style (Huang et al., arXiv 2404.14771).
 
 The network is given the content and its match-EQ as maps, the style as tokens in cross-attention, and the reference's
-keys and values in the decoder's self-attention. It samples the *residual* over the match-EQ from noise in a few steps;
-no inversion is needed, and a style is read once for all of them. Latents are `[window, channel, height, width]`.
+keys and values in the decoder's self-attention. It says the *residual* over the match-EQ at once; each further step
+refines that answer from under some noise. No inversion is needed, and a style is read once for all steps. Latents are
+`[window, channel, height, width]`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +25,9 @@ from .sampling import sample
 from .settings import DEFAULT_STEPS, Settings
 from .style import normalised
 from .stylize import WINDOWS_PER_PASS
+
+REFINE_FROM = 400
+"""The time whose noise is put on the first answer to refine it: what is coarser than this noise stays."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +61,17 @@ class Conditional:
         self.base, self.encoder, self.spread, self.settings = base, encoder, spread, settings
         self.alpha = settings.alpha
         self.layers = choose_layers(base.unet, settings.layers)
-        self.schedule = Schedule.from_noise(base.scheduler, settings.steps or DEFAULT_STEPS)
+        more = (settings.steps or DEFAULT_STEPS) - 1
+        self.first = Schedule.at_once(base.scheduler)
+        self.refining = Schedule.refining(base.scheduler, more, REFINE_FROM) if more else None
         self.trace, self.tick = trace, tick
         self.windows_per_pass = windows_per_pass
 
     def passes(self, content_windows: int, styles: int) -> int:
         """Passes of the UNet that a run takes, for progress."""
         groups = -(-content_windows // self.windows_per_pass)
-        return styles + groups * (len(self.schedule) + self._asks_content)
+        steps = 1 + (len(self.refining) if self.refining else 0)
+        return styles + groups * (steps + self._asks_content)
 
     @property
     def _asks_content(self) -> bool:
@@ -102,8 +110,7 @@ class Conditional:
         """
         weights = normalised(self.settings.style_weight, len(styles))
         tokens = torch.stack([weight * style.tokens for weight, style in zip(weights, styles, strict=True)]).sum(0)
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        noise = torch.randn(content.shape, generator=generator).to(content.device)
+        noise = torch.randn(content.shape, generator=torch.Generator().manual_seed(self.settings.seed))
         pure = replace(self.settings, alpha=1.0)
         own = self._tokens(content, columns) if self._asks_content else tokens
         residuals = []
@@ -114,13 +121,17 @@ class Conditional:
             if self._asks_content:
                 recorder = Recorder(("query",), marks, (content.shape[-2], content.shape[-1]))
                 asked = self._as_it_is(here, own, recorder)
-            denoiser = self.base.told(tokens, torch.cat([here, guided], 1))
-            residuals.append(
-                sample(
-                    denoiser, noise[group], self.schedule, pure, self.layers, _always(asked),
-                    [_always(style.features) for style in styles], weights, marks, self.trace, self.tick,
-                )
+            down = partial(
+                sample, self.base.told(tokens, torch.cat([here, guided], 1)), settings=pure, layers=self.layers,
+                content=_always(asked), styles=[_always(style.features) for style in styles], weights=weights,
+                columns=marks, trace=self.trace, tick=self.tick,
             )  # fmt: skip
+            residual = down(torch.zeros_like(here), self.first)
+            if self.refining:
+                signal = self.refining.signal[0]
+                noisy = signal**0.5 * residual + (1 - signal) ** 0.5 * noise[group].to(residual)
+                residual = down(noisy, self.refining)
+            residuals.append(residual)
         styled = guide + self.spread * torch.cat(residuals)
         return content + self.alpha * (styled - content)
 

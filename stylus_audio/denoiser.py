@@ -34,13 +34,16 @@ class Schedule:
         return cls._along(scheduler, times, [max(0, t - total // steps) for t in times])
 
     @classmethod
-    def from_noise(cls, scheduler: Any, steps: int) -> Schedule:
-        """Times that begin at pure noise, however few ("trailing" spacing: Lin et al., WACV 2024).
+    def at_once(cls, scheduler: Any) -> Schedule:
+        """One step from the last time, where nothing of the answer is left, to the clean latent."""
+        return cls._along(scheduler, [_total(scheduler, 1) - 1], [0])
 
-        With one step the result is what can be said at once; more steps let its texture come out.
-        """
-        total = _total(scheduler, steps)
-        times = [round(total - step * total / steps) - 1 for step in range(steps)]
+    @classmethod
+    def refining(cls, scheduler: Any, steps: int, start: int) -> Schedule:
+        """`steps` evenly spaced times, the first of which is `start` ("trailing" spacing: Lin et al., WACV 2024)."""
+        if not 1 <= steps <= start < _total(scheduler, 1):
+            raise BadRequest(f"steps: {steps} steps of refining do not fit in the {start} times that they have")
+        times = [round(start - step * start / steps) for step in range(steps)]
         return cls._along(scheduler, times, [*times[1:], 0])
 
     @classmethod

@@ -46,11 +46,10 @@ def test_one_step_is_the_networks_own_answer_over_the_guide(told: Engine) -> Non
     assert model.encoder is not None
     with torch.no_grad():
         tokens = model.encoder(STYLE[None])
-        start = torch.randn(CONTENT.shape, generator=torch.Generator().manual_seed(0))
-        inputs = torch.cat([start, CONTENT, GUIDE], 1)
+        inputs = torch.cat([torch.zeros_like(CONTENT), CONTENT, GUIDE], 1)
         v = model.unet(inputs, 999, encoder_hidden_states=tokens.expand(3, -1, -1)).sample
     signal = float(model.scheduler.alphas_cumprod[999])
-    expected = GUIDE + 0.8 * (signal**0.5 * start - (1 - signal) ** 0.5 * v)
+    expected = GUIDE - 0.8 * (1 - signal) ** 0.5 * v
     torch.testing.assert_close(styled(told, steps=1, injection=False), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -137,13 +136,29 @@ def test_tokens_do_not_depend_on_the_order_of_windows() -> None:
         torch.testing.assert_close(encoder(STYLE[None]), encoder(STYLE.flip(0)[None]), rtol=1e-4, atol=1e-5)
 
 
-def test_sampling_from_noise_begins_at_pure_noise(told: Engine) -> None:
-    schedule = Schedule.from_noise(told.model.scheduler, 4)
-    assert schedule.times == (999, 749, 499, 249)
-    assert schedule.previous == (749, 499, 249, 0)
-    assert Schedule.from_noise(told.model.scheduler, 1).times == (999,)
-    with pytest.raises(BadRequest, match="steps: 1001"):
-        Schedule.from_noise(told.model.scheduler, 1001)
+def test_more_steps_refine_the_first_answer(told: Engine) -> None:
+    """Computed by hand: the first answer under the first noise of refining, and one step down from there."""
+    model, one = told.model, way(told, steps=2, injection=False, seed=5)
+    assert one.refining is not None
+    read = one.prepare(STYLE)
+    first = (way(told, steps=1, injection=False).run(CONTENT, GUIDE, [read]) - GUIDE) / 0.8
+    signal = float(model.scheduler.alphas_cumprod[400])
+    noise = torch.randn(CONTENT.shape, generator=torch.Generator().manual_seed(5))
+    noisy = signal**0.5 * first + (1 - signal) ** 0.5 * noise
+    with torch.no_grad():
+        inputs = torch.cat([noisy, CONTENT, GUIDE], 1)
+        v = model.unet(inputs, 400, encoder_hidden_states=read.tokens.expand(3, -1, -1)).sample
+    expected = GUIDE + 0.8 * (signal**0.5 * noisy - (1 - signal) ** 0.5 * v)
+    torch.testing.assert_close(one.run(CONTENT, GUIDE, [read]), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_times_of_refining(told: Engine) -> None:
+    schedule = Schedule.refining(told.model.scheduler, 4, 400)
+    assert schedule.times == (400, 300, 200, 100)
+    assert schedule.previous == (300, 200, 100, 0)
+    assert Schedule.at_once(told.model.scheduler).times == (999,)
+    with pytest.raises(BadRequest, match="steps: 401"):
+        Schedule.refining(told.model.scheduler, 401, 400)
 
 
 def test_the_engine_renders_by_the_default_method_and_by_the_other(told: Engine) -> None:

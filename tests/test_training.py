@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from stylus_audio.attention import decoder_layers
 from stylus_audio.latent import Patchify
@@ -20,6 +20,7 @@ from stylus_audio.spectrogram import MINI, band_centres
 from stylus_audio.style_encoder import StyleEncoder
 from stylus_audio.training.architecture import CHANNELS, CONTEXT, ROWS, build_unet
 from stylus_audio.training.dataset import FRAMES, LEVELS, SECONDS, SHAPE, Pictures, build, picture
+from stylus_audio.training.muon import Muon, orthogonal
 from stylus_audio.training.objective import Diffusion, Latents, Regression
 from stylus_audio.training.sounds import (
     draw_effects,
@@ -195,17 +196,45 @@ def test_what_the_loss_depends_on_later(draws: tuple[float, float], by_reference
     assert (loss(replace(base, content=changed.content)) != loss(base)) is by_content
 
 
-def test_at_first_all_is_nearly_noise() -> None:
-    """Whatever is drawn, the style comes by tokens and the noise is nearly all."""
+def test_at_first_the_answer_is_asked_for_at_once() -> None:
+    """Whatever is drawn, the style comes by tokens, and nothing but content and guide is there to start from."""
     objective = Small()
     torch.manual_seed(0)
     networks = objective.build().eval()
-    seen: list[Tensor] = []
-    hook = networks["unet"].register_forward_hook(lambda _, given, __: seen.append(given[1]))
+    seen: list[tuple[Any, ...]] = []
+    hook = networks["unet"].register_forward_hook(lambda _, given, __: seen.append(given))
     objective.loss(networks, _latents(1), _Drawn(0.0, 0.0), 0)  # type: ignore[arg-type]
     hook.remove()
-    assert len(seen) == 1
-    assert int(seen[0].min()) >= 950
+    (((inputs, labels),),) = (seen,)
+    assert set(labels.tolist()) == {999}
+    assert not inputs[:, : inputs.shape[1] // 3].any()
+
+
+def test_updates_of_matrices_are_orthogonal() -> None:
+    for shape in ((32, 90), (90, 32), (64, 64)):
+        matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        u, values, v = torch.linalg.svd(matrix, full_matrices=False)
+        made = orthogonal(matrix)
+        assert made.shape == matrix.shape
+        # The same directions, all of about the same strength; the weakest are only on their way there.
+        strengths = torch.einsum("ik,ij,kj->k", u, made, v)
+        assert float(strengths[values > 0.2 * values.max()].min()) > 0.6
+        assert float(strengths.max()) < 1.3
+
+
+def test_muon_finds_a_known_convolution() -> None:
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    wanted, learned = (torch.nn.Conv2d(16, 16, 3) for _ in range(2))
+    optimiser = Muon(learned.parameters(), 0.02)
+    for step in range(150):
+        optimiser.param_groups[0]["lr"] = 0.02 * (1 - step / 150)
+        x = torch.randn(8, 16, 6, 6, generator=generator)
+        loss = (learned(x) - wanted(x).detach()).square().mean()
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+    assert float(loss.detach()) < 1e-3
 
 
 def test_keys_of_the_reference_learn_and_processors_are_put_back() -> None:

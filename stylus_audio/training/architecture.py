@@ -18,6 +18,8 @@ WIDTHS = (48, 80, 128, 160)
 HEADS = (1, 2, 4, 4)
 CONTEXT = 128
 ROWS = MINI.bands // FACTOR
+LAST_TIME = 999
+"""The label of the answer at once."""
 
 
 def build_unet(maps: int = 2, **changes: Any) -> Any:

@@ -17,21 +17,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..attention import attention, decoder_layers, installed, projected_out
-from .architecture import CONTEXT, ROWS, build_encoder, build_scheduler, build_unet
+from .architecture import CONTEXT, LAST_TIME, ROWS, build_encoder, build_scheduler, build_unet
 
 UNCONDITIONAL = 0.15
 """Share of steps without content and style."""
-INJECTION = 0.6
+INJECTION = 0.7
 """Share of the other steps with the reference's keys and values; half of the unconditional ones have them."""
 NO_TOKENS = 0.1
-NOISIEST = 0.4
-"""Share of examples at nearly pure noise, where nothing of the answer is there to help: what counts most."""
-NEARLY_NOISE = 950
-"""From this time on the absolute error counts. Its answer is a median, a partial that is there or not; the square's is
-a mean, all partials at half their level in a haze."""
+AT_ONCE = 0.6
+"""Share of the examples that are asked for the answer at once, with nothing of it to start from: what counts most."""
+NOISIEST = 600
+"""The others start from the answer under noise of a time up to this, which is what refining starts from."""
 
-NOISE_FIRST = 10_000
-"""Examples of nearly pure noise alone, before other times and references: the harder part comes on top of it."""
+REFERENCES_FROM, REFINING_FROM = 8_000, 24_000
+"""Examples before references are read, and before anything but the answer at once is learned: the harder on top."""
 
 Rng = np.random.Generator
 
@@ -56,7 +55,7 @@ class Objective(Protocol):
 
 
 class Diffusion:
-    """The embedded model: v-prediction over random times (Salimans and Ho, 2022)."""
+    """The embedded model: the answer at once, and v-prediction over random times (Salimans and Ho, 2022)."""
 
     def __init__(self) -> None:
         self.scheduler = build_scheduler()
@@ -66,16 +65,20 @@ class Diffusion:
         return nn.ModuleDict({"unet": build_unet(), "encoder": build_encoder()})
 
     def loss(self, networks: nn.ModuleDict, latents: Latents, rng: Rng, seen: int) -> Tensor:
-        """Error of v, absolute at nearly pure noise and squared elsewhere; `seen` is how many examples there were."""
+        """Error of v; `seen` is how many examples there were.
+
+        Where the answer is asked for at once the network is given zeros for the noise, which would tell it nothing,
+        and the error is absolute: its answer is a median, a partial that is there or not. The square's is a mean, all
+        partials at half their level in a haze.
+        """
         unet, size = networks["unet"], len(latents.content)
-        noise_only = seen < NOISE_FIRST
-        unconditional = rng.random() < UNCONDITIONAL and not noise_only
-        injected = rng.random() < (0.5 if unconditional else INJECTION) and not noise_only
+        refining = seen >= REFINING_FROM
+        unconditional = refining and rng.random() < UNCONDITIONAL
+        injected = seen >= REFERENCES_FROM and rng.random() < (0.5 if unconditional else INJECTION)
         # One time from each of `size` equal parts: uniform still, with less variance (Kingma et al., 2021).
-        times = (rng.permutation(size) + rng.random(size)) * 1000 / size
-        noisiest = 0.0 if unconditional else 1.0 if noise_only else NOISIEST
-        share = (1000 - NEARLY_NOISE) / 1000
-        times = np.where(rng.random(size) < noisiest, NEARLY_NOISE + share * times, times)
+        times = (rng.permutation(size) + rng.random(size)) * (1000 if unconditional else NOISIEST) / size
+        at_once = rng.random(size) < (0.0 if unconditional else AT_ONCE if refining else 1.0)
+        times = np.where(at_once, LAST_TIME, times)
         labels = torch.from_numpy(times.astype(np.int64)).to(latents.content.device)
         noise = _noise(rng, latents.answer)
         empty = torch.zeros(size, ROWS, CONTEXT, device=noise.device)
@@ -96,12 +99,14 @@ class Diffusion:
                 else:
                     own = torch.cat([torch.zeros_like(noise), latents.reference, latents.reference], 1)
                     unet(own, torch.zeros_like(labels), encoder_hidden_states=tokens.detach())
-        noisy = self.scheduler.add_noise(clean, noise, labels)
+        whole = torch.from_numpy(at_once).to(noise.device)[:, None, None, None]
+        noisy = self.scheduler.add_noise(clean, noise, labels).masked_fill(whole, 0.0)
+        target = torch.where(whole, -clean, self.scheduler.get_velocity(clean, noise, labels))
         with exchange.answering(injected):
             inputs = torch.cat([noisy, maps], 1).contiguous(memory_format=torch.channels_last)
             output = unet(inputs, labels, encoder_hidden_states=tokens).sample
-        error = (output.float() - self.scheduler.get_velocity(clean, noise, labels)).flatten(1)
-        return torch.where(labels >= NEARLY_NOISE, error.abs().mean(1), error.square().mean(1)).mean()
+        error = output.float() - target
+        return torch.where(whole, error.abs(), error.square()).mean()
 
 
 class Regression:

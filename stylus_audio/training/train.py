@@ -30,14 +30,15 @@ from .architecture import FACTOR, build_scheduler
 from .dataset import Pictures
 from .evaluation import read, run, systems, table
 from .heldout import names
+from .muon import Muon
 from .objective import OBJECTIVES, Latents, Objective
 
 BATCH = 8
 FRAMES = 128
 """Half a window of the model's: twice the music for the time; the network takes any number of frames."""
-RATE = 5e-4
+RATE = 2e-3
 WARM_UP = 50
-SLOW_DOWN = 4_000
+SLOW_DOWN = 1_000
 """Steps after which the rate begins to fall with the root of their number."""
 EMA = 0.998
 CHECKPOINT_SECONDS = 180.0
@@ -110,9 +111,7 @@ class Trainer:
                 weights = load_file(init / _FOLDERS[name] / "diffusion_pytorch_model.safetensors")
                 network.load_state_dict(weights)
         self.ema = {name: value.detach().clone() for name, value in self.networks.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(
-            self.networks.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-        )
+        self.optimiser = Muon(self.networks.parameters(), rate)
         self.progress = Progress()
         if resuming:
             self._resume()
@@ -214,7 +213,7 @@ class Trainer:
         for key, value in load_file(folder / "optimiser.safetensors").items():
             number, name = key.split(".", 1)
             like = parameters[int(number)]
-            # The fused optimiser walks through memory: moments must lie in it as their parameter does.
+            # In memory as the parameter lies, channels last or not: arithmetic is quicker so.
             moment = value if value.shape != like.shape else torch.empty_like(like).copy_(value)
             state.setdefault(int(number), {})[name] = moment.detach()
         groups = self.optimiser.state_dict()["param_groups"]
