@@ -57,6 +57,12 @@ class DiskFull(StylusError):
     code = "disk-full"
 
 
+class Busy(StylusError):
+    """The queue is full; what was asked may be asked again later."""
+
+    code = "busy"
+
+
 class Cancelled(StylusError):
     """The user stopped the render; a progress callback raises it."""
 

@@ -82,4 +82,5 @@ def _adam(parameter: Tensor, state: dict[str, Any]) -> Tensor:
     square: Tensor = state["square"].lerp_(gradient.square(), 1 - BETAS[1])
     count = float(state["step"])
     corrected: Tensor = (square / (1 - BETAS[1] ** count)).sqrt_().add_(1e-8)
-    return mean / (1 - BETAS[0] ** count) / corrected
+    update: Tensor = mean / (1 - BETAS[0] ** count) / corrected
+    return update
