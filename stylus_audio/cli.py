@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -55,7 +57,7 @@ def _parameter(name: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, info])
 
 
-def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command every setting as an option; the asked ones reach it as the dictionary `asked`."""
     own = inspect.signature(command, eval_str=True)
     parameters = [p for p in own.parameters.values() if p.name != "asked"]
@@ -86,7 +88,7 @@ Dtype = Annotated[str, typer.Option("--dtype", metavar="auto|float32|bfloat16|fl
 
 
 @app.command()
-@_with_settings
+@with_settings
 def render(
     asked: dict[str, Any],
     content: Annotated[Path | None, typer.Argument(help="the clip to restyle")] = None,
@@ -207,7 +209,7 @@ def style_remove(name: str) -> None:
 
 
 @preset_app.command("save")
-@_with_settings
+@with_settings
 def preset_save(
     asked: dict[str, Any],
     name: str,
@@ -274,6 +276,13 @@ def models_verify(name: str) -> None:
     run_models_verify(name)
 
 
+@cache
+def _add_others() -> None:
+    """Commands of other packages, such as the daemon's, which this one does not know."""
+    for entry in entry_points(group="stylus.commands"):
+        entry.load()(app)
+
+
 def _leave(code: int) -> NoReturn:
     """Exit; a signal while the interpreter shuts down must not turn into another exit code."""
     sys.stdout.flush()
@@ -309,6 +318,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
+        _add_others()
         code = typer.main.get_command(app).main(words, prog_name="stylus", standalone_mode=False)
         if interruption.is_set():
             raise KeyboardInterrupt

@@ -8,7 +8,7 @@ refines that answer from under some noise. No inversion is needed, and a style i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor
 from .attention import attending, choose_layers
 from .denoiser import Denoiser, Schedule
 from .errors import BadRequest
-from .features import Recorder, Step
+from .features import Part, Recorder, Step, prefixed, step_from_tensors, step_to_tensors, under
 from .inversion import Tick, Tracer
 from .sampling import sample
 from .settings import DEFAULT_STEPS, Settings
@@ -29,6 +29,9 @@ from .stylize import WINDOWS_PER_PASS
 REFINE_FROM = 400
 """The time whose noise is put on the first answer to refine it: what is coarser than this noise stays."""
 
+STYLE_PARTS: tuple[Part, ...] = ("key", "value")
+"""What is recorded of a style."""
+
 
 @dataclass(frozen=True)
 class ReadStyle:
@@ -36,6 +39,10 @@ class ReadStyle:
 
     tokens: Tensor
     features: Step
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """All of it, by name; `Conditional.restore` undoes it."""
+        return {"tokens": self.tokens, **prefixed("features", step_to_tensors(self.features))}
 
 
 class Conditional:
@@ -67,11 +74,20 @@ class Conditional:
         self.trace, self.tick = trace, tick
         self.windows_per_pass = windows_per_pass
 
+    def depends(self) -> dict[str, object]:
+        """What `prepare` depends on beside the model and the windows, as plain JSON: not the number of steps."""
+        return {"method": "conditional", "signal": self._clean, "layers": self.layers, "parts": STYLE_PARTS}
+
     def passes(self, content_windows: int, styles: int) -> int:
-        """Passes of the UNet that a run takes, for progress."""
+        """Passes of the UNet that a run takes, for progress; `styles` are those to be read."""
         groups = -(-content_windows // self.windows_per_pass)
         steps = 1 + (len(self.refining) if self.refining else 0)
         return styles + groups * (steps + self._asks_content)
+
+    @property
+    def _clean(self) -> float:
+        """ᾱ that a style is read at."""
+        return float(self.base.scheduler.alphas_cumprod[0])
 
     @property
     def _asks_content(self) -> bool:
@@ -83,8 +99,12 @@ class Conditional:
         `columns` `[window, width]` marks what is neither padding nor silence.
         """
         tokens = self._tokens(latent, columns)
-        recorder = Recorder(("key", "value"), columns, (latent.shape[-2], latent.shape[-1]))
+        recorder = Recorder(STYLE_PARTS, columns, (latent.shape[-2], latent.shape[-1]))
         return ReadStyle(tokens, self._as_it_is(latent, tokens, recorder))
+
+    def restore(self, tensors: Mapping[str, Tensor], columns: Tensor | None = None) -> ReadStyle:
+        """The style that `prepare` read, from its `to_tensors`; no pass."""
+        return ReadStyle(tensors["tokens"], step_from_tensors(under("features", tensors)))
 
     @torch.no_grad()
     def _tokens(self, latent: Tensor, columns: Tensor | None) -> Tensor:
@@ -97,7 +117,7 @@ class Conditional:
         """One pass over clean latents with nothing to be changed, recording."""
         denoiser = self.base.told(tokens, torch.cat([latent, latent], 1))
         with attending(self.base.unet, self.layers, recorder):
-            denoiser(torch.zeros_like(latent), 0, float(self.base.scheduler.alphas_cumprod[0]))
+            denoiser(torch.zeros_like(latent), 0, self._clean)
         if self.tick:
             self.tick()
         return recorder.take()

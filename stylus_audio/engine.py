@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from .denoiser import Denoiser
 from .errors import BadRequest, OutOfMemory
 from .finish import finish
 from .gains import Gains
+from .latent import Autoencoder
 from .loudness import integrated
 from .match_eq import equalised, match_eq
 from .model import Model, load_model
@@ -28,7 +31,8 @@ from .settings import Settings
 from .spectrogram import from_image
 from .stem import stem_subtype
 from .style import normalised
-from .stylize import Stylizer
+from .style_cache import StyleCache, style_key
+from .stylize import FEATURE_BUDGET, WINDOWS_PER_PASS, Stylizer
 from .windows import blend, seams, window_starts
 
 Floats = NDArray[np.floating[Any]]
@@ -64,11 +68,27 @@ class Render:
 class Engine:
     """A model, warm, that renders clips.
 
-    Raises `NoModel` and `BadRequest` as `load_model` does.
+    With a `cache`, a style that is in it needs no pass of the network, and the same samples come out. Raises `NoModel`
+    and `BadRequest` as `load_model` does.
     """
 
-    def __init__(self, model: str = "mini", device: str = "auto", dtype: str = "auto") -> None:
+    def __init__(
+        self, model: str = "mini", device: str = "auto", dtype: str = "auto", cache: StyleCache | None = None
+    ) -> None:
         self.model: Model = load_model(model, device, dtype)
+        self.cache = cache
+        self.windows_per_pass = WINDOWS_PER_PASS
+        self.feature_budget = FEATURE_BUDGET
+
+    def use_less_memory(self) -> str | None:
+        """After `OutOfMemory`: halve the windows of a pass, then keep no features; says so, None where that is all."""
+        if self.windows_per_pass > 1:
+            self.windows_per_pass //= 2
+            return f"memory did not suffice; {self.windows_per_pass} windows at a time"
+        if self.feature_budget:
+            self.feature_budget = 0
+            return "memory did not suffice; features are computed again for every step"
+        return None
 
     def settings(self, **changes: object) -> Settings:
         """The model's own defaults with changes, by any name of an option."""
@@ -97,10 +117,8 @@ class Engine:
             raise BadRequest(f"stereo: mid-side needs 2 channels, the content has {clip.audio.shape[0]}")
         gains, wet = None, passage.carrier
         if settings.mix > 0 and passage.carrier.any():
-            try:
+            with self._enough_memory():
                 gains = self._gains(passage, styles, settings, watch)
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                raise OutOfMemory(f"not enough memory on {self.model.device} for this render") from error
             watch.stage("reconstruction")
             wet = reconstruct(passage, gains, settings)
         watch.stage("finishing")
@@ -123,6 +141,33 @@ class Engine:
             "timings": watch.timings(),
         }
         return Render(audio, clip.sample_rate, report, gains, passage, clip, subtype)
+
+    def warm(
+        self, style: Source | Sequence[Source], settings: Settings | None = None, progress: Progress | None = None
+    ) -> None:
+        """Put `style` into the cache, ready for a render with `settings`; without a cache there is nothing to do.
+
+        Raises what `render` does for a style.
+        """
+        if self.cache is None:
+            return
+        settings = self.model.with_steps(settings or self.settings())
+        watch = _Watch(progress)
+        watch.stage("reading")
+        references = self._references([_read(one) for one in _listed(style)], settings)
+        with self._enough_memory():
+            way = self._way(settings, watch)
+            self._prepared(way, references, watch, lambda missing: way.passes(0, missing))
+        watch.stage("done", 1.0)
+
+    def is_warm(self, style: Source | Sequence[Source], settings: Settings | None = None) -> bool:
+        """Whether a render of `style` with `settings` would find it in the cache; raises what `warm` does."""
+        if self.cache is None:
+            return False
+        settings = self.model.with_steps(settings or self.settings())
+        way = self._way(settings, _Watch(None))
+        references = self._references([_read(one) for one in _listed(style)], settings)
+        return all(self.cache.has(self._key(way, *self._windows(*one))) for one in references)
 
     def passage(self, content: Source, settings: Settings) -> tuple[Clip, Passage]:
         """Read what the render needs of the content: all of it, or a segment with a window's context."""
@@ -154,12 +199,8 @@ class Engine:
             starts, wanted = [start for start, want in zip(starts, wanted, strict=True) if want], wanted[wanted]
         elif settings.preview is not None:
             starts, wanted = _thinned(starts, wanted)
-        references = [picture_of(clip.audio, clip.sample_rate, profile) for clip in styles]
-        chosen = [reference_windows(one, model.style_windows, settings.variation) for one in references]
-        if settings.blend == "features":
-            chosen = [windows[: min(map(len, chosen))] for windows in chosen]
         way = self._conditional if conditional else self._injection
-        content, styled = way(_Task(picture, starts, wanted, references, chosen, settings, watch))
+        content, styled = way(_Task(picture, starts, wanted, self._references(styles, settings), settings, watch))
         watch.stage("decoding")
         kept = [start for start, want in zip(starts, wanted, strict=True) if want]
         channels = picture.mel.shape[0]
@@ -175,13 +216,13 @@ class Engine:
     def _injection(self, task: _Task) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents of the wanted windows: the content's, and stylised by inversion and injection (METHOD 2–4)."""
         settings, watch, channels = task.settings, task.watch, task.picture.mel.shape[0]
-        inverter = self._denoiser()
-        stylizer = Stylizer(inverter, self._sampler(inverter, settings), settings, tick=watch.tick)
+        stylizer = self._stylizer(settings, watch)
         # Gains compare with the content; the published reconstructions take the model's own way back as it is.
         exact = settings.reconstruction == "gain"
-        watch.expect(stylizer.passes(len(task.starts) * channels, [len(one) for one in task.chosen], exact))
-        watch.stage("style")
-        prepared = [stylizer.prepare(*self._encoded(*windows)) for windows in task.style_windows]
+        windows = len(task.starts) * channels
+        prepared = self._prepared(
+            stylizer, task.references, watch, lambda missing: stylizer.passes(windows, missing, exact)
+        )
         watch.stage("diffusion")
         content, columns = self._encoded(task.picture, task.starts)
         sampled = torch.from_numpy(np.repeat(task.wanted, channels))
@@ -191,21 +232,98 @@ class Engine:
     def _conditional(self, task: _Task) -> tuple[torch.Tensor, torch.Tensor]:
         """As `_injection`, by a network that is told of content and style; here every window is wanted."""
         model, settings, watch, picture = self.model, task.settings, task.watch, task.picture
+        way = self._told(settings, watch)
+        count = len(task.starts) * picture.mel.shape[0]
+        prepared = self._prepared(way, task.references, watch, lambda missing: way.passes(count, missing))
+        watch.stage("diffusion")
+        windows, columns = self._windows(picture, task.starts)
+        weights, level = normalised(settings.style_weight, len(task.references)), picture.level
+        gains = [match_eq(level, one.level) for one, _ in task.references]
+        gain = sum((weight * gain for weight, gain in zip(weights, gains, strict=True)), start=np.zeros(()))
+        content, guide = self._latent(windows), self._latent(equalised(windows, gain, model.profile))
+        return content, way.run(content, guide, prepared, columns)
+
+    def _references(self, styles: Sequence[Clip], settings: Settings) -> list[_Reference]:
+        """Each style's picture, with the first frames of the windows that stand for it."""
+        pictures = [picture_of(clip.audio, clip.sample_rate, self.model.profile) for clip in styles]
+        chosen = [reference_windows(one, self.model.style_windows, settings.variation) for one in pictures]
+        if settings.blend == "features":
+            chosen = [windows[: min(map(len, chosen))] for windows in chosen]
+        return list(zip(pictures, chosen, strict=True))
+
+    def _way(self, settings: Settings, watch: _Watch) -> _Way[Any]:
+        return self._told(settings, watch) if settings.method == "conditional" else self._stylizer(settings, watch)
+
+    def _stylizer(self, settings: Settings, watch: _Watch) -> Stylizer:
+        inverter = self._denoiser()
+        return Stylizer(
+            inverter, self._sampler(inverter, settings), settings, tick=watch.tick,
+            windows_per_pass=self.windows_per_pass, feature_budget=self.feature_budget,
+        )  # fmt: skip
+
+    def _told(self, settings: Settings, watch: _Watch) -> Conditional:
+        model = self.model
         if model.encoder is None:
             raise BadRequest(f"method: {model.name} has no 'conditional'; it has {', '.join(model.methods)}")
         # Refuses a prompt where the model has no text.
         base = self._sampler(self._denoiser(), settings)
-        way = Conditional(base, model.encoder, model.spread, settings, tick=watch.tick)
-        watch.expect(way.passes(len(task.starts) * picture.mel.shape[0], len(task.references)))
+        return Conditional(
+            base, model.encoder, model.spread, settings, tick=watch.tick, windows_per_pass=self.windows_per_pass
+        )
+
+    def _prepared(
+        self, way: _Way[Prepared_co], references: Sequence[_Reference], watch: _Watch, passes: Callable[[int], int]
+    ) -> list[Prepared_co]:
+        """The styles, from the cache where it has them; `passes` says what to expect, by how many it has not."""
         watch.stage("style")
-        prepared = [way.prepare(*self._encoded(*windows)) for windows in task.style_windows]
-        watch.stage("diffusion")
-        windows, columns = self._windows(picture, task.starts)
-        weights, level = normalised(settings.style_weight, len(task.references)), picture.level
-        gains = [match_eq(level, one.level) for one in task.references]
-        gain = sum((weight * gain for weight, gain in zip(weights, gains, strict=True)), start=np.zeros(()))
-        content, guide = self._latent(windows), self._latent(equalised(windows, gain, model.profile))
-        return content, way.run(content, guide, prepared, columns)
+        cut = [self._windows(*one) for one in references]
+        keys = [self._key(way, *one) if self.cache is not None else "" for one in cut]
+        kept = [self._kept(way, key, columns) for key, (_, columns) in zip(keys, cut, strict=True)]
+        watch.expect(passes(kept.count(None)))
+        return [
+            self._prepare(way, key, *one) if style is None else style
+            for style, key, one in zip(kept, keys, cut, strict=True)
+        ]
+
+    def _prepare(
+        self, way: _Way[Prepared_co], key: str, windows: NDArray[np.float32], columns: torch.Tensor | None
+    ) -> Prepared_co:
+        style = way.prepare(self._latent(windows), columns)
+        if self.cache is not None:
+            self.cache.put(key, style.to_tensors())
+        return style
+
+    def _kept(self, way: _Way[Prepared_co], key: str, columns: torch.Tensor | None) -> Prepared_co | None:
+        tensors = self.cache.get(key, self.model.device) if self.cache is not None else None
+        return None if tensors is None else way.restore(tensors, columns)
+
+    def _key(self, way: _Way[Any], windows: NDArray[np.float32], columns: torch.Tensor | None) -> str:
+        """What a prepared style depends on: the model as it is loaded, the method's own, and the style's windows.
+
+        Not on a prompt: a style is inverted with the empty one, whose embedding counts, and read without.
+        """
+        model = self.model
+        codec = model.latent
+        about = {
+            "weights": model.sha256,
+            # The same weights mean something else by another configuration.
+            "unet": _config(model.unet),
+            "encoder": _config(model.encoder) if model.encoder else None,
+            "codec": _config(codec.vae) if isinstance(codec, Autoencoder) else vars(codec),
+            "dtype": str(model.dtype),
+            "device": model.device.type,
+            "libraries": [torch.__version__, version("diffusers")],
+            "style": way.depends(),
+        }
+        marks = None if columns is None else columns.cpu().numpy()
+        return style_key(about, [windows, marks, model.embedding().numpy()])
+
+    @contextmanager
+    def _enough_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise OutOfMemory(f"not enough memory on {self.model.device} for this render") from error
 
     def _denoiser(self) -> Denoiser:
         return Denoiser(self.model.unet, self.model.scheduler, self.model.embedding())
@@ -247,22 +365,38 @@ class Engine:
         return np.array([start < high and start + profile.frames > low for start in starts])
 
 
+_Reference = tuple[Picture, list[int]]
+"""A style's picture, with the first frames of its windows."""
+
+
 @dataclass(frozen=True)
 class _Task:
-    """What a method gets of a render: the clip's picture and windows, those to sample, the references and theirs."""
+    """What a method gets of a render: the clip's picture and windows, those to sample, and the references."""
 
     picture: Picture
     starts: list[int]
     wanted: NDArray[np.bool_]
-    references: list[Picture]
-    chosen: list[list[int]]
+    references: list[_Reference]
     settings: Settings
     watch: _Watch
 
-    @property
-    def style_windows(self) -> list[tuple[Picture, list[int]]]:
-        """Each reference with the first frames of its windows."""
-        return list(zip(self.references, self.chosen, strict=True))
+
+class _Style(Protocol):
+    """A style as a method has prepared it."""
+
+    def to_tensors(self) -> dict[str, torch.Tensor]: ...
+
+
+Prepared_co = TypeVar("Prepared_co", bound=_Style, covariant=True)
+
+
+class _Way(Protocol[Prepared_co]):
+    """What both methods do with a style."""
+
+    def depends(self) -> dict[str, object]: ...
+    def passes(self, content_windows: int, styles: int) -> int: ...
+    def prepare(self, latent: torch.Tensor, columns: torch.Tensor | None) -> Prepared_co: ...
+    def restore(self, tensors: Mapping[str, torch.Tensor], columns: torch.Tensor | None) -> Prepared_co: ...
 
 
 def reconstruct(passage: Passage, gains: Gains, settings: Settings) -> Floats:
@@ -309,6 +443,11 @@ def _thinned(starts: list[int], wanted: NDArray[np.bool_]) -> tuple[list[int], N
     spread = others[np.linspace(0, len(others) - 1, min(len(others), STATISTICS_WINDOWS)).round().astype(int)]
     kept = np.sort(np.concatenate([np.flatnonzero(wanted), spread]))
     return [starts[number] for number in kept], wanted[kept]
+
+
+def _config(module: Any) -> dict[str, object]:
+    """The configuration of a part of the model, without where it came from."""
+    return {name: value for name, value in module.config.items() if not name.startswith("_")}
 
 
 def _listed(style: Source | Sequence[Source]) -> list[Source]:

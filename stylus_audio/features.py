@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from torch import Tensor
@@ -27,6 +27,37 @@ class Features:
 Step = dict[int, Features]
 """Features of one step, by layer."""
 
+
+def step_to_tensors(step: Step) -> dict[str, Tensor]:
+    """A step as tensors named `layer.part`; what was not recorded has no name."""
+    return {
+        f"{layer}.{item.name}": tensor
+        for layer, features in step.items()
+        for item in fields(features)
+        if (tensor := getattr(features, item.name)) is not None
+    }
+
+
+def step_from_tensors(tensors: Mapping[str, Tensor]) -> Step:
+    """Undo `step_to_tensors`."""
+    parts: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        layer, part = name.split(".")
+        parts.setdefault(int(layer), {})[part] = tensor
+    return {layer: Features(**named) for layer, named in parts.items()}
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, their names behind a prefix."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo `prefixed`, leaving out what has another prefix."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
 Source = Callable[[int], Step]
 """Features of sampling step `k`, counted from 0 at the noisiest: read from a record, or computed again."""
 
@@ -47,6 +78,20 @@ class Inversion:
     def noisy(self) -> Tensor:
         """The inverted latent, `z_T`."""
         return self.trajectory[-1]
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """The trajectory, and the features where they were recorded, by name."""
+        tensors = {f"trajectory.{number}": latent for number, latent in enumerate(self.trajectory)}
+        for number, step in enumerate(self.recorded):
+            tensors |= prefixed(f"recorded.{number}", step_to_tensors(step))
+        return tensors
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Inversion:
+        """Undo `to_tensors`."""
+        latents, features = under("trajectory", tensors), under("recorded", tensors)
+        recorded = [step_from_tensors(under(str(number), features)) for number in range(len(latents) - 1)]
+        return cls([latents[str(number)] for number in range(len(latents))], recorded if features else [])
 
 
 class Recorder(Plain):

@@ -1,4 +1,4 @@
-"""What depends on the system: making a file durable, giving it its name, and not being interrupted meanwhile."""
+"""What depends on the system: durable files and their names, not being interrupted meanwhile, and priority."""
 
 from __future__ import annotations
 
@@ -91,6 +91,18 @@ def writable_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise NotAllowed(f"{folder} cannot be made: {error.strerror}") from error
+
+
+def lower_priority() -> None:
+    """Let everything else on the machine go first: a DAW that plays, and the daemon's answers."""
+    if os.name == "nt":
+        import ctypes
+
+        below_normal = 0x4000
+        kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
+        kernel.SetPriorityClass(kernel.GetCurrentProcess(), below_normal)
+    else:
+        os.nice(10)
 
 
 def _take_back(published: Sequence[tuple[Path, Path]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from .metrics import evaluate
 from .provenance import CHUNK, sidecar
 from .riff import Chunk, shifted
 from .settings import Settings
-from .stem import check_target, write_stem
+from .stem import Journal, check_target, write_stem
 
 Sidecar = Literal["file", "embed", "none"]
 
@@ -70,16 +70,20 @@ def render_file(
     target: Target,
     model: str = "mini",
     progress: Progress | None = None,
+    origins: Mapping[Path, Path] | None = None,
+    journal: Journal | None = None,
 ) -> Result:
     """Render one file and write its stem and sidecar, both or neither.
 
-    `styles` are files with the names that they go by. Raises what `Engine.render` and `write_stem` raise.
+    `styles` are files with the names that they go by; `origins` says of private copies what they are copies of, which
+    is what the sidecar names and what is never replaced. Raises what `Engine.render` and `write_stem` raise.
     """
     path = stem_path(content, [name for _, name in styles], target)
-    sources = [content, *(file for file, _ in styles)]
+    origins = origins or {}
+    sources = [origins.get(file, file) for file in (content, *(file for file, _ in styles))]
     check_target(path, target.overwrite, sources)
     render = engine.render(content, [file for file, _ in styles], settings, progress)
-    report = sidecar(render.report, content, styles, _metrics(render, styles), model)
+    report = sidecar(render.report, content, styles, _metrics(render, styles), model, origins)
     samples = render.audio.shape[1]
     chunks = shifted(render.clip.chunks, render.passage.offset, samples, render.clip.total)
     if target.sidecar == "embed":
@@ -94,6 +98,7 @@ def render_file(
         seed=settings.seed,
         sidecar=(lambda _: _json(report)) if target.sidecar == "file" else None,
         protect=sources,
+        journal=journal,
     )
     return Result(written, render, report)
 

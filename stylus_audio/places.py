@@ -11,6 +11,9 @@ CONFIGS = ASSETS / "configs"
 DEMO_CONTENT = ASSETS / "audio" / "piano_riff.flac"
 DEMO_STYLE = ASSETS / "audio" / "accordion.flac"
 
+DAW_FOLDERS = ("Ableton", "REAPER Media", "REAPER Projects", "Bitwig Studio")
+"""Folders in a user's documents that DAWs make for projects."""
+
 
 def user_data() -> Path:
     """The user's presets, style library and weight hashes; `STYLUS_HOME` moves it."""
@@ -18,3 +21,19 @@ def user_data() -> Path:
 
     moved = os.environ.get("STYLUS_HOME")
     return Path(moved) if moved else Path(platformdirs.user_data_dir("stylus-audio", appauthor=False))
+
+
+def user_output() -> Path:
+    """Where a stem goes that may not lie beside its content."""
+    import platformdirs
+
+    moved = os.environ.get("STYLUS_HOME")
+    return Path(moved) / "output" if moved else Path(platformdirs.user_music_dir()) / "Stylus"
+
+
+def user_audio() -> list[Path]:
+    """Where a producer's audio lies unless told otherwise: the music folder, and what DAWs keep among documents."""
+    import platformdirs
+
+    documents = Path(platformdirs.user_documents_dir())
+    return [Path(platformdirs.user_music_dir()), *(documents / name for name in DAW_FOLDERS)]

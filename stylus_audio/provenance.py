@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -36,9 +36,9 @@ class Recipe:
     settings: Settings
 
 
-def identity(path: Path) -> dict[str, Any]:
-    """A file by its place, its size and its SHA-256."""
-    return {"path": str(path.resolve()), "bytes": path.stat().st_size, "sha256": sha256(path)}
+def identity(path: Path, origin: Path | None = None) -> dict[str, Any]:
+    """A file by its place, its size and its SHA-256; the place of the `origin` that it is a copy of."""
+    return {"path": str((origin or path).resolve()), "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def sidecar(
@@ -47,12 +47,14 @@ def sidecar(
     styles: Sequence[tuple[Path, str]],
     metrics: dict[str, Any],
     model: str,
+    origins: Mapping[Path, Path] | None = None,
 ) -> dict[str, Any]:
-    """The sidecar's content; `model` is what the user asked for by name or path."""
+    """The sidecar's content; `model` is what the user asked for by name or path, `origins` what files are copies of."""
+    origins = origins or {}
     return {
         "schema": SCHEMA,
-        "content": identity(content),
-        "styles": [{"name": name, **identity(path)} for path, name in styles],
+        "content": identity(content, origins.get(content)),
+        "styles": [{"name": name, **identity(path, origins.get(path))} for path, name in styles],
         "asked_model": model,
         **report,
         "metrics": metrics,

@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from .audio import same_file
 from .errors import BadRequest, DiskFull, NotAllowed, NotFound
-from .files import flush_file, flush_folder, means_full, publish_all, uninterrupted
+from .files import flush_file, flush_folder, means_full, publish, publish_all, uninterrupted
 from .riff import Chunk, append_chunks
 
 Floats = NDArray[np.floating[Any]]
@@ -32,6 +33,20 @@ _WAV_LIMIT = 2**32 - 2**20
 """A WAV over this many bytes is written as RF64, which DAWs read by the same name."""
 
 _BLOCK = 2**18
+
+PART, NOTE = ".part", ".json.part"
+"""Ends of the hidden names of a stem and its sidecar while they are written."""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What lets a crash be settled: a token of the job's own in hidden names, and a call before a stem appears.
+
+    `aim` gets the name that the stem is about to have and the finished file that it has until then.
+    """
+
+    token: str
+    aim: Callable[[Path, Path], None]
 
 
 def stem_subtype(clip_subtype: str, bits: str | None) -> str:
@@ -73,12 +88,14 @@ def write_stem(
     seed: int = 0,
     sidecar: Callable[[Path], bytes] | None = None,
     protect: Sequence[Path] = (),
+    journal: Journal | None = None,
 ) -> Path:
     """Write `[channel, sample]` and return the path that it got: `target`, or without `overwrite` the next free `_2`.
 
     The container follows the suffix; `sidecar`, called with the path, gives what goes to the same name with `.json`.
-    Both appear together. Files in `protect` are never replaced. Raises `BadRequest` for a suffix, channels or depth
-    that do not go together, `NotFound` for a missing folder, `NotAllowed`, and `DiskFull`.
+    Both appear together. Files in `protect` are never replaced; `journal` is for whoever has to know after a crash.
+    Raises `BadRequest` for a suffix, channels or depth that do not go together, `NotFound` for a missing folder,
+    `NotAllowed`, and `DiskFull`.
     """
     check_target(target, overwrite, protect)
     container = _container(target, audio, subtype)
@@ -88,12 +105,13 @@ def write_stem(
     with _failures(folder, size):
         if shutil.disk_usage(folder).free < size:
             raise DiskFull(f"{folder} has no room for a stem of {size / 1e6:.1f} MB")
-        with _temporary(folder, target.name) as part, _temporary(folder, target.name) as note:
+        token = journal.token if journal else secrets.token_hex(4)
+        with _temporary(folder, target.name, token, PART) as part, _temporary(folder, target.name, token, NOTE) as note:
             _write(part, audio, sample_rate, container, subtype, seed)
             if container in ("WAV", "RF64"):
                 append_chunks(part, chunks)
             flush_file(part)
-            return _publish(part, note, target, overwrite, sidecar, protect)
+            return _publish(part, note, target, overwrite, sidecar, journal)
 
 
 def check_target(target: Path, overwrite: bool = False, protect: Sequence[Path] = ()) -> None:
@@ -117,7 +135,7 @@ def _publish(
     target: Path,
     overwrite: bool,
     sidecar: Callable[[Path], bytes] | None,
-    protect: Sequence[Path],
+    journal: Journal | None,
 ) -> Path:
     for candidate in _names(target, overwrite):
         beside = candidate.with_suffix(".json")
@@ -128,6 +146,8 @@ def _publish(
             note.write_bytes(sidecar(candidate))
             flush_file(note)
             pairs.append((note, beside))
+        if journal:
+            journal.aim(candidate, part)
         with uninterrupted():
             if publish_all(pairs, overwrite):
                 flush_folder(candidate.parent)
@@ -174,10 +194,20 @@ def _fitting(container: str, subtype: str) -> str:
     return subtype
 
 
+def settle(folder: Path, token: str, stem: Path | None) -> None:
+    """After a crash: give a finished `stem` the sidecar that was ready for it, and take away what else was begun."""
+    for note in folder.glob(f".*.{token}{NOTE}"):
+        if stem is not None:
+            publish(note, stem.with_suffix(".json"), overwrite=False)
+        note.unlink(missing_ok=True)
+    for part in folder.glob(f".*.{token}{PART}"):
+        part.unlink()
+
+
 @contextmanager
-def _temporary(folder: Path, name: str) -> Iterator[Path]:
+def _temporary(folder: Path, name: str, token: str, suffix: str) -> Iterator[Path]:
     """A hidden name in the target's folder, free again at the end whatever happens."""
-    path = folder / f".{name[:100]}.{secrets.token_hex(4)}.part"
+    path = folder / f".{name[:100]}.{token}{suffix}"
     try:
         yield path
     finally:

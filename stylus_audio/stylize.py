@@ -5,8 +5,8 @@ Works with any diffusers `UNet2DConditionModel` and `DDIMScheduler`; knows nothi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -24,16 +24,28 @@ from .style import adain, efdm, normalised
 FEATURE_BUDGET = 4 * 2**30
 """Bytes of recorded features to hold at once; over it they are computed again from the trajectory, step by step."""
 
+STYLE_SHARE = 0.5
+"""How much of the budget that is left one style may take: the content's features need some too."""
+
 WINDOWS_PER_PASS = 4
 
 
 @dataclass(frozen=True)
 class PreparedStyle:
-    """A style ready for injection: its noisy latent, what of it counts, and its keys and values for each step."""
+    """A style ready for injection: its inversion, what of it counts, and its keys and values for each step."""
 
-    noisy: Tensor
+    inversion: Inversion
     columns: Tensor | None
     features: Source
+
+    @property
+    def noisy(self) -> Tensor:
+        """Its noisy latent."""
+        return self.inversion.noisy
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """What is worth keeping of it, by name, but for `columns`; `Stylizer.restore` undoes it."""
+        return self.inversion.to_tensors()
 
 
 class Stylizer:
@@ -70,37 +82,76 @@ class Stylizer:
             return ()
         return ("query",) if self.settings.alpha in (1.0, (1.0, 1.0)) else ("query", "key", "value")
 
-    def passes(self, content_windows: int, style_windows: Sequence[int], exact: bool) -> int:
-        """Passes of the UNet that a run takes, for progress; an estimate where features have to be computed again."""
+    @property
+    def style_parts(self) -> tuple[Part, ...]:
+        """Keys and values, where they are injected."""
+        return ("key", "value") if self.settings.injection else ()
+
+    def depends(self) -> dict[str, object]:
+        """What `prepare` depends on beside the model and the windows, as plain JSON."""
+        return {
+            "method": "injection",
+            "schedule": asdict(self.schedule),
+            "prediction": self.inverter.scheduler.config.prediction_type,
+            "inversion": self.settings.inversion,
+            "layers": self.layers,
+            "parts": self.style_parts,
+        }
+
+    def passes(self, content_windows: int, styles: int, exact: bool = False) -> int:
+        """Passes of the UNet that a run takes, for progress; an estimate where features have to be computed again.
+
+        `styles` are those to be prepared, each in one batch.
+        """
         groups = -(-content_windows // self.windows_per_pass)
-        per_step = groups * (2 + exact) + sum(-(-n // self.windows_per_pass) for n in style_windows)
-        return len(self.schedule) * per_step
+        return len(self.schedule) * (groups * (2 + exact) + styles)
 
     def invert(
         self, latent: Tensor, parts: Sequence[Part], columns: Tensor | None, share: float = 1.0
     ) -> tuple[Inversion, Source]:
         """Invert windows; their features come from a record while that fits in `share` of the budget that is left."""
-        size = feature_bytes(
-            self.inverter.unet, self.layers, (latent.shape[-2], latent.shape[-1]), self.inverter.unet.dtype.itemsize
-        )
-        size *= len(parts) * latent.shape[0] * len(self.schedule)
+        size = self._feature_bytes(latent, parts)
         fits = size <= self._left * share
-        convention = self.settings.inversion
         inversion = invert(
-            self.inverter, latent, self.schedule, self.layers, parts if fits else (), convention, columns,
+            self.inverter, latent, self.schedule, self.layers, parts if fits else (), self.settings.inversion, columns,
             self.trace, self.tick,
         )  # fmt: skip
-        if fits:
-            self._left -= size
-            recorded = inversion.recorded
-            return inversion, recorded.__getitem__
-        return inversion, replay(self.inverter, inversion, self.schedule, self.layers, parts, convention, columns)
+        return inversion, self._source(inversion, parts, columns, size if fits else None)
+
+    def _feature_bytes(self, latent: Tensor, parts: Sequence[Part]) -> int:
+        """Size of the features of all steps of some windows."""
+        unet = self.inverter.unet
+        one = feature_bytes(unet, self.layers, (latent.shape[-2], latent.shape[-1]), unet.dtype.itemsize)
+        return one * len(parts) * latent.shape[0] * len(self.schedule)
+
+    def _source(
+        self, inversion: Inversion, parts: Sequence[Part], columns: Tensor | None, recorded: int | None
+    ) -> Source:
+        """Features from the record, whose bytes are taken off the budget; without one, computed again."""
+        if recorded is None:
+            convention = self.settings.inversion
+            return replay(self.inverter, inversion, self.schedule, self.layers, parts, convention, columns)
+        self._left -= recorded
+        return inversion.recorded.__getitem__
 
     def prepare(self, latent: Tensor, columns: Tensor | None = None) -> PreparedStyle:
         """Invert a style's windows `[window, channel, height, width]` in one batch, keeping keys and values."""
-        parts: tuple[Part, ...] = ("key", "value") if self.settings.injection else ()
-        inversion, features = self.invert(latent, parts, columns, share=0.5)
-        return PreparedStyle(inversion.noisy, columns, features)
+        inversion, features = self.invert(latent, self.style_parts, columns, share=STYLE_SHARE)
+        return PreparedStyle(inversion, columns, features)
+
+    def restore(self, tensors: Mapping[str, Tensor], columns: Tensor | None = None) -> PreparedStyle:
+        """The style that `prepare` made, from its `to_tensors`: no pass, and the same features to the bit.
+
+        Kept features that do not fit in the budget beside those of other styles are computed again, as ever.
+        """
+        inversion = Inversion.from_tensors(tensors)
+        size = self._feature_bytes(inversion.noisy, self.style_parts)
+        fits = bool(inversion.recorded) and size <= self._left * STYLE_SHARE
+        if not fits:
+            inversion = Inversion(inversion.trajectory)
+        return PreparedStyle(
+            inversion, columns, self._source(inversion, self.style_parts, columns, size if fits else None)
+        )
 
     def initial(self, noisy: Tensor, styles: Sequence[PreparedStyle], columns: Tensor | None) -> Tensor:
         """The first latent: the content's with the styles' statistics (METHOD 3), weighted over the styles."""

@@ -65,15 +65,21 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """A small conditional model, loaded once; conditional is its default."""
+def told_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small conditional model; conditional is its default."""
     methods = {
         "conditional": {"steps": STEPS, "settings": {"gamma": 0.0, "alpha": 1.0}},
         "injection": {"steps": STEPS, "settings": {}},
     }
     folder = save_tiny(tmp_path_factory.mktemp("models") / "told", 2, methods)
     StyleEncoder(64, 8, 32, 16, depth=1).save_pretrained(folder / "style_encoder")
-    return Engine(str(folder), device="cpu", dtype="float32")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def told(told_folder: Path) -> Engine:
+    """The small conditional model, loaded once."""
+    return Engine(str(told_folder), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="session")

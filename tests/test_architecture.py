@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "stylus_audio"
 MODULES = sorted(PACKAGE.glob("*.py"))
 
 SOUND = {"audio", "riff", "files", "stem", "loudness", "onsets", "spectrogram", "windows", "gains", "phase", "passage",
-         "finish", "reference", "match_eq", "metrics", "oracle_metrics", "plot"}  # fmt: skip
+         "finish", "reference", "match_eq", "metrics", "oracle_metrics", "plot", "style_cache"}  # fmt: skip
 METHOD = {"attention", "features", "denoiser", "inversion", "sampling", "style", "stylize", "conditional"}
 MODEL = {"latent", "model", "text", "quiet", "style_encoder"}
 
@@ -69,3 +69,22 @@ def test_nothing_unsafe(path: Path) -> None:
 def test_every_public_name_is_there() -> None:
     package = importlib.import_module("stylus_audio")
     assert all(getattr(package, name) is not None for name in package.__all__)
+
+
+DAEMON = sorted((PACKAGE.parent / "daemon" / "stylus_daemon").glob("*.py"))
+
+
+def test_the_package_knows_nothing_of_the_daemon() -> None:
+    assert not [path.stem for path in MODULES if "stylus_daemon" in imports(path)[1]]
+
+
+def test_only_osc_imports_python_osc_and_only_the_worker_renders() -> None:
+    assert [path.stem for path in DAEMON if "pythonosc" in imports(path)[1]] == ["osc"]
+    source = {path.stem: path.read_text("utf-8") for path in DAEMON}
+    assert sorted(name for name, text in source.items() if "Engine(" in text) == ["check", "worker"]
+
+
+def test_no_process_is_forked() -> None:
+    for path in (*MODULES, *DAEMON):
+        assert "os.fork" not in path.read_text("utf-8")
+        assert '"fork"' not in path.read_text("utf-8")

@@ -23,6 +23,9 @@ ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 ATTEMPTS = 2
 """A job whose worker died under it is tried once more."""
 
+VERSION = 1
+"""Of the tables."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -105,7 +108,8 @@ class Jobs:
         self._connection.row_factory = sqlite3.Row
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 30000"):
             self._connection.execute(f"PRAGMA {pragma}")
-        self._connection.executescript(_SCHEMA)
+        if self._connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+            self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
 
     def close(self) -> None:
         """Let the file go."""
@@ -114,12 +118,14 @@ class Jobs:
     @contextmanager
     def batch(self) -> Iterator[None]:
         """Several changes in one transaction: they are on the disk, all at once, when the block ends."""
-        with self._change():
-            self._in_batch = True
-            try:
-                yield
-            finally:
-                self._in_batch = False
+        self._in_batch = True
+        try:
+            yield
+        finally:
+            # Whatever came of the rest, what was changed and told stands.
+            self._in_batch = False
+            if self._connection.in_transaction:
+                self._connection.execute("COMMIT")
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
@@ -127,16 +133,16 @@ class Jobs:
 
         Nothing in a block raises behind its first write, so that in a batch the others' changes stand.
         """
-        if self._in_batch:
-            yield self._connection
-            return
-        self._connection.execute("BEGIN IMMEDIATE")
+        if not self._connection.in_transaction:
+            self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield self._connection
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if not self._in_batch:
+                self._connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
+        if not self._in_batch:
+            self._connection.execute("COMMIT")
 
     def submit(
         self, request: Mapping[str, Any], client: str = "", rid: str = "", priority: int = 0, once: str | None = None

@@ -1,0 +1,88 @@
+"""A client for scripts: sends one request, and waits for what comes of it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+
+from stylus_audio.errors import Cancelled, NotFound, StylusError
+
+from .osc import Argument, Message, Peer, Server
+
+PATIENCE = 2.0
+"""Seconds to wait for a reply; a request is sent three times in that, under the same id."""
+
+
+class Refused(StylusError):
+    """The daemon's own error, with its code."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.exit_code = 1 if code in ("internal", "out-of-memory", "disk-full") else 2
+
+
+class Client:
+    """A client of the daemon on this machine; use it as a context manager."""
+
+    def __init__(self, port: int) -> None:
+        self._daemon = Peer("udp", "127.0.0.1", port)
+        self._server = Server("127.0.0.1", 0)
+        self._events: list[Message] = []
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+
+    def ask(self, address: str, *arguments: Argument) -> tuple[Argument, ...]:
+        """What the reply carries. Raises `Refused`, and `NotFound` where no daemon answers."""
+        rid = secrets.token_hex(8)
+        for _ in range(3):
+            self._server.send(self._daemon, address, rid, *arguments)
+            for message in self._received(PATIENCE / 3):
+                if message.arguments[:2] != (address, rid):
+                    self._events.append(message)
+                elif message.address == "/stylus/error":
+                    raise Refused(str(message.arguments[2]), str(message.arguments[3]))
+                else:
+                    return message.arguments[2:]
+        raise NotFound(f"no daemon answers on port {self._daemon.port}; `stylus daemon` starts one")
+
+    def wait(self, job: int, progress: Callable[[float, str, float], None]) -> str:
+        """The path of a job's stem, when it is there; `progress` gets fraction, stage and seconds left.
+
+        Events may be lost, so the job is asked for as well. Raises `Refused` with the job's error, and `Cancelled`.
+        """
+        while True:
+            for message in [*self._taken(), *self._received(1.0)]:
+                if message.address == "/stylus/job/progress" and message.arguments[0] == job:
+                    fraction, stage, eta = message.arguments[1:4]
+                    progress(float(fraction or 0), str(stage), float(eta or -1))
+                if message.address == "/stylus/job/state" and message.arguments[0] == job:
+                    break
+            _, state, fraction, stage, said = self.ask("/stylus/job/status", job)
+            if state == "done":
+                return str(said)
+            if state == "cancelled":
+                raise Cancelled(f"job {job} was cancelled")
+            if state == "failed":
+                code, _, words = str(said).partition(": ")
+                raise Refused(code, words)
+            progress(float(fraction or 0), str(stage or state), -1.0)
+
+    def _taken(self) -> list[Message]:
+        events, self._events = self._events, []
+        return events
+
+    def _received(self, seconds: float) -> Iterator[Message]:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            for message in self._server.receive(left):
+                if isinstance(message, Message):
+                    yield message

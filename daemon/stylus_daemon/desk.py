@@ -1,0 +1,393 @@
+"""What each OSC address asks for and answers: the one table, and the desk that serves it.
+
+A request is read, checked, put in the queue and answered; nothing here waits for the model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+from stylus_audio import library
+from stylus_audio.errors import BadRequest, Busy, NotAllowed, StylusError
+from stylus_audio.job import Target, stem_path
+from stylus_audio.weights import KNOWN
+
+from .events import Listeners, to_text
+from .jobs import Job, Jobs
+from .osc import Argument, Message, Peer
+from .request import RenderJob, with_options
+from .roots import Roots
+from .worker import Condition, Progress
+
+PROTOCOL = 1
+"""Grows when an address changes its meaning; new addresses and longer replies leave it."""
+
+REMEMBERED = 20_000
+"""Replies kept, so that a repeated request gets the same one."""
+
+ROOM = 3_500
+"""Bytes of a list in one reply, under the 4,000 of a packet."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """One line of the table: what follows the request id, what the reply carries, and what it does."""
+
+    takes: str
+    replies: str
+    does: str
+    serve: Callable[[Desk, Call], list[Argument]]
+
+
+class Unknown(StylusError):
+    """An address that is not in the table."""
+
+    code = "unknown-address"
+
+
+class Workers(Protocol):
+    """What the desk needs of the workers."""
+
+    @property
+    def conditions(self) -> list[Condition]: ...
+
+    def choose(self, model: str) -> None: ...
+
+
+class Call:
+    """A request's arguments behind its id, taken one after the other."""
+
+    def __init__(self, peer: Peer, rid: Argument, arguments: tuple[Argument, ...]) -> None:
+        self.peer, self.rid, self._left = peer, rid, list(arguments)
+
+    @property
+    def more(self) -> bool:
+        """Whether arguments are left."""
+        return bool(self._left)
+
+    def take(self, name: str) -> Argument:
+        """The next one, whatever it is."""
+        if not self._left:
+            raise BadRequest(f"{name} is missing")
+        return self._left.pop(0)
+
+    def text(self, name: str) -> str:
+        """The next one as text."""
+        value = self.take(name)
+        if not isinstance(value, str) or "\0" in value:
+            raise BadRequest(f"{name}: {value!r} is not text")
+        return value
+
+    def integer(self, name: str, low: int, high: int) -> int:
+        """The next one as a whole number; a float or a boolean that is one is taken for it."""
+        value = self.take(name)
+        if isinstance(value, str | bytes) or value is None or not low <= value <= high:
+            raise BadRequest(f"{name}: {value!r} is not a whole number from {low} to {high}")
+        if value != int(value):
+            raise BadRequest(f"{name}: {value!r} is not a whole number")
+        return int(value)
+
+    def end(self) -> None:
+        """`BadRequest` where there is more than the address takes."""
+        if self._left:
+            raise BadRequest(f"{self._left[0]!r} is more than this address takes")
+
+    def options(self) -> dict[str, Any]:
+        """The rest as names and values."""
+        if len(self._left) % 2:
+            raise BadRequest(f"options come as names and values; {self._left[-1]!r} has none")
+        values: dict[str, Any] = {}
+        while self._left:
+            name = self.text("option")
+            values[name] = self.take("value")
+        return values
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One message to send."""
+
+    peer: Peer
+    address: str
+    arguments: tuple[Argument, ...]
+
+
+class Desk:
+    """Serves requests. `progress` is how far running jobs are, as the workers last said."""
+
+    def __init__(self, jobs: Jobs, roots: Roots, workers: Workers, listeners: Listeners) -> None:
+        self.jobs, self.roots, self.workers, self.listeners = jobs, roots, workers, listeners
+        self.progress: dict[int, Progress] = {}
+        self._answered: OrderedDict[tuple[str, str, str], Answer] = OrderedDict()
+
+    def answer(self, message: Message) -> Answer | None:
+        """The one answer to a message; None for what is not meant for us."""
+        if not message.address.startswith("/stylus"):
+            return None
+        rid = message.arguments[0] if message.arguments else None
+        if isinstance(rid, float) and rid.is_integer():
+            rid = int(rid)
+        peer = self._home(message)
+        key = (to_text(peer), message.address, repr(rid))
+        repeats = rid not in (0, "", None)
+        if repeats and key in self._answered:
+            self._answered.move_to_end(key)
+            return self._answered[key]
+        try:
+            if message.address not in ADDRESSES:
+                raise Unknown(f"{message.address[:100]} is none of our addresses")
+            if not isinstance(rid, str | int) or len(str(rid)) > 200:
+                raise BadRequest("the first argument is a request id: a whole number, or text of up to 200 letters")
+            call = Call(peer, rid, message.arguments[1:])
+            reply = ADDRESSES[message.address].serve(self, call)
+            answer = Answer(peer, "/stylus/reply", (message.address, rid, *reply))
+        except StylusError as error:
+            rid = rid if isinstance(rid, str | int) and len(str(rid)) <= 200 else 0
+            text = " ".join(str(error).split())[:1000]
+            answer = Answer(peer, "/stylus/error", (message.address[:200], rid, error.code, text))
+            # What there was no room for may be asked again under the same id.
+            repeats = repeats and not isinstance(error, Busy)
+        if repeats:
+            self._answered[key] = answer
+            if len(self._answered) > REMEMBERED:
+                self._answered.popitem(last=False)
+        return answer
+
+    def _home(self, message: Message) -> Peer:
+        """Where a client hears from us: its `reply_port`, the port of its `/stylus/notify`, or where it sent from."""
+        if message.address in ("/stylus/render", "/stylus/render/file"):
+            words = message.arguments
+            for name, value in pairwise(words):
+                if name == "reply_port" and isinstance(value, int | float) and 1 <= value <= 65535:
+                    return Peer("udp", message.peer.host, int(value))
+        return self.listeners.home(message.peer)
+
+    def ping(self, call: Call) -> list[Argument]:
+        call.end()
+        return [version("stylus-audio"), PROTOCOL]
+
+    def status(self, call: Call) -> list[Argument]:
+        call.end()
+        conditions = self.workers.conditions
+        first = conditions[0]
+        busy = next((one.state for one in conditions if one.state != "idle"), "idle")
+        return [
+            ",".join(one.device for one in conditions), first.model, busy, self.jobs.count("queued"),
+            self.jobs.count("running"), max(one.cached for one in conditions),
+            max(one.cache_bytes for one in conditions), sum(one.inversions for one in conditions),
+        ]  # fmt: skip
+
+    def notify(self, call: Call) -> list[Argument]:
+        wanted = call.integer("1 to be notified, 0 not to be", 0, 1)
+        port = call.integer("port", 0, 65535) if call.more else 0
+        seconds = call.integer("seconds", 1, 86400) if call.more else 3600
+        call.end()
+        if not wanted:
+            self.listeners.remove(call.peer)
+            return [0]
+        target = Peer("udp", call.peer.host, port) if port else call.peer
+        self.listeners.add(call.peer, target, seconds)
+        return [seconds]
+
+    def style_add(self, call: Call) -> list[Argument]:
+        name, file = call.text("name"), self.roots.file(call.text("path"))
+        start, end = (str(call.take(part)) if call.more else None for part in ("start", "end"))
+        call.end()
+        library.add(name, file, start, end)
+        return [name, False]
+
+    def style_list(self, call: Call) -> list[Argument]:
+        first = call.integer("offset", 0, 10**6) if call.more else 0
+        call.end()
+        return _page([[style.name, self._is_warm(style)] for style in library.styles()], first)
+
+    def style_remove(self, call: Call) -> list[Argument]:
+        name = call.text("name")
+        call.end()
+        library.remove(name)
+        return [name]
+
+    def style_warm(self, call: Call) -> list[Argument]:
+        style = library.style(call.text("name"))
+        values = call.options()
+        if self._is_warm(style) and not values:
+            return [style.name, True, 0]
+        request = with_options(Path(style.path), [(Path(style.path), style.name)], values)
+        job = self._submit(call, replace(request, kind="warm", folder=str(Path(style.path).parent)))
+        return [style.name, False, job.id]
+
+    def _is_warm(self, style: library.Style) -> bool:
+        return any(style.sha256 in one.warm_styles for one in self.workers.conditions)
+
+    def render(self, call: Call) -> list[Argument]:
+        content, style = call.text("content"), call.text("style")
+        return self._render(call, content, [style], call.options())
+
+    def render_file(self, call: Call) -> list[Argument]:
+        file = self.roots.file(call.text("path"))
+        values = call.options()
+        try:
+            given = json.loads(file.read_text("utf-8"))
+            content = given.pop("content")
+            styles = given.pop("styles", None) or [given.pop("style")]
+            if not isinstance(content, str) or not all(isinstance(style, str) for style in styles):
+                raise TypeError
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise BadRequest(
+                f'{file.name} is no JSON object with "content", "style" or "styles", and options'
+            ) from None
+        return self._render(call, content, styles, {**given, **values})
+
+    def _render(self, call: Call, content: str, styles: list[str], values: dict[str, Any]) -> list[Argument]:
+        values = dict(values)
+        values.pop("reply_port", None)
+        output = values.pop("output", "")
+        clip = self.roots.file(content)
+        known = [self._style(style) for style in styles]
+        request = with_options(clip, known, values)
+        self._model(request.model)
+        request, note = self._aimed(request, clip, output)
+        job = self._submit(call, request)
+        return [job.id, note] if note else [job.id]
+
+    def _style(self, reference: str) -> tuple[Path, str]:
+        """A library name, or an allowed file."""
+        if "/" in reference or "\\" in reference:
+            file = self.roots.file(reference)
+            return file, file.stem
+        style = library.style(reference)
+        return self.roots.file(style.path), style.name
+
+    def _aimed(self, request: RenderJob, clip: Path, output: object) -> tuple[RenderJob, str]:
+        """The request with the place of its stem, and what to say where that is not where one would look."""
+        # A pattern that makes no name is told now.
+        stem_path(clip, [name for _, name in request.styles], Target(None, request.name))
+        if output:
+            place = self.roots.resolved(str(output))
+            if place.is_dir():
+                return replace(request, folder=str(place)), ""
+            if not self.roots.holds(place.parent) or not place.parent.is_dir():
+                raise BadRequest(f"output: the folder {place.parent} is not there")
+            return replace(request, folder=str(place.parent), file=place.name), ""
+        if os.access(clip.parent, os.W_OK):
+            return replace(request, folder=str(clip.parent)), ""
+        folder = self.roots.own_output
+        return replace(request, folder=str(folder)), f"{clip.parent} cannot be written; the stem goes to {folder}"
+
+    def _submit(self, call: Call, request: RenderJob) -> Job:
+        return self.jobs.submit(request.to_dict(), to_text(call.peer), str(call.rid))
+
+    def job_status(self, call: Call) -> list[Argument]:
+        job = self._job(call)
+        call.end()
+        now = self.progress.get(job.id) if job.state == "running" else None
+        fraction, stage = (now.fraction, now.stage) if now else (job.fraction, job.stage)
+        said = job.path if job.state == "done" else f"{job.code}: {job.message}" if job.code else ""
+        return [job.id, job.state, float(fraction), stage, said]
+
+    def job_list(self, call: Call) -> list[Argument]:
+        first = call.integer("offset", 0, 10**6) if call.more else 0
+        call.end()
+        return _page([[job.id, job.state] for job in self.jobs.listed()], first)
+
+    def job_cancel(self, call: Call) -> list[Argument]:
+        return self._changed(call, self.jobs.cancel)
+
+    def job_pause(self, call: Call) -> list[Argument]:
+        return self._changed(call, self.jobs.pause)
+
+    def job_resume(self, call: Call) -> list[Argument]:
+        return self._changed(call, self.jobs.resume)
+
+    def job_priority(self, call: Call) -> list[Argument]:
+        number = call.integer("job", 0, 2**31)
+        job = self.jobs.prioritise(number, call.integer("priority", -1000, 1000))
+        call.end()
+        return [job.id, job.state, job.priority]
+
+    def _changed(self, call: Call, change: Callable[[int], Job]) -> list[Argument]:
+        number = call.integer("job", 0, 2**31)
+        call.end()
+        job = change(number)
+        return [job.id, job.state]
+
+    def _job(self, call: Call) -> Job:
+        return self.jobs.get(call.integer("job", 0, 2**31))
+
+    def models(self, call: Call) -> list[Argument]:
+        call.end()
+        return list(KNOWN)
+
+    def model(self, call: Call) -> list[Argument]:
+        if call.more:
+            name = call.text("name")
+            call.end()
+            self._model(name)
+            self.workers.choose(name)
+            return [name]
+        return [self.workers.conditions[0].model]
+
+    def _model(self, name: str) -> None:
+        """`BadRequest` or `NotAllowed` for what is neither a known model nor one in an allowed folder."""
+        if name and name not in KNOWN:
+            try:
+                self.roots.resolved(name)
+            except BadRequest:
+                raise BadRequest(f"model: {name[:100]!r} is none of {', '.join(KNOWN)}, nor a path") from None
+            except NotAllowed as error:
+                raise NotAllowed(f"model: {error}") from None
+
+
+ADDRESSES: dict[str, Address] = {
+    "/stylus/ping": Address("", "version protocol", "says that the daemon is there", Desk.ping),
+    "/stylus/status": Address(
+        "", "device model state queued running cached_styles cache_bytes style_inversions", "how it is", Desk.status
+    ),
+    "/stylus/notify": Address(
+        "1|0 [port] [seconds]", "seconds", "events of all jobs, for so long (3600 s); replies go to that port too",
+        Desk.notify,
+    ),
+    "/stylus/style/add": Address("name path [start end]", "name cached", "a file to the library", Desk.style_add),
+    "/stylus/style/list": Address("[offset]", "total offset (name cached)…", "the library", Desk.style_list),
+    "/stylus/style/remove": Address("name", "name", "out of the library", Desk.style_remove),
+    "/stylus/style/warm": Address(
+        "name [key value …]", "name cached job", "reads a style before it is needed", Desk.style_warm
+    ),
+    "/stylus/render": Address(
+        "content style [key value …]", "job [note]", "puts a render in the queue; keys are the options of "
+        "`stylus render` with `_`, `output` and `reply_port`", Desk.render,
+    ),
+    "/stylus/render/file": Address(
+        "path.json [key value …]", "job [note]", 'as /stylus/render, from a file with "content", "style" or "styles", '
+        "and options", Desk.render_file,
+    ),
+    "/stylus/job/status": Address("job", "job state fraction stage path|error", "one job", Desk.job_status),
+    "/stylus/job/list": Address("[offset]", "total offset (job state)…", "all jobs", Desk.job_list),
+    "/stylus/job/cancel": Address("job", "job state", "at once, or after the present step", Desk.job_cancel),
+    "/stylus/job/pause": Address("job", "job state", "holds it until it is resumed", Desk.job_pause),
+    "/stylus/job/resume": Address("job", "job state", "back to its place in the queue", Desk.job_resume),
+    "/stylus/job/priority": Address("job n", "job state n", "higher goes first, -1000 to 1000", Desk.job_priority),
+    "/stylus/models": Address("", "name…", "the models that there are", Desk.models),
+    "/stylus/model": Address("[name]", "name", "the one for jobs that name none; loads another", Desk.model),
+}  # fmt: skip
+"""Everything that can be asked. The reference page (docs/osc.md) and the device's test read it too."""
+
+
+def _page(rows: list[list[Argument]], first: int) -> list[Argument]:
+    """Total, offset, and as many rows from there as a packet holds."""
+    page: list[Argument] = [len(rows), first]
+    room = ROOM
+    for row in rows[first:]:
+        room -= sum(len(value.encode()) + 8 if isinstance(value, str) else 8 for value in row)
+        if room < 0:
+            break
+        page += row
+    return page

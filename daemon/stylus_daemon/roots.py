@@ -1,0 +1,161 @@
+"""The folders that the daemon may read and write, and getting at a file in them without being led out of them.
+
+A path is judged twice: when a request comes, in words for its sender, and when a worker opens it. Between the two
+anything may have been put in its place, so the worker goes into the folder, asks the system where it is, and uses bare
+names from there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from stylus_audio import store
+from stylus_audio.errors import BadRequest, DiskFull, NotAllowed, NotFound
+from stylus_audio.files import means_full
+from stylus_audio.places import user_audio, user_data, user_output
+
+LONGEST = 3000
+"""Bytes of a path; it has to fit in a packet of ours."""
+
+
+def kept_roots() -> list[Path]:
+    """Folders that `stylus root add` has kept."""
+    return [Path(path) for path in store.load(_file()).get("roots", [])]
+
+
+def keep_root(folder: Path) -> Path:
+    """Allow a folder from now on; `NotFound` where there is none, `BadRequest` for a whole disk."""
+    if not folder.is_dir():
+        raise NotFound(f"root: {folder} is not a folder")
+    root = folder.resolve()
+    if root == Path(root.anchor):
+        raise BadRequest(f"root: {root} is all there is; give a folder in it")
+    store.save(_file(), {"roots": sorted({*map(str, kept_roots()), str(root)})})
+    return root
+
+
+def forget_root(folder: Path) -> None:
+    """No longer allow a kept folder; `NotFound` names those that are kept."""
+    kept = {str(root) for root in kept_roots()}
+    gone = {str(folder), str(folder.resolve())} & kept
+    if not gone:
+        raise NotFound(f"root: {folder} is not kept; kept are {', '.join(sorted(kept)) or 'none'}")
+    store.save(_file(), {"roots": sorted(kept - gone)})
+
+
+def _file() -> Path:
+    return user_data() / "roots.json"
+
+
+class Roots:
+    """The allowed folders: the user's audio folders, the style library, our output folder, kept and given ones."""
+
+    def __init__(self, given: Sequence[Path] = ()) -> None:
+        self.given = tuple(folder.resolve() for folder in given)
+
+    @property
+    def own_output(self) -> Path:
+        """Where stems go whose content's folder cannot be written; it is made when it is needed."""
+        return user_output().resolve()
+
+    def folders(self) -> list[Path]:
+        """All of them, resolved; the kept list is read anew each time, so that a change needs no restart."""
+        own = [user_data() / "styles", user_output()]
+        return [folder.resolve() for folder in (*user_audio(), *own, *kept_roots())] + list(self.given)
+
+    def holds(self, path: Path) -> bool:
+        """Whether a path that has no links in it lies in one of them."""
+        return any(path.is_relative_to(folder) for folder in self.folders())
+
+    def resolved(self, text: str) -> Path:
+        """What a client's path means, without links; `BadRequest` for what is no absolute path, `NotAllowed` outside.
+
+        It need not be there.
+        """
+        try:
+            if "\0" in text or len(text.encode()) > LONGEST or not text.strip():
+                raise BadRequest(f"path: {_short(text)} is no path")
+            typed = Path(text).expanduser()
+            if not typed.is_absolute():
+                raise BadRequest(f"path: {_short(text)} is not absolute; the daemon has no folder of its own")
+            path = typed.resolve()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise BadRequest(f"path: {_short(text)} leads nowhere") from error
+        if not self.holds(path):
+            raise NotAllowed(
+                f"{_short(text)} is outside of the folders that the daemon may use;"
+                f" `stylus root add {_quoted(path.parent)}` allows it"
+            )
+        return path
+
+    def file(self, text: str) -> Path:
+        """A client's path of a file that is there to be read; `NotFound`, or as `resolved`."""
+        path = self.resolved(text)
+        try:
+            mode = path.stat().st_mode
+        except OSError:
+            raise NotFound(f"{_short(text)} does not exist") from None
+        if not stat.S_ISREG(mode):
+            raise BadRequest(f"{_short(text)} is not a file")
+        return path
+
+    @contextmanager
+    def standing_in(self, folder: Path) -> Iterator[None]:
+        """Make an allowed folder the working one, so that a bare name means a file in it whatever its path becomes.
+
+        For a process that does one thing at a time. Raises `NotFound` and `NotAllowed`.
+        """
+        before = Path.cwd()
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            raise NotFound(f"the folder {folder} cannot be entered: {os.strerror(error.errno or 0)}") from error
+        try:
+            # Where the system says that we are, not where a path says that it leads.
+            if not self.holds(Path.cwd().resolve()):
+                raise NotAllowed(f"{folder} leads out of the folders that the daemon may use")
+            yield
+        finally:
+            os.chdir(before)
+
+    def copied(self, path: Path, into: Path) -> Path:
+        """A private copy of an allowed file, by the same name: what is rendered cannot change meanwhile.
+
+        Raises `NotFound`, `NotAllowed` where the file is a link or outside by now, and `DiskFull`.
+        """
+        copy = into.resolve() / path.name
+        with self.standing_in(path.parent):
+            try:
+                # A pipe by that name must not hold us up.
+                flags = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+                descriptor = os.open(path.name, flags)
+            except FileNotFoundError:
+                raise NotFound(f"{path} does not exist") from None
+            except OSError as error:
+                raise NotAllowed(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from error
+            with os.fdopen(descriptor, "rb") as source:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode) or Path(path.name).is_symlink():
+                    raise NotAllowed(f"{path} is not a file")
+                try:
+                    with copy.open("wb") as target:
+                        shutil.copyfileobj(source, target, 2**20)
+                except OSError as error:
+                    if means_full(error):
+                        raise DiskFull(f"{copy.parent} has no room for a copy of {path.name}") from error
+                    raise NotAllowed(f"{path} cannot be copied: {os.strerror(error.errno or 0)}") from error
+        return copy
+
+
+def _short(text: str) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= 200 else f"{shown[:190]}…'"
+
+
+def _quoted(path: Path) -> str:
+    text = str(path)
+    return f'"{text}"' if " " in text else text

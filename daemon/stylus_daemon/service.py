@@ -1,0 +1,294 @@
+"""The daemon itself: joins socket, desk, queue and workers, and turns in one loop."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stylus_audio.errors import BadRequest, StylusError
+from stylus_audio.files import writable_folder
+from stylus_audio.places import user_data
+
+from .desk import Desk
+from .events import Events, Listeners
+from .jobs import Jobs
+from .lock import Lock, Taken
+from .log import to_stderr
+from .osc import Message, Peer, Server
+from .roots import Roots
+from .supervisor import STALL, Supervisor
+from .watch_events import run
+from .watch_settings import Watch, check_apart
+from .watcher import Watcher
+from .worker import Plan, Progress, is_finished
+
+log = logging.getLogger(__name__)
+
+PORT = 9109
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+TURN = 0.05
+"""Seconds that the loop waits for a packet before it looks after everything else."""
+RETENTION = 30 * 86400.0
+"""Seconds that a job which has ended is remembered."""
+GRACE = 10.0
+"""Seconds that a worker has to finish its present step when the daemon ends."""
+WRONG_TOKENS = 5
+"""After so many wrong tokens a host is not listened to any more."""
+
+
+class PortTaken(StylusError):
+    """Another program listens where the daemon should."""
+
+    code = "busy"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a daemon is started."""
+
+    port: int = PORT
+    host: str = "127.0.0.1"
+    token: str = ""
+    """Outside of loopback: what a client says first, by `/stylus/token rid TOKEN`."""
+    allowed: tuple[str, ...] = ()
+    """Outside of loopback: addresses of hosts that are listened to."""
+    roots: tuple[Path, ...] = ()
+    model: str = "mini"
+    device: str = "auto"
+    queue: int = 1000
+    stall: float = STALL
+    watches: tuple[Watch, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.host not in LOOPBACK and not (self.token and self.allowed):
+            raise BadRequest(f"host: {self.host} can be reached from outside; that needs --token-file and --allow IP")
+        check_apart(self.watches)
+        if self.token and len(self.token) < 16:
+            raise BadRequest("token: fewer than 16 letters can be guessed")
+
+
+class Service:
+    """One daemon. `turn` does one unit of its work; `run` turns until `stop`."""
+
+    def __init__(self, options: Options) -> None:
+        """Opens everything; raises `PortTaken`, and `BadRequest` where another daemon uses the same home."""
+        self.options = options
+        home = home_folder()
+        writable_folder(home)
+        self.server = _listening(options)
+        try:
+            self._lock = Lock(home / "daemon.lock")
+        except Taken:
+            self.server.close()
+            raise PortTaken(f"another daemon of yours is running on {home}; `stylus daemon --check` asks it") from None
+        self.jobs = Jobs(home / "jobs.sqlite", options.queue)
+        self.roots = Roots(options.roots)
+        self.supervisor = Supervisor(plans(options, home), options.stall)
+        self.listeners = Listeners()
+        self.desk = Desk(self.jobs, self.roots, self.supervisor, self.listeners)
+        self.events = Events(self.jobs, self.listeners)
+        self._gate = _Gate(options)
+        self._stopping = threading.Event()
+        self._watching = _start_watching(options.watches, home, options.queue, self._stopping)
+        self._tended = 0.0
+
+    def run(self) -> None:
+        """Turn until `stop`; then end the workers, whose jobs go back in the queue."""
+        try:
+            while not self._stopping.is_set():
+                self.turn(TURN)
+        finally:
+            self.close()
+
+    def stop(self) -> None:
+        """May be called from a signal handler or another thread."""
+        self._stopping.set()
+
+    def turn(self, timeout: float) -> None:
+        """Answer what has come, look after the workers, and tell what has changed."""
+        received = self.server.receive(timeout)
+        with self.jobs.batch():
+            answers = [self._answer(one) for one in received]
+        # Told only now that it is on the disk.
+        for answer in answers:
+            if answer:
+                self._send(*answer)
+        news = self.supervisor.tick()
+        told = [word for word in news if isinstance(word, Progress)]
+        self.desk.progress.update({word.job: word for word in told})
+        for event in (*self.events.of_progress(told), *self.events.of_changes()):
+            self._send(*event)
+        if time.monotonic() - self._tended > 5:
+            self._tended = time.monotonic()
+            self._tend()
+
+    def _send(self, peer: Peer, address: str, arguments: tuple[Any, ...]) -> None:
+        # A file's name need not be text; OSC has no form for such ones.
+        spoken = [value.encode(errors="replace").decode() if isinstance(value, str) else value for value in arguments]
+        try:
+            self.server.send(peer, address, *spoken)
+        except ValueError as error:
+            log.error("%s cannot be sent: %s", address, error)
+
+    def _answer(self, received: object) -> tuple[Peer, str, tuple[Any, ...]] | None:
+        if not isinstance(received, Message):
+            log.info("unreadable packet: %s", getattr(received, "reason", received))
+            return None
+        refused = self._gate.refuses(received)
+        if refused is not None:
+            return (received.peer, *refused) if refused[0] else None
+        try:
+            answer = self.desk.answer(received)
+        except Exception as error:
+            log.exception("%s", received.address)
+            rid = received.arguments[0] if received.arguments else 0
+            rid = rid if isinstance(rid, str | int) else 0
+            said = f"{type(error).__name__}: {error}"[:500]
+            return received.peer, "/stylus/error", (received.address[:200], rid, "internal", said)
+        return (answer.peer, answer.address, answer.arguments) if answer else None
+
+    def _tend(self) -> None:
+        """Settle jobs of workers that are none of ours, and forget old ones."""
+        ours = {plan.name for plan in plans(self.options, home_folder())}
+        if any(job.worker not in ours for job in self.jobs.listed("running")):
+            self.jobs.recover(is_finished, blame=False)
+        self.jobs.prune(RETENTION)
+        running = {job.id for job in self.jobs.listed("running")}
+        self.desk.progress = {job: word for job, word in self.desk.progress.items() if job in running}
+
+    def close(self) -> None:
+        """End everything in order; a job that is not done by then waits for the next start."""
+        self._stopping.set()
+        self.supervisor.stop(GRACE)
+        for event in self.events.of_changes():
+            self._send(*event)
+        for thread in self._watching:
+            thread.join(5)
+        self.jobs.close()
+        self.server.close()
+        self._lock.release()
+
+
+def home_folder() -> Path:
+    """Where the daemon keeps its queue, locks and cache."""
+    return user_data() / "daemon"
+
+
+def plans(options: Options, home: Path) -> list[Plan]:
+    """One worker for each device: every CUDA device, or the one that was asked for."""
+    devices = [options.device]
+    if options.device == "auto" and torch.cuda.device_count() > 1:
+        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return [
+        Plan(f"worker-{number}", home / "jobs.sqlite", home, options.model, device, options.roots)
+        for number, device in enumerate(devices)
+    ]
+
+
+def daemon_runs() -> bool:
+    """Whether a daemon of this user is running."""
+    try:
+        Lock(home_folder() / "daemon.lock").release()
+    except Taken:
+        return True
+    return False
+
+
+def watch_beside(options: Options) -> None:
+    """Watch folders for a daemon that is running already, which renders; until Ctrl-C.
+
+    Raises `NotAllowed` for folders that it may not use.
+    """
+    stopping = threading.Event()
+    roots = Roots()
+    for folder in options.roots:
+        roots.resolved(str(folder))
+    to_stderr()
+    log.info("the daemon that is running renders what appears; Ctrl-C ends the watching")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    for thread in _start_watching(options.watches, home_folder(), options.queue, stopping):
+        while thread.is_alive():
+            thread.join(0.5)
+
+
+def _listening(options: Options) -> Server:
+    try:
+        return Server(options.host, options.port)
+    except OSError as error:
+        taker = "another Stylus daemon" if ping(options.port, 0.5) else "another program"
+        raise PortTaken(
+            f"port {options.port} on {options.host} is taken by {taker} ({error.strerror}); --osc-port takes another"
+        ) from error
+
+
+def ping(port: int, seconds: float) -> tuple[Any, ...] | None:
+    """What a daemon on this machine answers to a ping; None where there is none."""
+    client = Server("127.0.0.1", 0)
+    try:
+        rid = secrets.token_hex(4)
+        client.send(Peer("udp", "127.0.0.1", port), "/stylus/ping", rid)
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            for message in client.receive(left):
+                if isinstance(message, Message) and message.arguments[1:2] == (rid,):
+                    return message.arguments[2:]
+        return None
+    finally:
+        client.close()
+
+
+class _Gate:
+    """Who may speak: everybody on loopback; elsewhere hosts of the list that have said the token."""
+
+    def __init__(self, options: Options) -> None:
+        self._open = options.host in LOOPBACK
+        self._token, self._allowed = options.token, set(options.allowed)
+        self._known: set[Peer] = set()
+        self._wrong: dict[str, int] = {}
+
+    def refuses(self, message: Message) -> tuple[str, tuple[Any, ...]] | None:
+        """None for who may speak; an answer (of which "" is none) for who may not."""
+        peer = message.peer
+        if self._open and message.address != "/stylus/token":
+            return None
+        if not self._open and (peer.host not in self._allowed or self._wrong.get(peer.host, 0) >= WRONG_TOKENS):
+            return "", ()
+        rid = message.arguments[0] if message.arguments else 0
+        if message.address == "/stylus/token":
+            said = message.arguments[1] if len(message.arguments) > 1 else ""
+            if self._open or secrets.compare_digest(str(said).encode(), self._token.encode()):
+                self._known.add(peer)
+                return "/stylus/reply", (message.address, rid)
+            self._wrong[peer.host] = self._wrong.get(peer.host, 0) + 1
+        if peer in self._known:
+            return None
+        return "/stylus/error", (message.address[:200], rid, "not-allowed", "say /stylus/token rid TOKEN first")
+
+
+def _start_watching(
+    watches: Sequence[Watch], home: Path, limit: int, stopping: threading.Event
+) -> list[threading.Thread]:
+    """Watched folders have a thread and a door to the queue of their own: hashing a long file must not hold up OSC."""
+    if not watches:
+        return []
+
+    def watch() -> None:
+        jobs = Jobs(home / "jobs.sqlite", limit)
+        try:
+            run([Watcher(one, jobs) for one in watches], stopping)
+        finally:
+            jobs.close()
+
+    thread = threading.Thread(target=watch, name="watch", daemon=True)
+    thread.start()
+    return [thread]

@@ -1,0 +1,134 @@
+"""Keeps the worker processes alive: one for each device, started again when it dies or stalls."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+from .worker import Condition, News, Plan, main
+
+log = logging.getLogger(__name__)
+
+STALL = 600.0
+"""Seconds without a word from a rendering worker after which it is taken for stuck; one pass of a large model on a CPU
+can take a minute."""
+PATIENCE = (0.0, 1.0, 5.0, 30.0)
+"""Seconds to wait before a worker is started for the first, second, … time in a row without having said a word."""
+
+
+class Supervisor:
+    """The workers of one daemon. `tick` looks after them and returns their news."""
+
+    def __init__(
+        self, plans: Sequence[Plan], stall: float = STALL, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._seats = [_Seat(plan, stall, clock) for plan in plans]
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """What each worker last said that it is."""
+        return [seat.condition for seat in self._seats]
+
+    @property
+    def processes(self) -> list[int]:
+        """Process numbers of the workers that live."""
+        return [seat.process.pid for seat in self._seats if seat.process and seat.process.pid]
+
+    def tick(self) -> list[News]:
+        """Start what is missing, end what is stuck, and take what they have said since."""
+        return [word for seat in self._seats for word in seat.tick()]
+
+    def choose(self, model: str) -> None:
+        """Have every worker load a model for the jobs that name none."""
+        for seat in self._seats:
+            seat.plan = replace(seat.plan, model=model)
+            seat.say(model)
+
+    def stop(self, seconds: float) -> None:
+        """Ask all to end after their present step, and end those that have not after so long."""
+        for seat in self._seats:
+            seat.say("end")
+        until = time.monotonic() + seconds
+        for seat in self._seats:
+            seat.end(max(0.0, until - time.monotonic()))
+
+
+class _Seat:
+    """One worker's place: the process that is in it now, and how to fill it again."""
+
+    def __init__(self, plan: Plan, stall: float, clock: Callable[[], float]) -> None:
+        self.plan, self._stall, self._clock = plan, stall, clock
+        self.process: BaseProcess | None = None
+        self._pipe: Connection | None = None
+        self.condition = Condition("starting", plan.model, plan.device, (), 0, 0, 0)
+        self._failures = 0
+        self._due = clock()
+        self._heard = clock()
+
+    def tick(self) -> list[News]:
+        news = self._listen()
+        now = self._clock()
+        if news:
+            self._heard, self._failures = now, 0
+        if self.process is None:
+            if now >= self._due:
+                self._start()
+        elif not self.process.is_alive():
+            log.error("worker %s ended with code %s", self.plan.name, self.process.exitcode)
+            self._vacate(now)
+        elif self.condition.state != "idle" and now - self._heard > self._stall:
+            log.error("worker %s has not moved for %.0f s", self.plan.name, now - self._heard)
+            self.process.kill()
+        return news
+
+    def _listen(self) -> list[News]:
+        news: list[News] = []
+        try:
+            while self._pipe is not None and self._pipe.poll():
+                news.append(self._pipe.recv())
+        except (EOFError, OSError):
+            pass  # it is dead, and the process says so
+        for word in news:
+            if isinstance(word, Condition):
+                self.condition = word
+        return news
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self.process = context.Process(target=main, args=(self.plan, other), name=self.plan.name, daemon=True)
+        self.process.start()
+        other.close()
+        self._heard = self._clock()
+        self.condition = replace(self.condition, state="starting")
+
+    def _vacate(self, now: float) -> None:
+        if self._pipe is not None:
+            self._pipe.close()
+        self.process, self._pipe = None, None
+        self._due = now + PATIENCE[min(self._failures, len(PATIENCE) - 1)]
+        self._failures += 1
+        # A worker that dies by itself has its job to answer for, one that we never had a word of has not begun one.
+        self.plan = replace(self.plan, blamed=True)
+        self.condition = replace(self.condition, state="starting")
+
+    def say(self, word: str) -> None:
+        try:
+            if self._pipe is not None:
+                self._pipe.send(word)
+        except OSError:
+            log.debug("worker %s does not listen", self.plan.name)
+
+    def end(self, seconds: float) -> None:
+        if self.process is None:
+            return
+        self.process.join(seconds)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join(5)
+        self._listen()

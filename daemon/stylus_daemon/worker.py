@@ -1,0 +1,350 @@
+"""The process that owns the engine and the device: claims a job, renders it, and tells how far it is."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from stylus_audio import library
+from stylus_audio.audio import sha256
+from stylus_audio.engine import Engine
+from stylus_audio.errors import Cancelled, OutOfMemory, StylusError
+from stylus_audio.files import lower_priority, writable_folder
+from stylus_audio.job import Target, render_file
+from stylus_audio.stem import Journal, settle
+from stylus_audio.style_cache import StyleCache
+
+from .jobs import Job, Jobs, LostLease
+from .lock import Lock
+from .log import to_stderr
+from .request import RenderJob
+from .roots import Roots
+
+log = logging.getLogger(__name__)
+
+LEASE = 30.0
+"""Seconds that a job stays a worker's without a heartbeat."""
+SAYS = 0.1
+"""Seconds between two words on how far a job is."""
+IDLE = 0.2
+"""Seconds between two looks at an empty queue."""
+
+
+class Leaving(Exception):
+    """The daemon is gone or wants the worker to end; the job goes back in the queue."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a worker needs to know; it goes to a new process."""
+
+    name: str
+    database: Path
+    home: Path
+    """Its locks, its private copies, the cache of styles."""
+    model: str
+    device: str
+    given_roots: tuple[Path, ...]
+    blamed: bool = False
+    """The worker before this one died by itself."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is; `eta` in seconds."""
+
+    job: int
+    fraction: float
+    stage: str
+    eta: float | None
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a worker is: loading, idle or rendering, with which model where, and what it keeps of styles."""
+
+    state: str
+    model: str
+    device: str
+    warm_styles: tuple[str, ...]
+    """SHA-256 of references that need no inversion with the model's default settings."""
+    cached: int
+    cache_bytes: int
+    inversions: int
+    """Styles that had to be inverted since the worker started."""
+
+
+News = Progress | Condition
+Tell = Callable[[News], None]
+
+
+class Worker:
+    """Does one job after the other. `loop` does one unit of work, and tests call it."""
+
+    def __init__(self, plan: Plan, jobs: Jobs, tell: Tell, leaving: Callable[[], bool]) -> None:
+        self.plan, self.jobs, self.tell, self._leaving = plan, jobs, tell, leaving
+        self.roots = Roots(plan.given_roots)
+        self.model = plan.model
+        self.workshop = plan.home / "workshop" / plan.name
+        self.cache = StyleCache(plan.home / "styles-cache")
+        self._engine: Engine | None = None
+        self._engine_is = ("", "")
+        self._warm: set[str] = set()
+        self.progress = Progress(0, 0.0, "", None)
+
+    def recover(self) -> list[Job]:
+        """Settle what the worker before this one left behind; the lock says that it is dead."""
+        for job in self.jobs.listed("running"):
+            if job.worker == self.plan.name:
+                request = RenderJob.from_dict(job.request)
+                if request.target.is_dir():
+                    settle(request.target, token(job), Path(job.path) if is_finished(job) else None)
+        self.jobs.expire(self.plan.name)
+        return self.jobs.recover(is_finished, self.plan.blamed)
+
+    def loop(self) -> bool:
+        """Claim a job and do it; false where none waits."""
+        job = self.jobs.claim(self.plan.name, LEASE)
+        if job is None:
+            return False
+        self.progress = Progress(job.id, 0.0, "", None)
+        self.say("rendering")
+        shutil.rmtree(self.workshop, ignore_errors=True)
+        writable_folder(self.workshop)
+        with _Lease(self.plan.database, job, self):
+            try:
+                self._do(job, RenderJob.from_dict(job.request))
+            except Cancelled:
+                self.jobs.stopped(job)
+            except Leaving:
+                self.jobs.released(job)
+            except LostLease:
+                log.warning("job %d went to somebody else", job.id)
+            except StylusError as error:
+                self._failed(job, error.code, str(error))
+            except Exception as error:
+                log.exception("job %d", job.id)
+                self._failed(job, "internal", f"{type(error).__name__}: {error}")
+            finally:
+                shutil.rmtree(self.workshop, ignore_errors=True)
+                self.say("idle")
+        return True
+
+    def _failed(self, job: Job, code: str, message: str) -> None:
+        try:
+            self.jobs.failed(job, code, " ".join(message.split()))
+        except LostLease:
+            log.warning("job %d went to somebody else", job.id)
+
+    def _do(self, job: Job, request: RenderJob) -> None:
+        progress = self._progress(job)
+        progress(0.0, "reading")
+        styles, origins = [], {}
+        for number, (path, name) in enumerate(request.styles):
+            own = self.workshop / f"style-{number}"
+            own.mkdir()
+            copy = self.roots.copied(Path(path), own)
+            styles.append((copy, name))
+            origins[copy] = Path(path)
+        if request.kind == "warm":
+            self._on(request, progress, lambda engine: engine.warm(styles[0][0], engine.settings(**request.settings)))
+            self._remember(styles)
+            self.jobs.done(job, "")
+            return
+        content = self.roots.copied(Path(request.content), self.workshop)
+        origins[content] = Path(request.content)
+        if request.target == self.roots.own_output:
+            writable_folder(request.target)
+        with self.roots.standing_in(request.target):
+            target = Target(Path(request.file or "."), request.name, request.overwrite, request.sidecar)
+            digests: list[str] = []
+
+            def aim(candidate: Path, part: Path) -> None:
+                digests.append(sha256(part))
+                self.jobs.aim(job, str(request.target / candidate.name), digests[-1])
+
+            def render(engine: Engine) -> Any:
+                settings = engine.settings(**request.settings)
+                return render_file(
+                    engine, content, styles, settings, target, request.model or self.model, progress, origins,
+                    Journal(token(job), aim),
+                )  # fmt: skip
+
+            result, said = self._on(request, progress, render)
+        self._remember(styles)
+        stem = request.target / result.path.name
+        self.jobs.done(job, str(stem), digests[-1], [*result.report["notes"], *said])
+
+    def _remember(self, styles: list[tuple[Path, str]]) -> None:
+        self._warm |= {sha256(path) for path, _ in styles}
+
+    def _progress(self, job: Job) -> Callable[[float, str], None]:
+        begun: list[float] = []
+        said = -SAYS
+
+        def progress(fraction: float, stage: str) -> None:
+            nonlocal said
+            now = time.monotonic()
+            if self._leaving():
+                raise Leaving
+            if now - said < SAYS and fraction not in (0.0, 1.0):
+                return
+            said = now
+            if self.jobs.wish(job):
+                raise Cancelled("cancelled")
+            if fraction > 0 and not begun:
+                begun.append(now)
+            spent = now - begun[0] if begun else 0.0
+            eta = spent * (1 / fraction - 1) if spent and fraction else None
+            self.progress = Progress(job.id, fraction, stage, eta)
+            self.tell(self.progress)
+
+        return progress
+
+    def _on(self, request: RenderJob, progress: Callable[[float, str], None], work: Callable[[Engine], Any]) -> Any:
+        """Work with the engine, on less and less memory at a time where it does not suffice; says what it took."""
+        said: list[str] = []
+        while True:
+            engine = self.engine(request.model or self.model, progress)
+            try:
+                return work(engine), said
+            except OutOfMemory:
+                step = engine.use_less_memory()
+                if step is None and engine.model.device.type != "cpu":
+                    self._load(request.model or self.model, "cpu", progress)
+                    step = "the CPU took over: the device's memory did not suffice"
+                if step is None:
+                    raise
+                log.warning("out of memory: %s", step)
+                said.append(step)
+
+    def engine(self, model: str, progress: Callable[[float, str], None]) -> Engine:
+        """The engine with a model, loaded where it is another than before."""
+        if self._engine is None or self._engine_is[0] != model:
+            return self._load(model, self.plan.device, progress)
+        return self._engine
+
+    def _load(self, model: str, device: str, progress: Callable[[float, str], None]) -> Engine:
+        progress(0.0, "loading the model")
+        self._engine, self._engine_is = None, ("", "")
+        engine = Engine(model, device, cache=self.cache)
+        self._engine, self._engine_is = engine, (model, device)
+        self._warm = {style.sha256 for style in library.styles() if engine.is_warm(Path(style.path), engine.settings())}
+        return engine
+
+    def say(self, state: str) -> None:
+        """Tell the daemon what this worker is."""
+        about = self.cache.statistics()
+        device = str(self._engine.model.device) if self._engine else self.plan.device
+        self.tell(
+            Condition(
+                state, self._engine_is[0] or self.model, device, tuple(sorted(self._warm)), about.entries,
+                about.bytes, about.prepared,
+            )
+        )  # fmt: skip
+
+
+def token(job: Job) -> str:
+    """What hidden names of a job's unfinished files carry."""
+    return f"stylus-{job.id}-{int(job.created * 1000):x}"
+
+
+def is_finished(job: Job) -> bool:
+    """Whether the stem that a job was about to publish is there, whole."""
+    path = Path(job.path)
+    return bool(job.digest) and path.is_file() and sha256(path) == job.digest
+
+
+class _Lease:
+    """Keeps a job's lease from a thread of its own, so that one long pass of the network does not lose it."""
+
+    def __init__(self, database: Path, job: Job, worker: Worker) -> None:
+        self._database, self._job, self._worker = database, job, worker
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        jobs = Jobs(self._database)
+        try:
+            while not self._ended.wait(LEASE / 10):
+                now = self._worker.progress
+                jobs.heartbeat(self._job, LEASE, now.fraction, now.stage, now.eta)
+        except LostLease:
+            pass  # the job's own thread meets the same at its next step
+        finally:
+            jobs.close()
+
+
+def main(plan: Plan, pipe: Connection) -> None:
+    """The life of a worker process: until the daemon asks it to end, or is gone."""
+    to_stderr()
+    lower_priority()
+    ending = threading.Event()
+    wanted: list[str] = []
+    lock = Lock(plan.home / f"{plan.name}.lock", wait=600)
+    parent = multiprocessing.parent_process()
+
+    def listen() -> None:
+        """The daemon says "end" or the name of a model; its end is the end of the pipe."""
+        while not ending.is_set():
+            try:
+                word = pipe.recv()
+            except (EOFError, OSError):
+                ending.set()
+                return
+            if word == "end":
+                ending.set()
+            else:
+                wanted.append(word)
+
+    def leaving() -> bool:
+        return ending.is_set() or (parent is not None and not parent.is_alive())
+
+    def tell(news: News) -> None:
+        try:
+            pipe.send(news)
+        except OSError:
+            ending.set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    jobs = Jobs(plan.database)
+    worker = Worker(plan, jobs, tell, leaving)
+    os.chdir(plan.home)
+    worker.recover()
+    worker.say("loading")
+    try:
+        worker.engine(plan.model, lambda *_: None)
+    except StylusError as error:
+        log.error("%s", error)
+    worker.say("idle")
+    while not leaving():
+        if wanted:
+            worker.model = wanted.pop()
+            try:
+                worker.engine(worker.model, lambda *_: None)
+            except StylusError as error:
+                log.error("%s", error)
+            worker.say("idle")
+        if not worker.loop():
+            ending.wait(IDLE)
+    jobs.close()
+    lock.release()
+    # Threads of libraries must not hold up the end.
+    logging.shutdown()
+    os._exit(0)

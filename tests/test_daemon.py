@@ -1,0 +1,174 @@
+"""The daemon as it is run: a process of its own, real clients, and real kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import soundfile
+from stylus_daemon.client import Client, Refused
+from stylus_daemon.jobs import Jobs
+from stylus_daemon.osc import Message, Server
+from stylus_daemon.service import Options, ping
+
+from stylus_audio.audio import sha256
+from stylus_audio.errors import BadRequest
+from tests.programs import need_program
+from tests.sounds import RATE, noise, plucks
+
+DEADLINE = 300.0
+
+
+def until(happens: Callable[[], bool]) -> None:
+    """Wait for something; generous, as a test machine may be busy."""
+    end = time.monotonic() + DEADLINE
+    while not happens():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+class Daemon:
+    """A daemon process on a small model, with a folder of clips that it may use."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder, self.model = folder, model
+        self.home = Path(os.environ["STYLUS_HOME"]) / "daemon"
+        for name, audio in (("clip", plucks(0.8)), ("style", noise(0.8))):
+            soundfile.write(folder / f"{name}.wav", audio.T, RATE)
+        free = Server("127.0.0.1", 0)
+        self.port = free.port
+        free.close()
+        self.start()
+
+    def start(self) -> None:
+        words = ["daemon", "--osc-port", str(self.port), "--root", str(self.folder), "--model", str(self.model)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "stylus_audio", *words], stderr=subprocess.DEVNULL, env={**os.environ}
+        )
+        until(lambda: ping(self.port, 0.5) is not None)
+
+    def jobs(self) -> Jobs:
+        return Jobs(self.home / "jobs.sqlite")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def clip(self) -> str:
+        return str(self.folder / "clip.wav")
+
+    @property
+    def style(self) -> str:
+        return str(self.folder / "style.wav")
+
+    def stems(self) -> list[Path]:
+        return sorted(self.folder.glob("clip_style*.wav"))
+
+    def unfinished(self) -> list[Path]:
+        return [path for path in self.folder.iterdir() if path.name.endswith(".part")]
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, tiny_folder: Path) -> Iterator[Daemon]:
+    one = Daemon(tmp_path, tiny_folder)
+    yield one
+    one.process.send_signal(signal.SIGINT)
+    assert one.process.wait(DEADLINE) == 0
+
+
+def ignore(*_: object) -> None:
+    pass
+
+
+@pytest.mark.slow
+def test_a_clip_is_rendered_and_the_style_is_inverted_once(daemon: Daemon) -> None:
+    with Client(daemon.port) as client:
+        seen: list[float] = []
+        numbers = [client.ask("/stylus/render", daemon.clip, daemon.style, "keep", keep)[0] for keep in (0.7, 0.2)]
+        paths = [client.wait(int(str(n)), lambda fraction, *_: seen.append(fraction)) for n in numbers]
+        assert [Path(path) for path in paths] == [daemon.folder / f"clip_style{end}.wav" for end in ("", "_2")]
+        assert all(Path(path).with_suffix(".json").is_file() for path in paths)
+        assert client.ask("/stylus/status")[-1] == 1
+        with pytest.raises(Refused, match="outside of the folders"):
+            client.ask("/stylus/render", "/etc/passwd", daemon.style)
+    assert max(seen) > 0
+    assert not daemon.unfinished()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("url", ["osc.udp", "osc.tcp"])
+def test_liblo_renders_through_the_daemon(daemon: Daemon, url: str) -> None:
+    need_program("oscsend")
+    ear = Server("127.0.0.1", 0)
+    words = ["/stylus/render", "isssi", "7", daemon.clip, daemon.style, "reply_port", str(ear.port)]
+    for _ in range(3):
+        subprocess.run(["oscsend", f"{url}://127.0.0.1:{daemon.port}", *words], check=True)
+    heard: list[Message] = []
+
+    def result() -> bool:
+        heard.extend(message for message in ear.receive(0.1) if isinstance(message, Message))
+        return any(message.address == "/stylus/job/result" for message in heard)
+
+    until(result)
+    ear.close()
+    assert [Path(str(m.arguments[2])) for m in heard if m.address == "/stylus/job/result"] == daemon.stems()
+    assert len(daemon.stems()) == 1
+    assert [m.arguments[:3] for m in heard if m.address == "/stylus/reply"] == [("/stylus/render", 7, 1)] * 3
+
+
+@pytest.mark.slow
+def test_the_command_line_sends_and_waits(daemon: Daemon) -> None:
+    words = ["send", daemon.clip, "--style", daemon.style, "--osc-port", str(daemon.port), "--steps", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "stylus_audio", *words], capture_output=True, text=True, check=True, timeout=DEADLINE
+    )
+    assert done.stdout.strip() == str(daemon.folder / "clip_style.wav")
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_every_job_ends_once_with_the_same_samples(daemon: Daemon) -> None:
+    with Client(daemon.port) as client:
+        client.wait(
+            int(str(client.ask("/stylus/render", daemon.clip, daemon.style, "name", "clip_style_first")[0])), ignore
+        )
+        for number in range(4):
+            client.ask("/stylus/render", daemon.clip, daemon.style, "name", f"clip_style_{number}")
+    for moment in (0.3, 1.1, 2.3):
+        time.sleep(moment)
+        daemon.kill()
+        assert all(soundfile.info(stem).frames == soundfile.info(daemon.clip).frames for stem in daemon.stems())
+        daemon.start()
+    jobs = daemon.jobs()
+    until(lambda: {job.state for job in jobs.listed()} == {"done"})
+    jobs.close()
+    assert [stem.stem for stem in daemon.stems()] == [
+        *(f"clip_style_{number}" for number in range(4)), "clip_style_first",
+    ]  # fmt: skip
+    assert len({sha256(stem) for stem in daemon.stems()}) == 1
+    assert not daemon.unfinished()
+
+
+@pytest.mark.slow
+def test_a_second_daemon_says_who_has_the_port(daemon: Daemon) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "stylus_audio", "daemon", "--osc-port", str(daemon.port)],
+        capture_output=True, text=True, check=False, timeout=DEADLINE,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"port {daemon.port} on 127.0.0.1 is taken by another Stylus daemon" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_outside_of_loopback_it_wants_a_token_and_a_list() -> None:
+    with pytest.raises(BadRequest, match="needs --token-file and --allow"):
+        Options(host="0.0.0.0")
+    with pytest.raises(BadRequest, match="can be guessed"):
+        Options(host="0.0.0.0", token="short", allowed=("10.0.0.2",))
+    assert Options(host="0.0.0.0", token="x" * 16, allowed=("10.0.0.2",)).port == 9109
