@@ -163,7 +163,7 @@ def doctor(as_json: Json = False) -> None:
         print(json.dumps([check.__dict__ for check in checks], indent=1))
     else:
         for check in checks:
-            print(f"{'ok  ' if check.ok else 'no  '} {check.name:<12} {check.detail}")
+            print(check.line)
 
 
 @style_app.command("add")

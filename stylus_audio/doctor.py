@@ -19,6 +19,11 @@ class Check:
     ok: bool
     detail: str
 
+    @property
+    def line(self) -> str:
+        """As it is printed."""
+        return f"{'ok  ' if self.ok else 'no  '} {self.name:<12} {self.detail}"
+
 
 def report() -> list[Check]:
     """Every check, in the order in which a render needs them."""

@@ -93,6 +93,15 @@ def writable_folder(folder: Path) -> None:
         raise NotAllowed(f"{folder} cannot be made: {error.strerror}") from error
 
 
+def working_folder() -> Path:
+    """Where the system says that we are, without links; may raise OSError.
+
+    POSIX says it so. To resolve that once more would walk a path that may have become another's meanwhile. Windows
+    says what was typed.
+    """
+    return Path.cwd().resolve() if os.name == "nt" else Path.cwd()
+
+
 def lower_priority() -> None:
     """Let everything else on the machine go first: a DAW that plays, and the daemon's answers."""
     if os.name == "nt":

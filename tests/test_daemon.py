@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from stylus_daemon.client import Client, Refused
+from stylus_daemon.client import Client, Refused, ping
 from stylus_daemon.jobs import Jobs
 from stylus_daemon.osc import Message, Server
-from stylus_daemon.service import Options, ping
+from stylus_daemon.service import Options
 
 from stylus_audio.audio import sha256
 from stylus_audio.errors import BadRequest

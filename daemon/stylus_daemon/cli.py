@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,11 +52,12 @@ def daemon(
 ) -> None:
     """Take commands over OSC, keeping model and styles warm."""
     from .service import Options
+    from .watch_settings import Watch
 
     token = _token(token_file)
     options = Options(
         osc_port, host, token, tuple(allow), tuple(_folder(one) for one in root), model, device, queue, stall,
-        tuple(_watched(one) for one in watch),
+        tuple(Watch(one) for one in watch),
     )  # fmt: skip
     if check:
         from .check import run_check
@@ -82,7 +82,7 @@ def watch(
     from .watch_settings import Watch
 
     watched = Watch(
-        _folder(folder), out, tuple(style), asked, model, move, polling or None,
+        folder, out, tuple(style), asked, model, move, polling or None,
     )  # fmt: skip
     roots = (watched.root, watched.output, *(Path(one).resolve().parent for one in style if _is_path(one)))
     options = Options(0, roots=roots, model=model, device=device, watches=(watched,))
@@ -94,12 +94,11 @@ def watch(
 
 def _run(options: Any, what: str) -> None:
     from .log import to_stderr
-    from .service import Service
+    from .service import Service, on_signal
 
     to_stderr()
     service = Service(options)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: service.stop())
+    on_signal(service.stop)
     logging.getLogger("stylus_daemon").info("%s; Ctrl-C ends it", what)
     service.run()
 
@@ -187,12 +186,6 @@ def _folder(path: Path) -> Path:
     if not path.is_dir():
         raise BadRequest(f"{path} is not a folder")
     return path.resolve()
-
-
-def _watched(folder: Path) -> Any:
-    from .watch_settings import Watch
-
-    return Watch(_folder(folder))
 
 
 def _token(file: Path | None) -> str:

@@ -40,12 +40,12 @@ class Client:
     ) -> None:
         self._server.close()
 
-    def ask(self, address: str, *arguments: Argument) -> tuple[Argument, ...]:
+    def ask(self, address: str, *arguments: Argument, patience: float = PATIENCE) -> tuple[Argument, ...]:
         """What the reply carries. Raises `Refused`, and `NotFound` where no daemon answers."""
         rid = secrets.token_hex(8)
         for _ in range(3):
             self._server.send(self._daemon, address, rid, *arguments)
-            for message in self._received(PATIENCE / 3):
+            for message in self._received(patience / 3):
                 if message.arguments[:2] != (address, rid):
                     self._events.append(message)
                 elif message.address == "/stylus/error":
@@ -86,3 +86,12 @@ class Client:
             for message in self._server.receive(left):
                 if isinstance(message, Message):
                     yield message
+
+
+def ping(port: int, seconds: float) -> tuple[Argument, ...] | None:
+    """What a daemon on this machine answers to a ping; None where there is none."""
+    with Client(port) as client:
+        try:
+            return client.ask("/stylus/ping", patience=seconds)
+        except StylusError:
+            return None

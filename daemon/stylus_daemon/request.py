@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from stylus_audio.errors import BadRequest
 from stylus_audio.job import DEFAULT_NAME, Sidecar
-from stylus_audio.settings import Settings
+from stylus_audio.settings import Option, Settings
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def with_options(content: Path, styles: list[tuple[Path, str]], values: Mapping[
     sidecar = _text(rest, "sidecar", "file")
     if sidecar not in ("file", "embed", "none"):
         raise BadRequest(f"sidecar: {sidecar!r} is none of file, embed, none")
-    overwrite = Settings.parse({"injection": rest.pop("overwrite", False)}).injection
+    overwrite = bool(Option("switch", "").check("overwrite", rest.pop("overwrite", False)))
     model = _text(rest, "model", "")
     Settings.parse(rest)
     return RenderJob(

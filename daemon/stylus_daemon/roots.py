@@ -10,17 +10,21 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from stylus_audio import store
 from stylus_audio.errors import BadRequest, DiskFull, NotAllowed, NotFound
-from stylus_audio.files import means_full
+from stylus_audio.files import means_full, working_folder
 from stylus_audio.places import user_audio, user_data, user_output
 
 LONGEST = 3000
 """Bytes of a path; it has to fit in a packet of ours."""
+
+REMEMBERED = 5.0
+"""Seconds for which it is believed where folders lead."""
 
 
 def kept_roots() -> list[Path]:
@@ -57,6 +61,7 @@ class Roots:
 
     def __init__(self, given: Sequence[Path] = ()) -> None:
         self.given = tuple(folder.resolve() for folder in given)
+        self._known: tuple[list[Path], object, float] = ([], None, 0.0)
 
     @property
     def own_output(self) -> Path:
@@ -64,9 +69,16 @@ class Roots:
         return user_output().resolve()
 
     def folders(self) -> list[Path]:
-        """All of them, resolved; the kept list is read anew each time, so that a change needs no restart."""
-        own = [user_data() / "styles", user_output()]
-        return [folder.resolve() for folder in (*user_audio(), *own, *kept_roots())] + list(self.given)
+        """All of them, resolved; a change of the kept list counts at once, one of links in seconds.
+
+        Every path of every request is held against them, and to resolve them takes half a millisecond.
+        """
+        folders, kept, until = self._known
+        if kept != (kept := _state(_file())) or time.monotonic() > until:
+            own = [user_data() / "styles", user_output()]
+            folders = [folder.resolve() for folder in (*user_audio(), *own, *kept_roots())] + list(self.given)
+            self._known = (folders, kept, time.monotonic() + REMEMBERED)
+        return folders
 
     def holds(self, path: Path) -> bool:
         """Whether a path that has no links in it lies in one of them."""
@@ -117,7 +129,11 @@ class Roots:
             raise NotFound(f"the folder {folder} cannot be entered: {os.strerror(error.errno or 0)}") from error
         try:
             # Where the system says that we are, not where a path says that it leads.
-            if not self.holds(Path.cwd().resolve()):
+            try:
+                here = working_folder()
+            except OSError as error:
+                raise NotFound(f"the folder {folder} was taken away") from error
+            if not self.holds(here):
                 raise NotAllowed(f"{folder} leads out of the folders that the daemon may use")
             yield
         finally:
@@ -149,6 +165,15 @@ class Roots:
                         raise DiskFull(f"{copy.parent} has no room for a copy of {path.name}") from error
                     raise NotAllowed(f"{path} cannot be copied: {os.strerror(error.errno or 0)}") from error
         return copy
+
+
+def _state(file: Path) -> object:
+    """What changes when a file is written; None where there is none."""
+    try:
+        about = file.stat()
+    except OSError:
+        return None
+    return about.st_mtime_ns, about.st_size, about.st_ino
 
 
 def _short(text: str) -> str:

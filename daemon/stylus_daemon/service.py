@@ -7,7 +7,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from stylus_audio.errors import BadRequest, StylusError
 from stylus_audio.files import writable_folder
 from stylus_audio.places import user_data
 
+from .client import ping
 from .desk import Desk
 from .events import Events, Listeners
 from .jobs import Jobs
@@ -92,7 +93,8 @@ class Service:
             raise PortTaken(f"another daemon of yours is running on {home}; `stylus daemon --check` asks it") from None
         self.jobs = Jobs(home / "jobs.sqlite", options.queue)
         self.roots = Roots(options.roots)
-        self.supervisor = Supervisor(plans(options, home), options.stall)
+        self._plans = plans(options, home)
+        self.supervisor = Supervisor(self._plans, options.stall)
         self.listeners = Listeners()
         self.desk = Desk(self.jobs, self.roots, self.supervisor, self.listeners)
         self.events = Events(self.jobs, self.listeners)
@@ -158,7 +160,7 @@ class Service:
 
     def _tend(self) -> None:
         """Settle jobs of workers that are none of ours, and forget old ones."""
-        ours = {plan.name for plan in plans(self.options, home_folder())}
+        ours = {plan.name for plan in self._plans}
         if any(job.worker not in ours for job in self.jobs.listed("running")):
             self.jobs.recover(is_finished, blame=False)
         self.jobs.prune(RETENTION)
@@ -203,6 +205,12 @@ def daemon_runs() -> bool:
     return False
 
 
+def on_signal(stop: Callable[[], None]) -> None:
+    """What Ctrl-C and SIGTERM do from now on."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop())
+
+
 def watch_beside(options: Options) -> None:
     """Watch folders for a daemon that is running already, which renders; until Ctrl-C.
 
@@ -214,8 +222,7 @@ def watch_beside(options: Options) -> None:
         roots.resolved(str(folder))
     to_stderr()
     log.info("the daemon that is running renders what appears; Ctrl-C ends the watching")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    on_signal(stopping.set)
     for thread in _start_watching(options.watches, home_folder(), options.queue, stopping):
         while thread.is_alive():
             thread.join(0.5)
@@ -229,22 +236,6 @@ def _listening(options: Options) -> Server:
         raise PortTaken(
             f"port {options.port} on {options.host} is taken by {taker} ({error.strerror}); --osc-port takes another"
         ) from error
-
-
-def ping(port: int, seconds: float) -> tuple[Any, ...] | None:
-    """What a daemon on this machine answers to a ping; None where there is none."""
-    client = Server("127.0.0.1", 0)
-    try:
-        rid = secrets.token_hex(4)
-        client.send(Peer("udp", "127.0.0.1", port), "/stylus/ping", rid)
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            for message in client.receive(left):
-                if isinstance(message, Message) and message.arguments[1:2] == (rid,):
-                    return message.arguments[2:]
-        return None
-    finally:
-        client.close()
 
 
 class _Gate:

@@ -97,7 +97,7 @@ class Worker:
         self.workshop = plan.home / "workshop" / plan.name
         self.cache = StyleCache(plan.home / "styles-cache")
         self._engine: Engine | None = None
-        self._engine_is = ("", "")
+        self._loaded = ""
         self._warm: set[str] = set()
         self.progress = Progress(0, 0.0, "", None)
 
@@ -229,15 +229,15 @@ class Worker:
 
     def engine(self, model: str, progress: Callable[[float, str], None]) -> Engine:
         """The engine with a model, loaded where it is another than before."""
-        if self._engine is None or self._engine_is[0] != model:
+        if self._engine is None or self._loaded != model:
             return self._load(model, self.plan.device, progress)
         return self._engine
 
     def _load(self, model: str, device: str, progress: Callable[[float, str], None]) -> Engine:
         progress(0.0, "loading the model")
-        self._engine, self._engine_is = None, ("", "")
+        self._engine, self._loaded = None, ""
         engine = Engine(model, device, cache=self.cache)
-        self._engine, self._engine_is = engine, (model, device)
+        self._engine, self._loaded = engine, model
         self._warm = {style.sha256 for style in library.styles() if engine.is_warm(Path(style.path), engine.settings())}
         return engine
 
@@ -247,7 +247,7 @@ class Worker:
         device = str(self._engine.model.device) if self._engine else self.plan.device
         self.tell(
             Condition(
-                state, self._engine_is[0] or self.model, device, tuple(sorted(self._warm)), about.entries,
+                state, self._loaded or self.model, device, tuple(sorted(self._warm)), about.entries,
                 about.bytes, about.prepared,
             )
         )  # fmt: skip
