@@ -2,85 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import soundfile
-from stylus_daemon.client import Client, Refused, ping
-from stylus_daemon.jobs import Jobs
+from stylus_daemon.client import Client, Refused
 from stylus_daemon.osc import Message, Server
 from stylus_daemon.service import Options
 
 from stylus_audio.audio import sha256
 from stylus_audio.errors import BadRequest
+from tests.daemons import DEADLINE, Daemon, until
 from tests.programs import need_program
-from tests.sounds import RATE, noise, plucks
-
-DEADLINE = 300.0
-
-
-def until(happens: Callable[[], bool]) -> None:
-    """Wait for something; generous, as a test machine may be busy."""
-    end = time.monotonic() + DEADLINE
-    while not happens():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-class Daemon:
-    """A daemon process on a small model, with a folder of clips that it may use."""
-
-    def __init__(self, folder: Path, model: Path) -> None:
-        self.folder, self.model = folder, model
-        self.home = Path(os.environ["STYLUS_HOME"]) / "daemon"
-        for name, audio in (("clip", plucks(0.8)), ("style", noise(0.8))):
-            soundfile.write(folder / f"{name}.wav", audio.T, RATE)
-        free = Server("127.0.0.1", 0)
-        self.port = free.port
-        free.close()
-        self.start()
-
-    def start(self) -> None:
-        words = ["daemon", "--osc-port", str(self.port), "--root", str(self.folder), "--model", str(self.model)]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "stylus_audio", *words], stderr=subprocess.DEVNULL, env={**os.environ}
-        )
-        until(lambda: ping(self.port, 0.5) is not None)
-
-    def jobs(self) -> Jobs:
-        return Jobs(self.home / "jobs.sqlite")
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    @property
-    def clip(self) -> str:
-        return str(self.folder / "clip.wav")
-
-    @property
-    def style(self) -> str:
-        return str(self.folder / "style.wav")
-
-    def stems(self) -> list[Path]:
-        return sorted(self.folder.glob("clip_style*.wav"))
-
-    def unfinished(self) -> list[Path]:
-        return [path for path in self.folder.iterdir() if path.name.endswith(".part")]
 
 
 @pytest.fixture
 def daemon(tmp_path: Path, tiny_folder: Path) -> Iterator[Daemon]:
     one = Daemon(tmp_path, tiny_folder)
     yield one
-    one.process.send_signal(signal.SIGINT)
-    assert one.process.wait(DEADLINE) == 0
+    one.end()
 
 
 def ignore(*_: object) -> None:

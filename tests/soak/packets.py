@@ -1,6 +1,6 @@
 """Throw packets of every bad kind at the OSC reader and server; fails where one costs over 10 ms or anything raises.
 
-    python daemon/soak/packets.py [--packets 1000000] [--seed 0]
+    python -m tests.soak.packets [--packets 1000000] [--seed 0]
 
 Every packet goes to `decode`. One in 20 also goes to a server in this process: over UDP, over TCP in both framings, and
 without framing on a connection of its own, where it may fall into thousands of packets and is not timed. What it costs

@@ -1,0 +1,88 @@
+"""A daemon in a process of its own, for tests and soaks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import soundfile
+from stylus_daemon.client import ping
+from stylus_daemon.jobs import Jobs
+from stylus_daemon.osc import Server
+
+from tests.sounds import RATE, noise, plucks
+
+DEADLINE = 300.0
+
+
+def until(happens: Callable[[], bool]) -> None:
+    """Wait for something; generous, as a test machine may be busy."""
+    end = time.monotonic() + DEADLINE
+    while not happens():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+class Daemon:
+    """A daemon process on a small model, with a folder of clips that it may use."""
+
+    def __init__(self, folder: Path, model: Path, *words: str) -> None:
+        """Starts it, with more words for its command line; its home is `STYLUS_HOME`."""
+        self.folder, self.model, self.words = folder, model, words
+        self.home = Path(os.environ["STYLUS_HOME"]) / "daemon"
+        for name, audio in (("clip", plucks(0.8)), ("style", noise(0.8))):
+            soundfile.write(folder / f"{name}.wav", audio.T, RATE)
+        free = Server("127.0.0.1", 0)
+        self.port = free.port
+        free.close()
+        self.start()
+
+    def start(self) -> None:
+        words = ["daemon", "--osc-port", str(self.port), "--root", str(self.folder), "--model", str(self.model)]
+        words += self.words
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "stylus_audio", *words], stderr=subprocess.DEVNULL, env={**os.environ}
+        )
+        until(lambda: ping(self.port, 0.5) is not None)
+
+    def jobs(self) -> Jobs:
+        return Jobs(self.home / "jobs.sqlite")
+
+    def workers(self) -> list[psutil.Process]:
+        """Its worker processes: children that are no resource tracker of Python's."""
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            with suppress(psutil.NoSuchProcess):
+                if any("spawn_main" in word for word in child.cmdline()):
+                    found.append(child)
+        return found
+
+    def end(self) -> None:
+        """Ask it to end, as Ctrl-C does; its exit code must be 0."""
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(DEADLINE) == 0
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def clip(self) -> str:
+        return str(self.folder / "clip.wav")
+
+    @property
+    def style(self) -> str:
+        return str(self.folder / "style.wav")
+
+    def stems(self) -> list[Path]:
+        return sorted(self.folder.glob("clip_style*.wav"))
+
+    def unfinished(self) -> list[Path]:
+        return [path for path in self.folder.iterdir() if path.name.endswith(".part")]
