@@ -15,7 +15,7 @@ import psutil
 import soundfile
 from stylus_daemon.client import ping
 from stylus_daemon.jobs import Jobs
-from stylus_daemon.osc import Server
+from stylus_daemon.osc_server import Server
 
 from tests.sounds import RATE, noise, plucks
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import soundfile
 from stylus_daemon.client import Client, Refused
-from stylus_daemon.osc import Message, Server
+from stylus_daemon.osc_messages import Message
+from stylus_daemon.osc_server import Server
 from stylus_daemon.service import Options
 
 from stylus_audio.audio import sha256

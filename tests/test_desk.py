@@ -13,9 +13,9 @@ import soundfile
 from stylus_daemon.desk import ADDRESSES, Desk
 from stylus_daemon.events import Events, Listeners
 from stylus_daemon.jobs import Jobs
-from stylus_daemon.osc import Argument, Message, Peer
+from stylus_daemon.osc_messages import Argument, Message, Peer
 from stylus_daemon.roots import Roots
-from stylus_daemon.worker import Condition, Progress
+from stylus_daemon.worker import Condition, Progress, identity
 
 from stylus_audio import library
 from tests.sounds import RATE, noise, plucks
@@ -210,7 +210,9 @@ def test_the_library_over_osc(bench: Bench) -> None:
     assert bench.ask("/stylus/style/add", "bells", bench.style, 0.1) == ["bells", False]
     assert library.style("bells").seconds == pytest.approx(0.2)
     assert bench.ask("/stylus/style/list") == [1, 0, "bells", False]
-    bench.workers.conditions = [Condition("idle", "mini", "cpu", (library.style("bells").sha256,), 1, 1, 1)]
+    bench.workers.conditions = [
+        Condition("idle", "mini", "cpu", (identity(Path(library.style("bells").path)),), 1, 1, 1)
+    ]
     assert bench.ask("/stylus/style/list") == [1, 0, "bells", True]
     assert bench.ask("/stylus/style/warm", "bells") == ["bells", True, 0]
     (number,) = bench.ask("/stylus/render", bench.clip, "bells")

@@ -21,8 +21,10 @@ from pythonosc.osc_message import OscMessage
 from pythonosc.osc_tcp_server import MODE_1_0, MODE_1_1
 from pythonosc.tcp_client import SimpleTCPClient
 from pythonosc.udp_client import SimpleUDPClient
-from stylus_daemon import osc
-from stylus_daemon.osc import Argument, Malformed, Message, Peer, Server, Unreadable, decode, encode
+from stylus_daemon import osc_messages
+from stylus_daemon.osc_framing import MESSAGE
+from stylus_daemon.osc_messages import Argument, Malformed, Message, Peer, Unreadable, decode, encode
+from stylus_daemon.osc_server import CONNECTIONS, UNSENT, Server
 
 from tests.programs import need_program
 
@@ -162,7 +164,7 @@ REFUSED = {
     "an element with a crooked size": bundle() + struct.pack(">I", 7) + encode("/a"),
     "bundles 9 deep": nested(9),
     "bundles 2,000 deep": nested(2000),
-    "a message too many": bundle(*[encode("/a")] * (osc.ELEMENTS + 1)),
+    "a message too many": bundle(*[encode("/a")] * (osc_messages.ELEMENTS + 1)),
     "many arguments in many messages": bundle(*[encode("/a", *[None] * 500)] * 3),
 }
 
@@ -193,8 +195,8 @@ def test_bundles_in_their_order_and_at_once() -> None:
     packet = bundle(one, bundle(two, bundle(), three, time=bytes(8)), four)
     assert decode(packet) == [(f"/{number}", (number,)) for number in range(4)]
     assert decode(nested(8)) == [("/deep", ())]
-    assert len(decode(bundle(*[encode("/a")] * osc.ELEMENTS))) == osc.ELEMENTS
-    assert len(decode(encode("/a", *range(osc.ARGUMENTS)))[0][1]) == osc.ARGUMENTS
+    assert len(decode(bundle(*[encode("/a")] * osc_messages.ELEMENTS))) == osc_messages.ELEMENTS
+    assert len(decode(encode("/a", *range(osc_messages.ARGUMENTS)))[0][1]) == osc_messages.ARGUMENTS
     assert decode(bundle()) == []
 
 
@@ -427,9 +429,9 @@ def test_a_wrong_escape_costs_one_packet(server: Server) -> None:
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES.keys())
 def test_the_longest_message(server: Server, frame: Frame) -> None:
-    largest = osc.MESSAGE - len(encode("/a", "x")) + 3
+    largest = MESSAGE - len(encode("/a", "x")) + 3
     packets = [b"/a\0\0,s\0\0" + padded(b"\xdb\x80" + b"x" * (size - 2)) for size in (largest, largest + 4)]
-    assert [len(packet) for packet in packets] == [osc.MESSAGE, osc.MESSAGE + 4]
+    assert [len(packet) for packet in packets] == [MESSAGE, MESSAGE + 4]
     with connect(server) as client:
         sender = threading.Thread(target=send_all, args=(client, frame(packets[0]) + frame(packets[1])))
         sender.start()
@@ -511,7 +513,7 @@ def test_who_does_not_read_is_given_up_and_blocks_nobody(server: Server) -> None
             if sent % (3900 * 500) == 0:
                 other.sendall(slip.encode(encode("/other")))
                 assert messages(server, 1)[0].address == "/other"
-        assert sent > osc.UNSENT / 2
+        assert sent > UNSENT / 2
         other.sendall(slip.encode(encode("/other")))
         (message,) = messages(server, 1)
         assert server.send(message.peer, "/fine")
@@ -539,7 +541,7 @@ def test_who_reads_late_gets_it_all(server: Server) -> None:
 def test_the_one_silent_for_longest_makes_room(server: Server) -> None:
     clients = []
     try:
-        for number in range(osc.CONNECTIONS):
+        for number in range(CONNECTIONS):
             clients.append(connect(server))
             clients[-1].sendall(slip.encode(encode("/a", number)))
             messages(server, 1)

@@ -11,7 +11,7 @@ from stylus_audio.files import writable_folder
 
 from .client import ping
 from .jobs import Jobs
-from .osc import Server
+from .osc_server import Server
 from .roots import Roots
 from .service import Options, home_folder
 

@@ -9,7 +9,8 @@ from types import TracebackType
 
 from stylus_audio.errors import Cancelled, NotFound, StylusError
 
-from .osc import Argument, Message, Peer, Server
+from .osc_messages import Argument, Message, Peer
+from .osc_server import Server
 
 PATIENCE = 2.0
 """Seconds to wait for a reply; a request is sent three times in that, under the same id."""

@@ -22,10 +22,10 @@ from stylus_audio.weights import KNOWN
 
 from .events import Listeners, to_text
 from .jobs import Job, Jobs
-from .osc import Argument, Message, Peer
+from .osc_messages import Argument, Message, Peer
 from .request import RenderJob, with_options
 from .roots import Roots
-from .worker import Condition, Progress
+from .worker import Condition, Progress, identity
 
 PROTOCOL = 1
 """Grows when an address changes its meaning; new addresses and longer replies leave it."""
@@ -225,7 +225,7 @@ class Desk:
         return [style.name, False, job.id]
 
     def _is_warm(self, style: library.Style) -> bool:
-        return any(style.sha256 in one.warm_styles for one in self.workers.conditions)
+        return any(identity(Path(style.path)) in one.warm_styles for one in self.workers.conditions)
 
     def render(self, call: Call) -> list[Argument]:
         content, style = call.text("content"), call.text("style")

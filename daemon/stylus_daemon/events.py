@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from .jobs import ENDED, Job, Jobs
-from .osc import Argument, Peer
+from .osc_messages import Argument, Peer
 from .worker import Progress
 
 MOST = 64

@@ -24,7 +24,8 @@ from .events import Events, Listeners
 from .jobs import Jobs
 from .lock import Lock, Taken
 from .log import to_stderr
-from .osc import Message, Peer, Server
+from .osc_messages import Message, Peer
+from .osc_server import Server
 from .roots import Roots
 from .supervisor import STALL, Supervisor
 from .watch_events import run

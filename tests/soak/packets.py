@@ -21,7 +21,9 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 
 from pythonosc import slip
-from stylus_daemon.osc import MESSAGE, Argument, Malformed, Message, Server, Unreadable, decode, encode
+from stylus_daemon.osc_framing import MESSAGE
+from stylus_daemon.osc_messages import Argument, Malformed, Message, Unreadable, decode, encode
+from stylus_daemon.osc_server import Server
 
 ALLOWED = 10.0
 """Processor time that a packet may cost, ms."""
