@@ -81,12 +81,19 @@ class Engine:
         self.feature_budget = FEATURE_BUDGET
 
     def use_less_memory(self) -> str | None:
-        """After `OutOfMemory`: halve the windows of a pass, then keep no features; says so, None where that is all."""
+        """After `OutOfMemory`: halve the windows of a pass, then keep nothing on the device; None where that is all.
+
+        Returns what it did, in words. It stays so for this engine.
+        """
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
         if self.windows_per_pass > 1:
             self.windows_per_pass //= 2
             return f"memory did not suffice; {self.windows_per_pass} windows at a time"
         if self.feature_budget:
             self.feature_budget = 0
+            if self.cache:
+                self.cache.offload()
             return "memory did not suffice; features are computed again for every step"
         return None
 

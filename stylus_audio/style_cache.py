@@ -139,6 +139,11 @@ class StyleCache:
             self._disk.put(key, tensors)
         self._keep(key, tensors)
 
+    def offload(self) -> None:
+        """Keep nothing in the device's memory from now on: what it holds goes to the host, as if it had no room."""
+        self._device.budget = 0
+        self._to_host(self._device.trim())
+
     def statistics(self) -> Statistics:
         """Counters and sizes as they are now."""
         files = self._disk.files() if self._disk else []
@@ -149,7 +154,10 @@ class StyleCache:
         return Statistics(self._prepared, self._hits, len(keys), total, device, host, disk)
 
     def _keep(self, key: str, tensors: Tensors) -> None:
-        for name, left in self._device.put(key, tensors):
+        self._to_host(self._device.put(key, tensors))
+
+    def _to_host(self, entries: list[tuple[str, Tensors]]) -> None:
+        for name, left in entries:
             if next(iter(left.values())).device.type != "cpu":
                 self._host.put(name, {part: _on_host(tensor) for part, tensor in left.items()})
 
@@ -182,6 +190,10 @@ class _Memory:
         if _bytes(tensors) > self.budget:
             return [(key, tensors)]
         self.entries[key] = tensors
+        return self.trim()
+
+    def trim(self) -> list[tuple[str, Tensors]]:
+        """Take out what is over the budget."""
         left = []
         while self.held().bytes > self.budget:
             left.append(self.entries.popitem(last=False))

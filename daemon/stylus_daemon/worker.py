@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -76,7 +76,7 @@ class Condition:
     model: str
     device: str
     warm_styles: tuple[str, ...]
-    """SHA-256 of references that need no inversion with the model's default settings."""
+    """By `identity`: references that need no inversion with the model's default settings."""
     cached: int
     cache_bytes: int
     inversions: int
@@ -99,6 +99,7 @@ class Worker:
         self._engine: Engine | None = None
         self._loaded = ""
         self._warm: set[str] = set()
+        self._unknown: list[Path] = []
         self.progress = Progress(0, 0.0, "", None)
 
     def recover(self) -> list[Job]:
@@ -157,7 +158,7 @@ class Worker:
             origins[copy] = Path(path)
         if request.kind == "warm":
             self._on(request, progress, lambda engine: engine.warm(styles[0][0], engine.settings(**request.settings)))
-            self._remember(styles)
+            self._remember(origins)
             self.jobs.done(job, "")
             return
         content = self.roots.copied(Path(request.content), self.workshop)
@@ -180,12 +181,32 @@ class Worker:
                 )  # fmt: skip
 
             result, said = self._on(request, progress, render)
-        self._remember(styles)
+        self._remember({copy: origins[copy] for copy, _ in styles})
         stem = request.target / result.path.name
         self.jobs.done(job, str(stem), digests[-1], [*result.report["notes"], *said])
 
-    def _remember(self, styles: list[tuple[Path, str]]) -> None:
-        self._warm |= {sha256(path) for path, _ in styles}
+    def _remember(self, references: Mapping[Path, Path]) -> None:
+        """Note which of these, by the files that they are copies of, are warm.
+
+        A render with other settings leaves a style cold for the defaults.
+        """
+        if engine := self._engine:
+            self._warm |= {
+                identity(origin) for copy, origin in references.items() if engine.is_warm(copy, engine.settings())
+            }
+
+    def look(self) -> bool:
+        """See whether one more style of the library is warm, which takes reading it; false where all are known."""
+        if not self._unknown:
+            return False
+        try:
+            path = self._unknown.pop()
+            self._remember({path: path})
+        except (StylusError, OSError) as error:
+            log.warning("a style of the library: %s", error)
+        if not self._unknown:
+            self.say("idle")
+        return True
 
     def _progress(self, job: Job) -> Callable[[float, str], None]:
         begun: list[float] = []
@@ -238,7 +259,7 @@ class Worker:
         self._engine, self._loaded = None, ""
         engine = Engine(model, device, cache=self.cache)
         self._engine, self._loaded = engine, model
-        self._warm = {style.sha256 for style in library.styles() if engine.is_warm(Path(style.path), engine.settings())}
+        self._warm, self._unknown = set(), [Path(style.path) for style in library.styles()]
         return engine
 
     def say(self, state: str) -> None:
@@ -251,6 +272,14 @@ class Worker:
                 about.bytes, about.prepared,
             )
         )  # fmt: skip
+
+
+def identity(reference: Path) -> str:
+    """A reference as it is now; another file by the same name is another."""
+    try:
+        return f"{reference} {reference.stat().st_mtime_ns}"
+    except OSError:
+        return ""
 
 
 def token(job: Job) -> str:
@@ -341,7 +370,7 @@ def main(plan: Plan, pipe: Connection) -> None:
             except StylusError as error:
                 log.error("%s", error)
             worker.say("idle")
-        if not worker.loop():
+        if not worker.loop() and not worker.look():
             ending.wait(IDLE)
     jobs.close()
     lock.release()
