@@ -11,14 +11,11 @@ from pathlib import Path
 import pytest
 import soundfile
 from stylus_daemon.client import Client, Refused
-from stylus_daemon.osc_messages import Message
-from stylus_daemon.osc_server import Server
 from stylus_daemon.service import Options
 
 from stylus_audio.audio import sha256
 from stylus_audio.errors import BadRequest
 from tests.daemons import DEADLINE, Daemon, until
-from tests.programs import need_program
 
 
 @pytest.fixture
@@ -45,27 +42,6 @@ def test_a_clip_is_rendered_and_the_style_is_inverted_once(daemon: Daemon) -> No
             client.ask("/stylus/render", "/etc/passwd", daemon.style)
     assert max(seen) > 0
     assert not daemon.unfinished()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("url", ["osc.udp", "osc.tcp"])
-def test_liblo_renders_through_the_daemon(daemon: Daemon, url: str) -> None:
-    need_program("oscsend")
-    ear = Server("127.0.0.1", 0)
-    words = ["/stylus/render", "isssi", "7", daemon.clip, daemon.style, "reply_port", str(ear.port)]
-    for _ in range(3):
-        subprocess.run(["oscsend", f"{url}://127.0.0.1:{daemon.port}", *words], check=True)
-    heard: list[Message] = []
-
-    def result() -> bool:
-        heard.extend(message for message in ear.receive(0.1) if isinstance(message, Message))
-        return any(message.address == "/stylus/job/result" for message in heard)
-
-    until(result)
-    ear.close()
-    assert [Path(str(m.arguments[2])) for m in heard if m.address == "/stylus/job/result"] == daemon.stems()
-    assert len(daemon.stems()) == 1
-    assert [m.arguments[:3] for m in heard if m.address == "/stylus/reply"] == [("/stylus/render", 7, 1)] * 3
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from stylus_daemon.osc_framing import MESSAGE
 from stylus_daemon.osc_messages import Argument, Malformed, Message, Peer, Unreadable, decode, encode
 from stylus_daemon.osc_server import CONNECTIONS, UNSENT, Server
 
-from tests.programs import need_program
+from tests.programs import need_liblo
 
 HOST = "127.0.0.1"
 FUTURE = struct.pack(">Q", 2**64 - 1)
@@ -329,7 +329,7 @@ def test_two_framings_at_once(server: Server) -> None:
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_liblo(server: Server, transport: str) -> None:
-    need_program("oscsend")
+    need_liblo()
     command = ["oscsend", f"osc.{transport}://{HOST}:{server.port}", "/stylus/ping", "sihfdTFNISc"]
     subprocess.run([*command, "grüße", "-7", str(2**40), "0.5", "0.1", "symbol", "c"], check=True)
     (message,) = messages(server, 1)
@@ -338,7 +338,7 @@ def test_liblo(server: Server, transport: str) -> None:
 
 
 def test_liblo_reads_us(server: Server) -> None:
-    need_program("oscdump")
+    need_liblo()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
