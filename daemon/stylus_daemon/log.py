@@ -20,12 +20,13 @@ class Limit(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Lines are of one kind by their text before anything is put into it."""
         now = time.monotonic()
-        since, count = self._seen.get(str(record.msg), (now, 0))
+        kind = str(record.msg)
+        since, count = self._seen.get(kind, (now, 0))
         if now - since > SPAN:
             if count > MOST:
-                record.msg = f"{record.msg} (and {count - MOST} more like it)"
+                record.msg = f"{kind} (and {count - MOST} more like it)"
             since, count = now, 0
-        self._seen[str(record.msg)] = (since, count + 1)
+        self._seen[kind] = (since, count + 1)
         return count < MOST
 
 

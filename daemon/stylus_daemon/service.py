@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import signal
 import threading
 import time
@@ -21,6 +20,7 @@ from stylus_audio.places import user_data
 from .client import ping
 from .desk import Desk
 from .events import Events, Listeners
+from .gate import LOOPBACK, Gate
 from .jobs import Jobs
 from .lock import Lock, Taken
 from .log import to_stderr
@@ -36,15 +36,12 @@ from .worker import Plan, Progress, is_finished
 log = logging.getLogger(__name__)
 
 PORT = 9109
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 TURN = 0.05
 """Seconds that the loop waits for a packet before it looks after everything else."""
 RETENTION = 30 * 86400.0
 """Seconds that a job which has ended is remembered."""
 GRACE = 10.0
 """Seconds that a worker has to finish its present step when the daemon ends."""
-WRONG_TOKENS = 5
-"""After so many wrong tokens a host is not listened to any more."""
 
 
 class PortTaken(StylusError):
@@ -99,7 +96,7 @@ class Service:
         self.listeners = Listeners()
         self.desk = Desk(self.jobs, self.roots, self.supervisor, self.listeners)
         self.events = Events(self.jobs, self.listeners)
-        self._gate = _Gate(options)
+        self._gate = Gate(options.host, options.token, options.allowed)
         self._stopping = threading.Event()
         self._watching = _start_watching(options.watches, home, options.queue, self._stopping)
         self._tended = 0.0
@@ -148,7 +145,7 @@ class Service:
             return None
         refused = self._gate.refuses(received)
         if refused is not None:
-            return (received.peer, *refused) if refused[0] else None
+            return (received.peer, *refused) if refused else None
         try:
             answer = self.desk.answer(received)
         except Exception as error:
@@ -237,34 +234,6 @@ def _listening(options: Options) -> Server:
         raise PortTaken(
             f"port {options.port} on {options.host} is taken by {taker} ({error.strerror}); --osc-port takes another"
         ) from error
-
-
-class _Gate:
-    """Who may speak: everybody on loopback; elsewhere hosts of the list that have said the token."""
-
-    def __init__(self, options: Options) -> None:
-        self._open = options.host in LOOPBACK
-        self._token, self._allowed = options.token, set(options.allowed)
-        self._known: set[Peer] = set()
-        self._wrong: dict[str, int] = {}
-
-    def refuses(self, message: Message) -> tuple[str, tuple[Any, ...]] | None:
-        """None for who may speak; an answer (of which "" is none) for who may not."""
-        peer = message.peer
-        if self._open and message.address != "/stylus/token":
-            return None
-        if not self._open and (peer.host not in self._allowed or self._wrong.get(peer.host, 0) >= WRONG_TOKENS):
-            return "", ()
-        rid = message.arguments[0] if message.arguments else 0
-        if message.address == "/stylus/token":
-            said = message.arguments[1] if len(message.arguments) > 1 else ""
-            if self._open or secrets.compare_digest(str(said).encode(), self._token.encode()):
-                self._known.add(peer)
-                return "/stylus/reply", (message.address, rid)
-            self._wrong[peer.host] = self._wrong.get(peer.host, 0) + 1
-        if peer in self._known:
-            return None
-        return "/stylus/error", (message.address[:200], rid, "not-allowed", "say /stylus/token rid TOKEN first")
 
 
 def _start_watching(

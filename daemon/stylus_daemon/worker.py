@@ -119,21 +119,24 @@ class Worker:
             return False
         self.progress = Progress(job.id, 0.0, "", None)
         self.say("rendering")
+        log.info("job %d: %s", job.id, _named(job))
         shutil.rmtree(self.workshop, ignore_errors=True)
         writable_folder(self.workshop)
         with _Lease(self.plan.database, job, self):
             try:
                 self._do(job, RenderJob.from_dict(job.request))
             except Cancelled:
+                log.info("job %d stopped, as it was asked to", job.id)
                 self.jobs.stopped(job)
             except Leaving:
+                log.info("job %d goes back in the queue", job.id)
                 self.jobs.released(job)
             except LostLease:
                 log.warning("job %d went to somebody else", job.id)
             except StylusError as error:
                 self._failed(job, error.code, str(error))
             except Exception as error:
-                log.exception("job %d", job.id)
+                log.exception("job %d failed for a fault of ours", job.id)
                 self._failed(job, "internal", f"{type(error).__name__}: {error}")
             finally:
                 shutil.rmtree(self.workshop, ignore_errors=True)
@@ -142,7 +145,9 @@ class Worker:
 
     def _failed(self, job: Job, code: str, message: str) -> None:
         try:
-            self.jobs.failed(job, code, " ".join(message.split()))
+            said = " ".join(message.split())
+            log.warning("job %d failed: %s: %s", job.id, code, said)
+            self.jobs.failed(job, code, said)
         except LostLease:
             log.warning("job %d went to somebody else", job.id)
 
@@ -160,6 +165,7 @@ class Worker:
             self._on(request, progress, lambda engine: engine.warm(styles[0][0], engine.settings(**request.settings)))
             self._remember(origins)
             self.jobs.done(job, "")
+            log.info("job %d is done", job.id)
             return
         content = self.roots.copied(Path(request.content), self.workshop)
         origins[content] = Path(request.content)
@@ -184,6 +190,7 @@ class Worker:
         self._remember({copy: origins[copy] for copy, _ in styles})
         stem = request.target / result.path.name
         self.jobs.done(job, str(stem), digests[-1], [*result.report["notes"], *said])
+        log.info("job %d is done: %r", job.id, str(stem))
 
     def _remember(self, references: Mapping[Path, Path]) -> None:
         """Note which of these, by the files that they are copies of, are warm.
@@ -259,6 +266,7 @@ class Worker:
         self._engine, self._loaded = None, ""
         engine = Engine(model, device, cache=self.cache)
         self._engine, self._loaded = engine, model
+        log.info("%r is loaded on %s", model, engine.model.device)
         self._warm, self._unknown = set(), [Path(style.path) for style in library.styles()]
         return engine
 
@@ -291,6 +299,13 @@ def is_finished(job: Job) -> bool:
     """Whether the stem that a job was about to publish is there, whole."""
     path = Path(job.path)
     return bool(job.digest) and path.is_file() and sha256(path) == job.digest
+
+
+def _named(job: Job) -> str:
+    """A job in words, for the log."""
+    request = RenderJob.from_dict(job.request)
+    styles = " and ".join(repr(name) for _, name in request.styles)
+    return f"warming {styles}" if request.kind == "warm" else f"{Path(request.content).name!r} in the sound of {styles}"
 
 
 class _Lease:
