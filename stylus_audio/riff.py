@@ -55,7 +55,7 @@ def _places(stream: BinaryIO) -> Iterator[_Place]:
         name, size = header[:4], struct.unpack("<I", header[4:])[0]
         start = stream.tell()
         if name == b"ds64" and size >= 24:
-            long_data = struct.unpack("<Q", stream.read(24)[8:16])[0]
+            long_data = int.from_bytes(stream.read(24)[8:16], "little")
         if name == b"data" and size == 0xFFFFFFFF and head[:4] == b"RF64":
             size = long_data
         yield _Place(name, start, size)

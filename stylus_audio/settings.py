@@ -133,13 +133,20 @@ def _text(value: object) -> str:
     return value
 
 
+_MOST_LAYERS = 100
+"""Of any decoder's self-attention."""
+
+
 def _layers(value: object) -> tuple[int, ...]:
     """Layer numbers from `[6, 7]`, "6,7" or "6-7"."""
     numbers: list[int] = []
     for part in value.split(",") if isinstance(value, str) else list(value):  # type: ignore[call-overload]
         first, _, last = str(part).strip().partition("-")
+        # Bounded before it is spelt out: a request may say 0-99999999999.
+        if int(last or first) >= _MOST_LAYERS:
+            raise ValueError
         numbers += range(int(first), int(last or first) + 1)
-    if not numbers or min(numbers) < 0 or max(numbers) > 99:
+    if not numbers or min(numbers) < 0:
         raise ValueError
     return tuple(sorted(set(numbers)))
 

@@ -28,6 +28,12 @@ def test_layers(text: str, layers: tuple[int, ...]) -> None:
     assert Settings.parse({"layers": text}).layers == layers
 
 
+@pytest.mark.parametrize("text", ["", "x", "-1", "7-6", "100", "0-99999999999"])
+def test_layers_that_are_none(text: str) -> None:
+    with pytest.raises(BadRequest, match="layers"):
+        Settings.parse({"layers": text})
+
+
 @pytest.mark.parametrize(("text", "samples"), [("1.5", 66150), ("2s", 88200), ("100 samples", 100), ("7smp", 7)])
 def test_times(text: str, samples: int) -> None:
     start = Settings.parse({"start": text}).start
