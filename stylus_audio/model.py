@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -20,7 +20,7 @@ from .errors import BadRequest, NoModel
 from .latent import Autoencoder, Latent, Patchify
 from .places import CONFIGS
 from .quiet import quiet
-from .settings import Settings
+from .settings import DTYPES, Settings
 from .spectrogram import RIFFUSION, Profile
 from .style_encoder import StyleEncoder
 from .text import TextEncoder
@@ -108,11 +108,10 @@ def choose_device(device: str = "auto") -> torch.device:
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """`auto` is half precision where the hardware computes in it, float32 elsewhere."""
-    named_dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype in named_dtypes:
-        return named_dtypes[dtype]
+    if dtype not in DTYPES:
+        raise BadRequest(f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
     if dtype != "auto":
-        raise BadRequest(f"dtype: {dtype!r} is none of auto, {', '.join(named_dtypes)}")
+        return cast(torch.dtype, getattr(torch, dtype))
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "cpu" and _cpu_computes_bf16():

@@ -345,6 +345,9 @@ RECIPES: dict[str, dict[str, object]] = {
 
 RECIPE_DTYPE = "float32"
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""What a model may compute in."""
+
 
 def at_step(line: Line, step: int, steps: int) -> float:
     """Value of a line at sampling step `step` of `steps`, counted from 0 at the noisiest.

@@ -18,6 +18,8 @@ from stylus_daemon.roots import Roots
 from stylus_daemon.worker import Condition, Progress, identity
 
 from stylus_audio import library
+from stylus_audio.presets import save_preset
+from stylus_audio.settings import Settings
 from tests.sounds import RATE, noise, plucks
 
 HERE, OTHER = Peer("udp", "127.0.0.1", 5001), Peer("udp", "127.0.0.1", 5002)
@@ -95,6 +97,20 @@ def test_a_render_is_taken_at_once_with_the_options_of_the_command_line(bench: B
     assert request["styles"] == [[bench.style, "style"]]
     assert request["settings"] == {"keep": 0.5, "no_injection": True, "steps": 4.0}
     assert (request["folder"], request["file"]) == (str(bench.folder), "")
+
+
+def test_presets_and_recipes_are_taken_as_they_are_when_they_are_asked_for(bench: Bench) -> None:
+    save_preset("soft", {"keep": 0.9, "mix": 0.5})
+    assert bench.ask("/stylus/presets") == [1, 0, "soft"]
+    (number,) = bench.ask("/stylus/render", bench.clip, bench.style, "recipe", "styleid", "preset", "soft", "keep", 0.2)
+    save_preset("soft", {"keep": 0.1})
+    request = bench.jobs.get(number).request
+    settings = Settings.parse(request["settings"])
+    assert (settings.gamma, settings.mix, settings.tau) == (0.2, 0.5, 1.5)
+    assert request["dtype"] == "float32"
+    assert bench.refused("/stylus/render", bench.clip, bench.style, "recipe", "none")[0] == "bad-request"
+    assert bench.refused("/stylus/render", bench.clip, bench.style, "preset", "none")[0] == "not-found"
+    assert bench.refused("/stylus/render", bench.clip, bench.style, "dtype", "int8")[0] == "bad-request"
 
 
 def test_a_place_for_the_stem(bench: Bench) -> None:

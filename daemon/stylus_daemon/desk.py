@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from stylus_audio import library
 from stylus_audio.errors import BadRequest, Busy, NotAllowed, StylusError
 from stylus_audio.job import Target, stem_path
+from stylus_audio.presets import presets
 from stylus_audio.weights import KNOWN
 
 from .events import Listeners, to_text
@@ -322,6 +323,11 @@ class Desk:
     def _job(self, call: Call) -> Job:
         return self.jobs.get(call.integer("job", 0, 2**31))
 
+    def presets(self, call: Call) -> list[Argument]:
+        first = call.integer("offset", 0, 10**6) if call.more else 0
+        call.end()
+        return _page([[name] for name in sorted(presets())], first)
+
     def models(self, call: Call) -> list[Argument]:
         call.end()
         return list(KNOWN)
@@ -375,6 +381,7 @@ ADDRESSES: dict[str, Address] = {
     "/stylus/job/pause": Address("job", "job state", "holds it until it is resumed", Desk.job_pause),
     "/stylus/job/resume": Address("job", "job state", "back to its place in the queue", Desk.job_resume),
     "/stylus/job/priority": Address("job n", "job state n", "higher goes first, -1000 to 1000", Desk.job_priority),
+    "/stylus/presets": Address("[offset]", "total offset name…", "the user's own presets", Desk.presets),
     "/stylus/models": Address("", "name…", "the models that there are", Desk.models),
     "/stylus/model": Address("[name]", "name", "the one for jobs that name none; loads another", Desk.model),
 }  # fmt: skip

@@ -9,7 +9,8 @@ from typing import Any, Literal, cast
 
 from stylus_audio.errors import BadRequest
 from stylus_audio.job import DEFAULT_NAME, Sidecar
-from stylus_audio.settings import Option, Settings
+from stylus_audio.presets import preset
+from stylus_audio.settings import DTYPES, RECIPE_DTYPE, RECIPES, Option, Settings
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class RenderJob:
     """What was asked for, over the model's own defaults; checked, and kept as typed."""
     model: str = ""
     """"" is the daemon's."""
+    dtype: str = "auto"
     folder: str = ""
     """Where the stem goes."""
     file: str = ""
@@ -60,9 +62,17 @@ def with_options(content: Path, styles: list[tuple[Path, str]], values: Mapping[
         raise BadRequest(f"sidecar: {sidecar!r} is none of file, embed, none")
     overwrite = bool(Option("switch", "").check("overwrite", rest.pop("overwrite", False)))
     model = _text(rest, "model", "")
+    recipe, known = _text(rest, "recipe", ""), _text(rest, "preset", "")
+    if recipe and recipe not in RECIPES:
+        raise BadRequest(f"recipe: {recipe!r} is none of {', '.join(RECIPES)}")
+    dtype = _text(rest, "dtype", RECIPE_DTYPE if recipe else "auto")
+    if dtype not in DTYPES:
+        raise BadRequest(f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
+    # Read now: what a preset means later is no longer what was asked for.
+    rest = {**RECIPES.get(recipe, {}), **(preset(known) if known else {}), **rest}
     Settings.parse(rest)
     return RenderJob(
-        str(content), tuple((str(path), known) for path, known in styles), rest, model, name=name,
+        str(content), tuple((str(path), known) for path, known in styles), rest, model, dtype, name=name,
         overwrite=overwrite, sidecar=cast(Sidecar, sidecar),
     )  # fmt: skip
 

@@ -97,7 +97,8 @@ class Worker:
         self.workshop = plan.home / "workshop" / plan.name
         self.cache = StyleCache(plan.home / "styles-cache")
         self._engine: Engine | None = None
-        self._loaded = ""
+        self._loaded: tuple[str, str] | None = None
+        """Model and dtype of the engine."""
         self._warm: set[str] = set()
         self._unknown: list[Path] = []
         self.progress = Progress(0, 0.0, "", None)
@@ -242,31 +243,32 @@ class Worker:
         """Work with the engine, on less and less memory at a time where it does not suffice; says what it took."""
         said: list[str] = []
         while True:
-            engine = self.engine(request.model or self.model, progress)
+            engine = self.engine(request.model or self.model, progress, request.dtype)
             try:
                 return work(engine), said
             except OutOfMemory:
                 step = engine.use_less_memory()
                 if step is None and engine.model.device.type != "cpu":
-                    self._load(request.model or self.model, "cpu", progress)
+                    self._load((request.model or self.model, request.dtype), "cpu", progress)
                     step = "the CPU took over: the device's memory did not suffice"
                 if step is None:
                     raise
                 log.warning("out of memory: %s", step)
                 said.append(step)
 
-    def engine(self, model: str, progress: Callable[[float, str], None]) -> Engine:
+    def engine(self, model: str, progress: Callable[[float, str], None], dtype: str = "auto") -> Engine:
         """The engine with a model, loaded where it is another than before."""
-        if self._engine is None or self._loaded != model:
-            return self._load(model, self.plan.device, progress)
+        if self._engine is None or self._loaded != (model, dtype):
+            return self._load((model, dtype), self.plan.device, progress)
         return self._engine
 
-    def _load(self, model: str, device: str, progress: Callable[[float, str], None]) -> Engine:
+    def _load(self, what: tuple[str, str], device: str, progress: Callable[[float, str], None]) -> Engine:
         progress(0.0, "loading the model")
-        self._engine, self._loaded = None, ""
-        engine = Engine(model, device, cache=self.cache)
-        self._engine, self._loaded = engine, model
-        log.info("%r is loaded on %s", model, engine.model.device)
+        self._engine, self._loaded = None, None
+        model, dtype = what
+        engine = Engine(model, device, dtype, cache=self.cache)
+        self._engine, self._loaded = engine, what
+        log.info("%r is loaded on %s, %s", model, engine.model.device, str(engine.model.dtype).removeprefix("torch."))
         self._warm, self._unknown = set(), [Path(style.path) for style in library.styles()]
         return engine
 
@@ -274,12 +276,10 @@ class Worker:
         """Tell the daemon what this worker is."""
         about = self.cache.statistics()
         device = str(self._engine.model.device) if self._engine else self.plan.device
+        model = self._loaded[0] if self._loaded else self.model
         self.tell(
-            Condition(
-                state, self._loaded or self.model, device, tuple(sorted(self._warm)), about.entries,
-                about.bytes, about.prepared,
-            )
-        )  # fmt: skip
+            Condition(state, model, device, tuple(sorted(self._warm)), about.entries, about.bytes, about.prepared)
+        )
 
 
 def identity(reference: Path) -> str:
