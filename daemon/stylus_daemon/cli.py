@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stylus_audio import store
 from stylus_audio.cli import Device, Json, ModelName, with_settings
 from stylus_audio.errors import BadRequest, StylusError
 
@@ -108,26 +109,52 @@ def send(
     content: Annotated[Path, typer.Argument(help="the clip to restyle")],
     style: Annotated[str, typer.Option("--style", "-s", metavar="FILE|NAME", help="the reference")],
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE|DIR", help="the stem")] = None,
+    model: Annotated[str, typer.Option("--model", metavar="NAME|PATH", help="another than the daemon's")] = "",
+    recipe: Annotated[str, typer.Option("--recipe", metavar="NAME", help="every published value of a paper")] = "",
+    preset: Annotated[str, typer.Option("--preset", metavar="NAME", help="your own preset")] = "",
+    name: Annotated[str, typer.Option("--name", metavar="PATTERN", help="name of the stem")] = "",
+    sidecar: Annotated[str, typer.Option("--sidecar", metavar="file|embed|none", help="where STEM.json goes")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing stem")] = False,
     osc_port: Port = 9109,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="print the job's number and end")] = False,
     as_json: Json = False,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE.json", help="write what came of it there at the end"),
+    ] = None,
 ) -> None:
     """Have the daemon render a clip, and wait for the stem."""
+    about = {
+        "model": model, "recipe": recipe, "preset": preset, "name": name, "sidecar": sidecar, "overwrite": overwrite,
+        "output": str(output.absolute()) if output else "",
+    }  # fmt: skip
+    values = {**asked, **{key: value for key, value in about.items() if value}}
+    reference = str(Path(style).expanduser().absolute()) if _is_path(style) else style
+    words = [str(content.absolute()), reference, *(word for pair in values.items() for word in pair)]
+    try:
+        result = _sent(osc_port, words, no_wait)
+    except StylusError as error:
+        _report(report, {"error": error.code, "message": str(error)})
+        raise
+    _report(report, result)
+    shown = result.get("stem", result["job"])
+    print(json.dumps(result, ensure_ascii=False) if as_json else shown)
+
+
+def _sent(port: int, words: list[Any], no_wait: bool) -> dict[str, Any]:
     from .client import Client
 
-    values: dict[str, Any] = {**asked, **({"output": str(output.absolute())} if output else {})}
-    reference = str(Path(style).absolute()) if _is_path(style) else style
-    words = [word for pair in values.items() for word in pair]
-    with Client(osc_port) as client:
-        job, *note = map(str, client.ask("/stylus/render", str(content.absolute()), reference, *words))
+    with Client(port) as client:
+        job, *note = map(str, client.ask("/stylus/render", *words))
         for line in note:
             print(f"stylus: {line}", file=sys.stderr)
-        number = int(job)
-        if no_wait:
-            print(json.dumps({"job": number}) if as_json else number)
-            return
-        path = _waited(client, number)
-    print(json.dumps({"job": number, "stem": path}, ensure_ascii=False) if as_json else path)
+        return {"job": int(job)} if no_wait else {"job": int(job), "stem": _waited(client, int(job))}
+
+
+def _report(file: Path | None, result: dict[str, Any]) -> None:
+    """For a program that cannot wait for this one: the file is whole as soon as it is there."""
+    if file is not None:
+        store.save(file, result)
 
 
 def _waited(client: Any, job: int) -> str:
