@@ -7,6 +7,7 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from . import installed
 from .errors import StylusError
 from .places import user_data
 
@@ -27,7 +28,7 @@ class Check:
 
 def report() -> list[Check]:
     """Every check, in the order in which a render needs them."""
-    return [_versions(), _device(), _model(), _downloads(), _audio_files(), _playing(), _home()]
+    return [_versions(), _device(), _model(), _downloads(), _audio_files(), _playing(), _home(), _executable()]
 
 
 def _versions() -> Check:
@@ -85,3 +86,7 @@ def _home() -> Check:
     there = folder if folder.exists() else next(parent for parent in folder.parents if parent.exists())
     writable = os.access(there, os.W_OK)
     return Check("your folder", writable, f"{folder}{'' if writable else ' cannot be written'}")
+
+
+def _executable() -> Check:
+    return Check("executable", *installed.record())

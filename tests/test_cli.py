@@ -142,7 +142,7 @@ def test_models_and_doctor(shell: Shell) -> None:
     assert shell("models", "verify", "mini")[0] == 0
     code, out, _ = shell("doctor", "--json")
     assert code == 0
-    assert {check["name"] for check in json.loads(out)} >= {"device", "model", "playing"}
+    assert {check["name"] for check in json.loads(out)} >= {"device", "model", "playing", "executable"}
 
 
 def test_chunks_of_the_daw_come_along(shell: Shell) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stylus_audio import store
+from stylus_audio import installed, store
 from stylus_audio.cli import Device, Json, ModelName, with_settings
 from stylus_audio.errors import BadRequest, StylusError
 
@@ -65,6 +65,7 @@ def daemon(
 
         run_check(options)
         return
+    installed.record()
     _run(options, f"OSC on {host}:{osc_port}, UDP and TCP")
 
 
