@@ -177,7 +177,7 @@ def _state(file: Path) -> object:
 
 
 def _short(text: str) -> str:
-    shown = repr(text)
+    shown = f"'{text}'" if text.isprintable() else repr(text)
     return shown if len(shown) <= 200 else f"{shown[:190]}…'"
 
 
