@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from dataclasses import replace as dataclass_replace
 from typing import Any, Literal
@@ -69,23 +69,9 @@ class Option:
         if value is None and self.optional:
             return None
         try:
-            return self._parsers()[self.kind](value)
+            return _PARSERS[self.kind](self, value)
         except (ValueError, TypeError, OverflowError):
             raise BadRequest(f"{name}: {_shown(value)} is not {self.allowed}") from None
-
-    def _parsers(self) -> dict[str, Any]:
-        return {
-            "line": self._line,
-            "number": self._number,
-            "integer": self._integer,
-            "choice": self._choice,
-            "switch": _switch,
-            "text": _text,
-            "layers": _layers,
-            "weights": _weights,
-            "time": _time,
-            "loudness": _loudness,
-        }
 
     def _number(self, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -184,6 +170,21 @@ def _loudness(value: object) -> str | float:
     return level
 
 
+# Made once: the daemon checks thousands of requests a second.
+_PARSERS: dict[str, Callable[[Option, object], Any]] = {
+    "line": Option._line,
+    "number": Option._number,
+    "integer": Option._integer,
+    "choice": Option._choice,
+    "switch": lambda _, value: _switch(value),
+    "text": lambda _, value: _text(value),
+    "layers": lambda _, value: _layers(value),
+    "weights": lambda _, value: _weights(value),
+    "time": lambda _, value: _time(value),
+    "loudness": lambda _, value: _loudness(value),
+}
+
+
 def to_samples(time: Time, sample_rate: int) -> int:
     """A setting's time as a number of samples.
 
@@ -280,7 +281,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():
-            object.__setattr__(self, name, option.check(name, getattr(self, name)))
+            value = getattr(self, name)
+            # Most are the defaults, and the daemon has to answer thousands of requests a second.
+            if value is not getattr(Settings, name):
+                object.__setattr__(self, name, option.check(name, value))
         if self.prompt_end is not None and not self.prompt:
             raise BadRequest("prompt_end needs a prompt to start from")
         if self.preview is not None and (self.start is not None or self.end is not None):
@@ -304,7 +308,7 @@ class Settings:
             if name not in OPTIONS:
                 raise BadRequest(f"{given} is not an option; there are {', '.join(sorted(OPTIONS))}")
             taken[name] = OPTIONS[name].check(given, value)
-        return dataclass_replace(base or cls(), **taken)  # type: ignore[arg-type]
+        return dataclass_replace(base, **taken) if base else cls(**taken)  # type: ignore[arg-type]
 
     @classmethod
     def recipe(cls, name: str, **changes: object) -> Settings:

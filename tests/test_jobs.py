@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from stylus_daemon.jobs import Job, Jobs, LostLease
+from stylus_daemon.jobs import Job, Jobs, LostLease, State
 
 from stylus_audio.errors import BadRequest, Busy, NotFound
 
@@ -178,6 +179,25 @@ def test_a_wish_is_granted_after_a_crash(jobs: Jobs) -> None:
     jobs.expire("w")
     jobs.recover(never)
     assert jobs.get(number).state == "cancelled"
+
+
+def test_jobs_are_counted_as_they_change(jobs: Jobs, clock: Clock, tmp_path: Path) -> None:
+    numbers = [jobs.submit(REQUEST).id for _ in range(4)]
+    jobs.done(claimed(jobs), "x")
+    claimed(jobs)
+    jobs.pause(numbers[2])
+    jobs.cancel(numbers[3])
+    jobs.submit(REQUEST)
+    expected: dict[State, int] = {"queued": 1, "running": 1, "paused": 1, "done": 1, "failed": 0, "cancelled": 1}
+    assert {state: jobs.count(state) for state in expected} == expected
+    assert jobs.count("queued", "paused") == 2
+    clock.now += 100
+    jobs.prune(50)
+    assert jobs.count("done", "cancelled") == 0
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)) as old:
+        for statement in ("DROP TRIGGER job_comes", "DROP TABLE counts", "PRAGMA user_version = 1"):
+            old.execute(statement)
+    assert Jobs(tmp_path / "jobs.sqlite").count("queued", "running", "paused") == 3
 
 
 def test_changes_are_numbered_for_ever(jobs: Jobs, clock: Clock) -> None:

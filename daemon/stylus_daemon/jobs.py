@@ -23,7 +23,7 @@ ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 ATTEMPTS = 2
 """A job whose worker died under it is tried once more."""
 
-VERSION = 1
+VERSION = 2
 """Of the tables."""
 
 _SCHEMA = """
@@ -55,6 +55,18 @@ CREATE INDEX IF NOT EXISTS jobs_by_version ON jobs (version);
 CREATE TABLE IF NOT EXISTS requests (
     client TEXT NOT NULL, rid TEXT NOT NULL, job INTEGER NOT NULL, created REAL NOT NULL, PRIMARY KEY (client, rid)
 );
+CREATE TABLE IF NOT EXISTS counts (state TEXT PRIMARY KEY, jobs INTEGER NOT NULL) WITHOUT ROWID;
+INSERT OR REPLACE INTO counts SELECT state, COUNT(*) FROM jobs GROUP BY state;
+CREATE TRIGGER IF NOT EXISTS job_comes AFTER INSERT ON jobs BEGIN
+    INSERT INTO counts VALUES (NEW.state, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+END;
+CREATE TRIGGER IF NOT EXISTS job_turns AFTER UPDATE OF state ON jobs BEGIN
+    UPDATE counts SET jobs = jobs - 1 WHERE state = OLD.state;
+    INSERT INTO counts VALUES (NEW.state, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+END;
+CREATE TRIGGER IF NOT EXISTS job_goes AFTER DELETE ON jobs BEGIN
+    UPDATE counts SET jobs = jobs - 1 WHERE state = OLD.state;
+END;
 CREATE TABLE IF NOT EXISTS counter (version INTEGER NOT NULL);
 INSERT INTO counter SELECT 0 WHERE NOT EXISTS (SELECT * FROM counter);
 """
@@ -99,14 +111,18 @@ class LostLease(Exception):
 class Jobs:
     """The queue and its history. Safe to use from several processes; from several threads, one object for each."""
 
-    def __init__(self, file: Path, limit: int = 1000, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, file: Path, limit: int = 1000, clock: Callable[[], float] = time.time, durable: bool = True
+    ) -> None:
+        """`durable` false is for what may be lost with the power, and shall not hold up others that write."""
         self.limit = limit
         self._clock = clock
         self._in_batch = False
         file.parent.mkdir(parents=True, exist_ok=True)
         self._connection = sqlite3.connect(file, timeout=30, isolation_level=None)
         self._connection.row_factory = sqlite3.Row
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 30000"):
+        synchronous = "FULL" if durable else "NORMAL"
+        for pragma in ("journal_mode = WAL", f"synchronous = {synchronous}", "busy_timeout = 30000"):
             self._connection.execute(f"PRAGMA {pragma}")
         if self._connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
             self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
@@ -176,15 +192,16 @@ class Jobs:
         once: str | None,
         now: float,
     ) -> int:
-        waiting = self.count("queued") + self.count("paused")
+        waiting = self.count("queued", "paused")
         if waiting >= self.limit:
             raise Busy(f"{waiting} jobs are waiting; try again when some are done")
+        connection.execute("UPDATE counter SET version = version + 1")
         number = connection.execute(
-            "INSERT INTO jobs (request, client, priority, once, created, changed) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (request, client, priority, once, created, changed, version)"
+            " VALUES (?, ?, ?, ?, ?, ?, (SELECT version FROM counter))",
             (json.dumps(dict(request)), client, priority, once, now, now),
         ).lastrowid
         assert number is not None
-        self._touch(connection, number)
         return number
 
     def get(self, number: int) -> Job:
@@ -201,9 +218,11 @@ class Jobs:
         rows = self._connection.execute(f"SELECT * FROM jobs {where} ORDER BY priority DESC, id", states)
         return [_job(row) for row in rows]
 
-    def count(self, state: State) -> int:
-        """How many jobs are in a state."""
-        return int(self._connection.execute("SELECT COUNT(*) FROM jobs WHERE state = ?", (state,)).fetchone()[0])
+    def count(self, *states: State) -> int:
+        """How many jobs are in these states; kept as they change, since counting a long queue takes milliseconds."""
+        marks = ", ".join("?" * len(states))
+        row = self._connection.execute(f"SELECT TOTAL(jobs) FROM counts WHERE state IN ({marks})", states).fetchone()
+        return int(row[0])
 
     def version(self) -> int:
         """The number of changes so far, for `since`."""
@@ -231,14 +250,18 @@ class Jobs:
         return self.get(row["id"])
 
     def heartbeat(self, job: Job, lease: float, fraction: float, stage: str, eta: float | None = None) -> None:
-        """Keep the lease, and tell how far the job is. Raises `LostLease`."""
-        with self._change() as connection:
-            self._own(connection, job)
-            connection.execute(
-                "UPDATE jobs SET lease = ?, fraction = ?, stage = ?, eta = ? WHERE id = ?",
-                (self._clock() + lease, fraction, stage, eta, job.id),
-            )
-            self._touch(connection, job.id)
+        """Keep the lease, and tell how far the job is; that is no change for `since`. Raises `LostLease`.
+
+        One statement, so that the right to write is not held while a busy worker waits for the interpreter's lock
+        between two: the daemon would wait with it.
+        """
+        kept = self._connection.execute(
+            "UPDATE jobs SET lease = ?, fraction = ?, stage = ?, eta = ?"
+            " WHERE id = ? AND state = 'running' AND worker = ? AND attempts = ?",
+            (self._clock() + lease, fraction, stage, eta, job.id, job.worker, job.attempts),
+        )
+        if not kept.rowcount:
+            raise LostLease(f"job {job.id} is no longer {job.worker}'s")
 
     def wish(self, job: Job) -> str:
         """What a running job is asked to do: "", "cancel" or "pause". Raises `LostLease`; writes nothing."""
@@ -364,7 +387,8 @@ class Jobs:
         marks = ", ".join("?" * len(ENDED))
         with self._change() as connection:
             gone = connection.execute(f"DELETE FROM jobs WHERE state IN ({marks}) AND changed < ?", (*ENDED, before))
-            connection.execute("DELETE FROM requests WHERE job NOT IN (SELECT id FROM jobs)")
+            if gone.rowcount:
+                connection.execute("DELETE FROM requests WHERE job NOT IN (SELECT id FROM jobs)")
         return gone.rowcount
 
     def _own(self, connection: sqlite3.Connection, job: Job) -> sqlite3.Row:
@@ -390,5 +414,6 @@ class Jobs:
 
 
 def _job(row: sqlite3.Row) -> Job:
-    values = {name: row[name] for name in row.keys() if name not in ("request", "notes", "once")}  # noqa: SIM118
-    return Job(request=json.loads(row["request"]), notes=tuple(json.loads(row["notes"])), **values)
+    values = dict(row)
+    del values["once"]
+    return Job(**{**values, "request": json.loads(row["request"]), "notes": tuple(json.loads(row["notes"]))})

@@ -324,7 +324,7 @@ class _Lease:
         self._thread.join()
 
     def _keep(self) -> None:
-        jobs = Jobs(self._database)
+        jobs = Jobs(self._database, durable=False)
         try:
             while not self._ended.wait(LEASE / 10):
                 now = self._worker.progress
