@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import psutil
 import soundfile
@@ -18,6 +20,7 @@ from stylus_daemon.jobs import Jobs
 from stylus_daemon.osc_server import Server
 
 from tests.sounds import RATE, noise, plucks
+from tests.tiny import save_injection
 
 DEADLINE = 300.0
 
@@ -86,3 +89,16 @@ class Daemon:
 
     def unfinished(self) -> list[Path]:
         return [path for path in self.folder.iterdir() if path.name.endswith(".part")]
+
+
+@contextmanager
+def scratch(model: Path | None, *words: str) -> Iterator[Daemon]:
+    """A daemon with a home, a folder and, where none is given, a small model of its own; all gone afterwards."""
+    with TemporaryDirectory() as name, patch.dict(os.environ, STYLUS_HOME=str(Path(name) / "home")):
+        folder = Path(name).resolve() / "clips"
+        folder.mkdir()
+        daemon = Daemon(folder, model or save_injection(Path(name) / "tiny"), *words)
+        try:
+            yield daemon
+        finally:
+            daemon.end()

@@ -1,0 +1,155 @@
+"""Kill a daemon and its worker (SIGKILL) at random moments over a queue of renders, then look at what came of it.
+
+    python -m tests.soak.kills [--kills 100] [--seed 0]
+
+Worker and daemon in turn. Fails where a job does not end as it should, a file under its final name is not bit for bit
+what an undisturbed render gives, or anything is left over. A job whose worker died twice is failed by design; so no
+job's worker is killed a second time here, but for one job at the end, of which that is expected.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+
+import soundfile
+from stylus_daemon.client import Client
+from stylus_daemon.jobs import Job, Jobs
+
+from stylus_audio.audio import sha256
+from tests.daemons import Daemon, scratch, until
+from tests.sounds import RATE, tone
+
+STEPS = 40
+"""A job takes a second or two on one core."""
+SPAN = 12.0
+"""Seconds after a start or the last kill within which the next one falls: half of that is the worker's start."""
+WAITING = 8
+"""Jobs that wait at least, so that no kill falls in an empty queue."""
+KINDS = [
+    (style, settings)
+    for style in ("style", "other")
+    for settings in (("keep", 0.7), ("keep", 0.2, "seed", 3), ("amount", 1.5, "bits", "32f"))
+]
+
+
+class Trial:
+    """A daemon, what it was asked for, and what its stems have to be."""
+
+    def __init__(self, daemon: Daemon, jobs: Jobs, seed: int) -> None:
+        self.daemon, self.jobs, self.rng = daemon, jobs, random.Random(seed)
+        self.names: Iterator[str] = (f"clip_style_{number}" for number in itertools.count())
+        self.asked: dict[int, tuple[str, int]] = {}
+        """Job to the name of its stem and its kind."""
+        self.right: dict[int, str] = {}
+        """Kind to the SHA-256 of its stem."""
+        self.struck: set[int] = set()
+        """Jobs whose worker was killed."""
+        self.count: Counter[str] = Counter()
+
+    def ask(self, kind: int, steps: int = STEPS) -> int:
+        """Put a render in the queue."""
+        style, settings = KINDS[kind]
+        name = next(self.names)
+        with Client(self.daemon.port) as client:
+            path = str(self.daemon.folder / f"{style}.wav")
+            said = client.ask("/stylus/render", self.daemon.clip, path, "name", name, "steps", steps, *settings)
+        job = int(str(said[0]))
+        self.asked[job] = name, kind
+        return job
+
+    def running(self) -> list[Job]:
+        return self.jobs.listed("running")
+
+    def undisturbed(self) -> None:
+        """Render one of each kind in peace."""
+        for job in [self.ask(kind) for kind in range(len(KINDS))]:
+            until(lambda: self.jobs.get(job).state == "done")  # noqa: B023  # called at once
+            self.right[self.asked[job][1]] = self.jobs.get(job).digest
+
+    def kill(self, whole: bool) -> None:
+        """Kill the worker or the daemon at some moment, look at the folder as it is then, and go on."""
+        while self.jobs.count("queued") < WAITING:
+            self.ask(self.rng.randrange(len(KINDS)))
+        time.sleep(self.rng.uniform(0, SPAN))
+        if whole:
+            self.daemon.kill()
+        else:
+            until(lambda: bool(self.daemon.workers()) and not self.struck & {job.id for job in self.running()})
+            for worker in self.daemon.workers():
+                worker.kill()
+                worker.wait()
+        hit = {job.id for job in self.running()}
+        self.count["daemon" if whole else "worker"] += 1
+        self.count["hit, daemon" if whole else "hit, worker"] += bool(hit)
+        self.struck |= set() if whole else hit
+        self.compare()
+        if whole:
+            self.daemon.start()
+
+    def compare(self) -> None:
+        """Every stem that can be seen is whole and right."""
+        kinds = dict(self.asked.values())
+        for stem in self.daemon.stems():
+            self.count["stems compared"] += 1
+            self.count["stems wrong"] += sha256(stem) != self.right[kinds[stem.stem]]
+
+    def twice(self) -> int:
+        """Kill the worker under one job until it is failed; returns the job."""
+        until(lambda: not self.jobs.count("queued", "running"))
+        job = self.ask(0, 900)
+        for attempt in (1, 2):
+            until(lambda: any(one.attempts == attempt and one.stage for one in self.running()))  # noqa: B023
+            for worker in self.daemon.workers():
+                worker.kill()
+        until(lambda: self.jobs.get(job).state == "failed")
+        return job
+
+    def leftovers(self) -> int:
+        """Files that should not be there: unfinished ones, stems without their sidecars, what nobody asked for."""
+        there = {path.name for path in self.daemon.folder.iterdir()} - {"clip.wav", "style.wav", "other.wav"}
+        done = [self.asked[job.id][0] for job in self.jobs.listed("done")]
+        for name in done:
+            json.loads((self.daemon.folder / f"{name}.json").read_text("utf-8"))
+        workshop = self.daemon.home / "workshop"
+        return len(there ^ {f"{name}{end}" for name in done for end in (".wav", ".json")}) + len(
+            [path for path in workshop.rglob("*") if path.is_file()]
+        )
+
+
+def soak(kills: int, seed: int) -> bool:
+    """Run the trial, and print what came of it; whether all is as it should be."""
+    with scratch(None) as daemon, closing(daemon.jobs()) as jobs:
+        soundfile.write(daemon.folder / "other.wav", tone(440.0, 1.0).T, RATE)
+        trial = Trial(daemon, jobs, seed)
+        trial.undisturbed()
+        for number in range(kills):
+            trial.kill(whole=number % 2 == 1)
+        doomed = trial.twice()
+        trial.compare()
+        count, states = trial.count, Counter(job.state for job in jobs.listed())
+        print(f"kills: {count['worker']} of the worker, {count['hit, worker']} under a running job; "
+              f"{count['daemon']} of the daemon, {count['hit, daemon']} under a running job")  # fmt: skip
+        print(f"jobs: {len(trial.asked)} asked, {dict(states)}; killed twice: {jobs.get(doomed).message!r}")
+        print(f"stems: {len(daemon.stems())} there, {count['stems compared']} times compared with undisturbed ones, "
+              f"{count['stems wrong']} wrong; {trial.leftovers()} files left over")  # fmt: skip
+        return (
+            states == {"done": len(trial.asked) - 1, "failed": 1}
+            and len(daemon.stems()) == states["done"]
+            and not count["stems wrong"] + trial.leftovers()
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Kill a daemon and its worker at random moments.")
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    sys.exit(0 if soak(chosen.kills, chosen.seed) else 1)
