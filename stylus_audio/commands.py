@@ -17,11 +17,12 @@ from .engine import Engine, Render
 from .errors import BadRequest, Cancelled, NotFound
 from .files import writable_folder
 from .interruption import interruption
-from .job import DEFAULT_NAME, Sidecar, Target, render_file
+from .job import render_file
 from .places import DEMO_CONTENT, DEMO_STYLE
 from .presets import preset as preset_values
 from .provenance import read_recipe
 from .settings import RECIPE_DTYPE, RECIPES, Settings
+from .target import DEFAULT_NAME, Sidecar, Target
 from .weights import KNOWN, fingerprint, is_offline, located, named, verify
 
 SAYS_HOW_LONG = 60.0

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from .audio import read_clip
 from .engine import Engine, Progress, Render
-from .errors import BadRequest
 from .metrics import evaluate
 from .provenance import CHUNK, sidecar
 from .riff import Chunk, shifted
 from .settings import Settings
 from .stem import Journal, check_target, write_stem
-
-Sidecar = Literal["file", "embed", "none"]
-
-DEFAULT_NAME = "{content}_{style}"
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where a stem goes and what comes with it. Without `output` it lies beside the content, by `name`."""
-
-    output: Path | None = None
-    name: str = DEFAULT_NAME
-    overwrite: bool = False
-    sidecar: Sidecar = "file"
+from .target import Target, stem_path
 
 
 @dataclass(frozen=True)
@@ -40,26 +25,6 @@ class Result:
     path: Path
     render: Render
     report: dict[str, Any]
-
-
-def stem_path(content: Path, styles: Sequence[str], target: Target) -> Path:
-    """The stem's path before a free name is looked for.
-
-    >>> stem_path(Path("a/riff.flac"), ["bells"], Target()).as_posix()
-    'a/riff_bells.wav'
-    >>> stem_path(Path("a/riff.flac"), ["bells"], Target(Path("x.aiff"))).as_posix()
-    'x.aiff'
-    """
-    if target.output is not None and not target.output.is_dir():
-        return target.output
-    try:
-        name = target.name.format(content=content.stem, style="+".join(styles))
-    except (KeyError, IndexError, ValueError):
-        raise BadRequest(
-            f"name: {target.name!r} may hold {{content}} and {{style}} and nothing else in braces"
-        ) from None
-    name = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", name)
-    return (target.output or content.parent) / f"{name}.wav"
 
 
 def render_file(

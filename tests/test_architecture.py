@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,12 @@ def test_only_the_framing_imports_python_osc_and_only_the_worker_renders() -> No
     assert [path.stem for path in DAEMON if "pythonosc" in imports(path)[1]] == ["osc_framing"]
     source = {path.stem: path.read_text("utf-8") for path in DAEMON}
     assert sorted(name for name, text in source.items() if "Engine(" in text) == ["check", "worker"]
+
+
+def test_only_the_worker_process_loads_pytorch() -> None:
+    """It takes seconds and 400 MB."""
+    code = "import sys, stylus_daemon.service, stylus_daemon.cli; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_no_process_is_forked() -> None:

@@ -15,7 +15,7 @@ from stylus_daemon.events import Events, Listeners
 from stylus_daemon.jobs import Jobs
 from stylus_daemon.osc_messages import Argument, Message, Peer
 from stylus_daemon.roots import Roots
-from stylus_daemon.worker import Condition, Progress, identity
+from stylus_daemon.worker_messages import Condition, Progress, identity
 
 from stylus_audio import library
 from stylus_audio.presets import save_preset
@@ -139,6 +139,8 @@ def test_a_place_for_the_stem(bench: Bench) -> None:
         (("{clip}", "{style}", "nonsense", 3), "bad-request", "nonsense is not an option"),
         (("{clip}", "{style}", 3, 3), "bad-request", "option: 3 is not text"),
         (("{clip}", "{style}", "name", "{nothing}"), "bad-request", "name:"),
+        (("{clip}", "{style}", "name", "{content:99999999999}"), "bad-request", "name:"),
+        (("{clip}", "{style}", "name", "{content.__class__}"), "bad-request", "name:"),
         (("{clip}", "{style}", "sidecar", "no"), "bad-request", "sidecar: 'no' is none of"),
         (("{clip}", "{style}", "model", "unheard-of"), "bad-request", "is none of mini"),
         (("{clip}", "{style}", "model", "/etc"), "not-allowed", "model: '/etc' is outside"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 import pytest
-from stylus_daemon import log
 from stylus_daemon.log import MOST, SPAN, Limit
 
 
@@ -16,7 +15,7 @@ def passes(limit: Limit, text: str, *arguments: object) -> str | None:
 
 def test_a_flood_of_one_kind_is_cut_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(log.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("stylus_daemon.log.time.monotonic", lambda: now[0])
     limit = Limit()
     assert [passes(limit, "packet %d", n) is not None for n in range(MOST + 30)] == [True] * MOST + [False] * 30
     assert passes(limit, "another") == "another"

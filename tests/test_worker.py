@@ -14,7 +14,8 @@ import soundfile
 import torch
 from stylus_daemon.jobs import Job, Jobs
 from stylus_daemon.request import with_options
-from stylus_daemon.worker import Condition, News, Plan, Worker, identity
+from stylus_daemon.worker import Worker
+from stylus_daemon.worker_messages import Condition, News, Plan, identity
 
 from stylus_audio import library
 from tests.sounds import RATE, noise, plucks

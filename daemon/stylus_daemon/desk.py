@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 from stylus_audio import library
 from stylus_audio.errors import BadRequest, Busy, NotAllowed, StylusError
-from stylus_audio.job import Target, stem_path
 from stylus_audio.presets import presets
+from stylus_audio.target import Target, stem_path
 from stylus_audio.weights import KNOWN
 
 from .events import Listeners, to_text
@@ -26,7 +26,7 @@ from .jobs import Job, Jobs
 from .osc_messages import Argument, Message, Peer
 from .request import RenderJob, with_options
 from .roots import Roots
-from .worker import Condition, Progress, identity
+from .worker_messages import Condition, Progress, identity
 
 PROTOCOL = 1
 """Grows when an address changes its meaning; new addresses and longer replies leave it."""

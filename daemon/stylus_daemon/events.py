@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from .jobs import ENDED, Job, Jobs
 from .osc_messages import Argument, Peer
-from .worker import Progress
+from .worker_messages import Progress
 
 MOST = 64
 """Clients that may be registered at a time; the one whose lease ends first makes room."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from stylus_audio.audio import sha256
 from stylus_audio.errors import BadRequest, Busy, NotFound
 
 State = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
@@ -417,3 +418,9 @@ def _job(row: sqlite3.Row) -> Job:
     values = dict(row)
     del values["once"]
     return Job(**{**values, "request": json.loads(row["request"]), "notes": tuple(json.loads(row["notes"]))})
+
+
+def is_finished(job: Job) -> bool:
+    """Whether the stem that a job was about to publish is there, whole."""
+    path = Path(job.path)
+    return bool(job.digest) and path.is_file() and sha256(path) == job.digest

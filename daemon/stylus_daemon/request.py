@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from stylus_audio.errors import BadRequest
-from stylus_audio.job import DEFAULT_NAME, Sidecar
 from stylus_audio.presets import preset
 from stylus_audio.settings import DTYPES, RECIPE_DTYPE, RECIPES, Option, Settings
+from stylus_audio.target import DEFAULT_NAME, Sidecar
 
 
 @dataclass(frozen=True)

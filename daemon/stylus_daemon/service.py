@@ -8,11 +8,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from ctypes.util import find_library
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from stylus_audio.errors import BadRequest, StylusError
 from stylus_audio.files import writable_folder
@@ -22,7 +21,7 @@ from .client import ping
 from .desk import Desk
 from .events import Events, Listeners
 from .gate import LOOPBACK, Gate
-from .jobs import Jobs
+from .jobs import Jobs, is_finished
 from .lock import Lock, Taken
 from .log import to_stderr
 from .osc_messages import Message, Peer
@@ -32,7 +31,7 @@ from .supervisor import STALL, Supervisor
 from .watch_events import run
 from .watch_settings import Watch, check_apart
 from .watcher import Watcher
-from .worker import Plan, Progress, is_finished
+from .worker_messages import Plan, Progress
 
 log = logging.getLogger(__name__)
 
@@ -190,12 +189,21 @@ def home_folder() -> Path:
 def plans(options: Options, home: Path) -> list[Plan]:
     """One worker for each device: every CUDA device, or the one that was asked for."""
     devices = [options.device]
-    if options.device == "auto" and torch.cuda.device_count() > 1:
-        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if options.device == "auto" and (count := _cuda_devices()) > 1:
+        devices = [f"cuda:{number}" for number in range(count)]
     return [
         Plan(f"worker-{number}", home / "jobs.sqlite", home, options.model, device, options.roots)
         for number, device in enumerate(devices)
     ]
+
+
+def _cuda_devices() -> int:
+    """How many there are; PyTorch, which takes seconds to load, is asked only where there is a driver."""
+    if not (find_library("cuda") or find_library("nvcuda")):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def daemon_runs() -> bool:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from .worker import Condition, News, Plan, main
+from .worker_messages import Condition, News, Plan
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class _Seat:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
-        self.process = context.Process(target=main, args=(self.plan, other), name=self.plan.name, daemon=True)
+        self.process = context.Process(target=_live, args=(self.plan, other), name=self.plan.name, daemon=True)
         self.process.start()
         other.close()
         self._heard = self._clock()
@@ -132,3 +132,10 @@ class _Seat:
             self.process.kill()
             self.process.join(5)
         self._listen()
+
+
+def _live(plan: Plan, pipe: Connection) -> None:
+    """In the new process: the engine's libraries are loaded there and not here."""
+    from .worker import main
+
+    main(plan, pipe)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from stylus_audio.errors import BadRequest, Busy, DiskFull, NotAllowed, StylusError, UnsupportedAudio
 from stylus_audio.files import means_full
+from stylus_audio.target import Target, stem_path
 
 from .jobs import ENDED, Job, Jobs
 from .request import RenderJob
@@ -241,9 +242,6 @@ class Watcher:
         return RESCAN
 
     def _stem(self, path: Path, wish: Wish) -> Path:
-        # It comes with torch, which nobody needs who only looks.
-        from stylus_audio.job import Target, stem_path
-
         name = stem_path(path, [name for _, name in wish.styles], Target())
         return self.watch.output / self._relative(path).parent / short(name.stem, name.suffix)
 

@@ -9,7 +9,6 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,17 @@ from stylus_audio.audio import sha256
 from stylus_audio.engine import Engine
 from stylus_audio.errors import Cancelled, OutOfMemory, StylusError
 from stylus_audio.files import lower_priority, writable_folder
-from stylus_audio.job import Target, render_file
+from stylus_audio.job import render_file
 from stylus_audio.stem import Journal, settle
 from stylus_audio.style_cache import StyleCache
+from stylus_audio.target import Target
 
-from .jobs import Job, Jobs, LostLease
+from .jobs import Job, Jobs, LostLease, is_finished
 from .lock import Lock
 from .log import to_stderr
 from .request import RenderJob
 from .roots import Roots
+from .worker_messages import Condition, News, Plan, Progress, identity
 
 log = logging.getLogger(__name__)
 
@@ -43,47 +44,6 @@ class Leaving(Exception):
     """The daemon is gone or wants the worker to end; the job goes back in the queue."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a worker needs to know; it goes to a new process."""
-
-    name: str
-    database: Path
-    home: Path
-    """Its locks, its private copies, the cache of styles."""
-    model: str
-    device: str
-    given_roots: tuple[Path, ...]
-    blamed: bool = False
-    """The worker before this one died by itself."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a job is; `eta` in seconds."""
-
-    job: int
-    fraction: float
-    stage: str
-    eta: float | None
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What a worker is: loading, idle or rendering, with which model where, and what it keeps of styles."""
-
-    state: str
-    model: str
-    device: str
-    warm_styles: tuple[str, ...]
-    """By `identity`: references that need no inversion with the model's default settings."""
-    cached: int
-    cache_bytes: int
-    inversions: int
-    """Styles that had to be inverted since the worker started."""
-
-
-News = Progress | Condition
 Tell = Callable[[News], None]
 
 
@@ -282,23 +242,9 @@ class Worker:
         )
 
 
-def identity(reference: Path) -> str:
-    """A reference as it is now; another file by the same name is another."""
-    try:
-        return f"{reference} {reference.stat().st_mtime_ns}"
-    except OSError:
-        return ""
-
-
 def token(job: Job) -> str:
     """What hidden names of a job's unfinished files carry."""
     return f"stylus-{job.id}-{int(job.created * 1000):x}"
-
-
-def is_finished(job: Job) -> bool:
-    """Whether the stem that a job was about to publish is there, whole."""
-    path = Path(job.path)
-    return bool(job.digest) and path.is_file() and sha256(path) == job.digest
 
 
 def _named(job: Job) -> str:

@@ -1,0 +1,54 @@
+"""Where a stem goes, and how it is called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+from typing import Literal
+
+from .errors import BadRequest
+
+Sidecar = Literal["file", "embed", "none"]
+
+DEFAULT_NAME = "{content}_{style}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a stem goes and what comes with it. Without `output` it lies beside the content, by `name`."""
+
+    output: Path | None = None
+    name: str = DEFAULT_NAME
+    overwrite: bool = False
+    sidecar: Sidecar = "file"
+
+
+def stem_path(content: Path, styles: Sequence[str], target: Target) -> Path:
+    """The stem's path before a free name is looked for.
+
+    >>> stem_path(Path("a/riff.flac"), ["bells"], Target()).as_posix()
+    'a/riff_bells.wav'
+    >>> stem_path(Path("a/riff.flac"), ["bells"], Target(Path("x.aiff"))).as_posix()
+    'x.aiff'
+    """
+    if target.output is not None and not target.output.is_dir():
+        return target.output
+    name = _filled(target.name, {"content": content.stem, "style": "+".join(styles)})
+    name = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", name)
+    return (target.output or content.parent) / f"{name}.wav"
+
+
+def _filled(pattern: str, values: dict[str, str]) -> str:
+    """A pattern with its names filled in, and nothing else of Python's formats: a width could ask for gigabytes."""
+    text = ""
+    try:
+        for literal, name, form, conversion in Formatter().parse(pattern):
+            if form or conversion:
+                raise ValueError
+            text += literal + ("" if name is None else values[name])
+    except (KeyError, ValueError):
+        raise BadRequest(f"name: {pattern!r} may hold {{content}} and {{style}} and nothing else in braces") from None
+    return text
