@@ -29,7 +29,7 @@ SETTINGS = (("keep", 0.7), ("amount", 1.5, "bits", "32f"), ("transients", 0.5, "
 def prepare(daemon: Daemon) -> None:
     """Write the clips and the references."""
     for number, seconds in enumerate(CLIPS):
-        soundfile.write(daemon.folder / f"clip_{number}.wav", plucks(seconds, channels=1 + number % 2).T, RATE)
+        soundfile.write(daemon.folder / f"clip_{number}.wav", plucks(seconds, channels=2).T, RATE)
     for number in range(STYLES):
         soundfile.write(daemon.folder / f"style_{number}.wav", noise(1.0, seed=number).T, RATE)
 
