@@ -34,6 +34,9 @@ _WAV_LIMIT = 2**32 - 2**20
 
 _BLOCK = 2**18
 
+_ADD_PEAK_CHUNK = 0x1050
+"""Libsndfile's command, which soundfile has no name for."""
+
 PART, NOTE = ".part", ".json.part"
 """Ends of the hidden names of a stem and its sidecar while they are written."""
 
@@ -176,6 +179,8 @@ def _write(part: Path, audio: Floats, sample_rate: int, container: str, subtype:
     subtype = _fitting(container, subtype)
     rng = np.random.default_rng(seed)
     with soundfile.SoundFile(str(part), "w", sample_rate, audio.shape[0], subtype, format=container) as file:
+        # The chunk holds the time of writing: the same render twice would be two different files.
+        soundfile._snd.sf_command(file._file, _ADD_PEAK_CHUNK, soundfile._ffi.NULL, 0)
         for first in range(0, audio.shape[1], _BLOCK):
             block = audio[:, first : first + _BLOCK]
             block = np.where(np.isfinite(block), block, 0)
