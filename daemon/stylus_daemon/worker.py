@@ -65,6 +65,7 @@ class Worker:
 
     def recover(self) -> list[Job]:
         """Settle what the worker before this one left behind; the lock says that it is dead."""
+        shutil.rmtree(self.workshop, ignore_errors=True)
         for job in self.jobs.listed("running"):
             if job.worker == self.plan.name:
                 request = RenderJob.from_dict(job.request)
