@@ -52,6 +52,8 @@ class Trial:
         """Kind to the SHA-256 of its stem."""
         self.struck: set[int] = set()
         """Jobs whose worker was killed."""
+        self.wrong: dict[str, tuple[str, tuple[object, ...]]] = {}
+        """Stems that are not as they should be, and of which kind they are."""
         self.count: Counter[str] = Counter()
 
     def ask(self, kind: int, steps: int = STEPS) -> int:
@@ -99,7 +101,8 @@ class Trial:
         kinds = dict(self.asked.values())
         for stem in self.daemon.stems():
             self.count["stems compared"] += 1
-            self.count["stems wrong"] += sha256(stem) != self.right[kinds[stem.stem]]
+            if sha256(stem) != self.right[kinds[stem.stem]]:
+                self.wrong[stem.name] = KINDS[kinds[stem.stem]]
 
     def twice(self) -> int:
         """Kill the worker under one job until it is failed; returns the job."""
@@ -112,16 +115,15 @@ class Trial:
         until(lambda: self.jobs.get(job).state == "failed")
         return job
 
-    def leftovers(self) -> int:
+    def leftovers(self) -> list[str]:
         """Files that should not be there: unfinished ones, stems without their sidecars, what nobody asked for."""
         there = {path.name for path in self.daemon.folder.iterdir()} - {"clip.wav", "style.wav", "other.wav"}
         done = [self.asked[job.id][0] for job in self.jobs.listed("done")]
         for name in done:
             json.loads((self.daemon.folder / f"{name}.json").read_text("utf-8"))
         workshop = self.daemon.home / "workshop"
-        return len(there ^ {f"{name}{end}" for name in done for end in (".wav", ".json")}) + len(
-            [path for path in workshop.rglob("*") if path.is_file()]
-        )
+        expected = {f"{name}{end}" for name in done for end in (".wav", ".json")}
+        return sorted(there ^ expected) + [str(path) for path in workshop.rglob("*") if path.is_file()]
 
 
 def soak(kills: int, seed: int) -> bool:
@@ -139,11 +141,12 @@ def soak(kills: int, seed: int) -> bool:
               f"{count['daemon']} of the daemon, {count['hit, daemon']} under a running job")  # fmt: skip
         print(f"jobs: {len(trial.asked)} asked, {dict(states)}; killed twice: {jobs.get(doomed).message!r}")
         print(f"stems: {len(daemon.stems())} there, {count['stems compared']} times compared with undisturbed ones, "
-              f"{count['stems wrong']} wrong; {trial.leftovers()} files left over")  # fmt: skip
+              f"wrong: {trial.wrong or 'none'}; left over: {trial.leftovers() or 'nothing'}")  # fmt: skip
         return (
             states == {"done": len(trial.asked) - 1, "failed": 1}
             and len(daemon.stems()) == states["done"]
-            and not count["stems wrong"] + trial.leftovers()
+            and not trial.wrong
+            and not trial.leftovers()
         )
 
 

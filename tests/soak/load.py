@@ -4,8 +4,8 @@
 
 A phase with room in the queue for every render, then one where the queue is full and every render is refused. Requests
 go out when they are due, whether or not the ones before were answered; a quarter each are renders, job status, status
-and ping. What is never answered counts as endless. How late the sender is by itself, and how long the disk takes for a
-small write that has nothing to do with us, is told apart: no render is answered before it is on the disk.
+and ping. What is never answered counts as endless. How late the sender is by itself is told apart. No render is
+answered before it is on the disk, so a disk that stalls shows; `TMPDIR` says which disk.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from __future__ import annotations
 import argparse
 import gc
 import math
-import os
 import select
 import socket
 import sys
-import threading
 import time
 from array import array
 from collections.abc import Sequence
@@ -87,31 +85,6 @@ def requests(daemon: Daemon, job: Argument, many: int) -> list[bytes]:
     return [encode(KINDS[i % len(KINDS)], f"~{i:07}", *behind[i % len(KINDS)]) for i in range(many)]
 
 
-class Disk:
-    """How long the disk takes beside, ms; a context manager."""
-
-    def __init__(self, file: Path) -> None:
-        self.times: list[float] = []
-        self._file, self._ended = file, threading.Event()
-        self._thread = threading.Thread(target=self._write)
-
-    def __enter__(self) -> Disk:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _write(self) -> None:
-        with self._file.open("wb", buffering=0) as file:
-            while not self._ended.wait(0.05):
-                begun = time.monotonic()
-                file.write(bytes(4096))
-                os.fsync(file.fileno())
-                self.times.append(1000 * (time.monotonic() - begun))
-
-
 def row(name: str, times: list[float]) -> str:
     """Percentiles in a line of the table."""
     ordered = sorted(times)
@@ -138,8 +111,7 @@ def soak(full: bool, seconds: float, rate: float, model: str) -> bool:
         processes = [psutil.Process(daemon.process.pid), *daemon.workers()]
         before = [processor(one) for one in processes]
         begun = time.monotonic()
-        with Disk(daemon.home / "beside") as disk:
-            volley.fire(daemon.port, rate)
+        volley.fire(daemon.port, rate)
         passed = time.monotonic() - begun
         daemons, workers = ((processor(one) - was) / passed for one, was in zip(processes, before, strict=True))
         queued = client.ask("/stylus/status")[3]
@@ -150,7 +122,6 @@ def soak(full: bool, seconds: float, rate: float, model: str) -> bool:
         print(row(name, times))
     late = [1000 * (sent - due) for sent, due in zip(volley.sent, volley.due, strict=True)]
     print(row("(sender's lateness)", late))
-    print(row("(disk beside)", disk.times))
     print(f"{volley.busy} refused, {queued!s} queued; cores used: daemon {daemons:.2f}, render {workers:.2f}; "
           f"the job was running in {volley.running} of {len(waits[1])} answers\n")  # fmt: skip
     p99 = sorted(everything)[int(0.99 * many)]
