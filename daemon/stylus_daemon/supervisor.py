@@ -67,6 +67,7 @@ class _Seat:
         self._pipe: Connection | None = None
         self.condition = Condition("starting", plan.model, plan.device, (), 0, 0, 0)
         self._failures = 0
+        self._spoke = False
         self._due = clock()
         self._heard = clock()
 
@@ -74,7 +75,7 @@ class _Seat:
         news = self._listen()
         now = self._clock()
         if news:
-            self._heard, self._failures = now, 0
+            self._heard, self._failures, self._spoke = now, 0, True
         if self.process is None:
             if now >= self._due:
                 self._start()
@@ -104,7 +105,7 @@ class _Seat:
         self.process = context.Process(target=_live, args=(self.plan, other), name=self.plan.name, daemon=True)
         self.process.start()
         other.close()
-        self._heard = self._clock()
+        self._heard, self._spoke = self._clock(), False
         self.condition = replace(self.condition, state="starting")
 
     def _vacate(self, now: float) -> None:
@@ -113,8 +114,9 @@ class _Seat:
         self.process, self._pipe = None, None
         self._due = now + PATIENCE[min(self._failures, len(PATIENCE) - 1)]
         self._failures += 1
-        # A worker that dies by itself has its job to answer for, one that we never had a word of has not begun one.
-        self.plan = replace(self.plan, blamed=True)
+        # A worker that dies by itself has its job to answer for. One that we never had a word of has not begun one, nor
+        # settled what was left to it: it may be the end of a daemon that a job was left by.
+        self.plan = replace(self.plan, blamed=self.plan.blamed or self._spoke)
         self.condition = replace(self.condition, state="starting")
 
     def say(self, word: str) -> None:
