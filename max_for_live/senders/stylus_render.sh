@@ -9,7 +9,8 @@ port=${3:-9109} reply_port=${4:-9111}
 rid=$(date +%s)-$$
 heard=$(mktemp)
 oscdump -L "$reply_port" >"$heard" &
-trap 'kill $!; rm -f "$heard"' EXIT
+# Not TERM: oscdump asks for the next packet again after a signal, and may wait for it for ever.
+trap 'kill -KILL $!; rm -f "$heard"' EXIT
 trap 'exit 1' INT TERM
 
 has() { grep -qE " /stylus/($1)" "$heard"; }
