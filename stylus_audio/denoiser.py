@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,21 @@ class Schedule:
 
     def __len__(self) -> int:
         return len(self.times)
+
+    def up(self, step: int, x0: Tensor, epsilon: Tensor) -> Tensor:
+        """The latent at the noisier end of a step, from what was predicted at its other end (METHOD 2)."""
+        return _mixed(self.signal[step], x0, epsilon)
+
+    def down(self, step: int, x0: Tensor, epsilon: Tensor) -> Tensor:
+        """The latent at the cleaner end of a step; behind the last one that is x0 itself (METHOD 4)."""
+        if step == len(self) - 1:
+            return x0
+        return _mixed(self.previous_signal[step], x0, epsilon)
+
+
+def _mixed(signal: float, x0: Tensor, epsilon: Tensor) -> Tensor:
+    """`√ᾱ x0 + √(1−ᾱ) ε`."""
+    return math.sqrt(signal) * x0 + math.sqrt(1 - signal) * epsilon
 
 
 def _total(scheduler: Any, steps: int) -> int:

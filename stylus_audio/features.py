@@ -68,11 +68,13 @@ class Inversion:
 
     `trajectory` holds `steps + 1` latents `[window, channel, height, width]` from clean to noisy; `recorded[k]` the
     features of the step that sampling step `k` undoes, so `recorded[0]` is the last, noisiest one. Empty where nothing
-    was recorded.
+    was recorded. `back` has the latents that sampling steps reach from the trajectory, where the inversion has made the
+    very prediction that they start with.
     """
 
     trajectory: list[Tensor]
     recorded: list[Step] = field(default_factory=list)
+    back: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def noisy(self) -> Tensor:

@@ -67,11 +67,15 @@ def invert(
     z = latent.float()
     trajectory = [z]
     recorded: list[Step] = []
+    back: dict[int, Tensor] = {}
     for step in reversed(range(len(schedule))):
-        time, signal = schedule.times[step], schedule.signal[step]
+        time, label = schedule.times[step], _label(schedule, step, convention)
         with attending(denoiser.unet, layers, recorder, observer(trace, "inversion", step, time)):
-            x0, epsilon = denoiser(z, _label(schedule, step, convention), schedule.previous_signal[step])
-        z = signal**0.5 * x0 + (1 - signal) ** 0.5 * epsilon
+            x0, epsilon = denoiser(z, label, schedule.previous_signal[step])
+        # The next sampling step starts from this latent; where it would ask at the same time, this is its answer.
+        if step + 1 < len(schedule) and schedule.times[step + 1] == label:
+            back[step + 1] = schedule.down(step + 1, x0, epsilon)
+        z = schedule.up(step, x0, epsilon)
         trajectory.append(z)
         features = recorder.take()
         if parts:
@@ -80,7 +84,7 @@ def invert(
             trace(Trace("inversion", step, time, None, z))
         if tick:
             tick()
-    return Inversion(trajectory, recorded)
+    return Inversion(trajectory, recorded, back)
 
 
 def replay(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,20 +88,21 @@ def drift(
     """What each sampling step misses of the inversion's own way back, one latent for each step.
 
     Added to a sampling that starts at the same place, it makes the inversion exact: without style the content comes
-    back whatever the model and the number of steps (Ju et al., "PnP Inversion", ICLR 2024).
+    back whatever the model and the number of steps (Ju et al., "PnP Inversion", ICLR 2024). With the inversion
+    "current" it takes one pass, since all others have been made; with "next" one for each step.
     """
     steps = len(schedule)
     plain = Plain(columns, (inversion.noisy.shape[-2], inversion.noisy.shape[-1]))
     missed = []
-    for step, (time, signal, before) in enumerate(
-        zip(schedule.times, schedule.signal, schedule.previous_signal, strict=True)
-    ):
-        with attending(denoiser.unet, layers, plain):
-            x0, epsilon = denoiser(inversion.trajectory[steps - step], time, signal)
-        reached = x0 if step == steps - 1 else before**0.5 * x0 + (1 - before) ** 0.5 * epsilon
+    for step in range(steps):
+        reached = inversion.back.get(step)
+        if reached is None:
+            with attending(denoiser.unet, layers, plain):
+                predicted = denoiser(inversion.trajectory[steps - step], schedule.times[step], schedule.signal[step])
+            reached = schedule.down(step, *predicted)
+            if tick:
+                tick()
         missed.append(inversion.trajectory[steps - 1 - step] - reached)
-        if tick:
-            tick()
     return missed
 
 
@@ -118,20 +119,17 @@ def sample(
     columns: Tensor | None = None,
     trace: Tracer | None = None,
     tick: Tick | None = None,
-    missed: Sequence[Tensor] | None = None,
+    missed: Callable[[int], Tensor] | None = None,
 ) -> Tensor:
     """Sample from `noisy` `[window, channel, height, width]` down `schedule`; returns the last step's x0.
 
     `content` and `styles` give the recorded features of each step; without styles, or before the last
     `settings.start_step + 1` steps, nothing is injected. `columns` marks what is neither padding nor silence. `missed`
-    is the content's `drift`.
+    gives the content's `drift` at each step.
     """
     steps = len(schedule)
     z = noisy.float()
-    x0 = z
-    for step, (time, signal, before) in enumerate(
-        zip(schedule.times, schedule.signal, schedule.previous_signal, strict=True)
-    ):
+    for step, time in enumerate(schedule.times):
         left = steps - 1 - step
         attend: Attend = Plain(columns, (noisy.shape[-2], noisy.shape[-1]))
         if settings.injection and styles and (settings.start_step is None or left <= settings.start_step):
@@ -145,13 +143,11 @@ def sample(
                 at_step(settings.tau, step, steps),
             )
         with attending(denoiser.unet, layers, attend, observer(trace, "sampling", step, time)):
-            x0, epsilon = denoiser(z, time, signal)
-        z = before**0.5 * x0 + (1 - before) ** 0.5 * epsilon
+            z = schedule.down(step, *denoiser(z, time, schedule.signal[step]))
         if missed is not None:
-            z = z + missed[step]
-            x0 = x0 + missed[step]
+            z = z + missed(step)
         if trace:
             trace(Trace("sampling", step, time, None, z))
         if tick:
             tick()
-    return x0
+    return z

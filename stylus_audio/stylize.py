@@ -5,8 +5,8 @@ Works with any diffusers `UNet2DConditionModel` and `DDIMScheduler`; knows nothi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -15,10 +15,11 @@ from torch import Tensor
 from .attention import choose_layers, feature_bytes
 from .denoiser import Denoiser, Schedule
 from .errors import BadRequest
-from .features import Inversion, Part, Source
+from .features import Inversion, Part, Source, step_from_tensors, step_to_tensors
 from .inversion import Tick, Tracer, invert, replay
 from .sampling import drift, sample
 from .settings import DEFAULT_STEPS, Settings
+from .shelf import Shelf
 from .style import adain, efdm, normalised
 
 FEATURE_BUDGET = 4 * 2**30
@@ -73,7 +74,8 @@ class Stylizer:
         self.trace = trace
         self.tick = tick
         self.windows_per_pass = windows_per_pass
-        self._left = feature_budget
+        # A device that computes quickly makes features again in less time than a disk takes to give them back.
+        self.shelf = Shelf(feature_budget, spills=inverter.unet.device.type == "cpu")
 
     @property
     def content_parts(self) -> tuple[Part, ...]:
@@ -104,19 +106,9 @@ class Stylizer:
         `styles` are those to be prepared, each in one batch.
         """
         groups = -(-content_windows // self.windows_per_pass)
-        return len(self.schedule) * (groups * (2 + exact) + styles)
-
-    def invert(
-        self, latent: Tensor, parts: Sequence[Part], columns: Tensor | None, share: float = 1.0
-    ) -> tuple[Inversion, Source]:
-        """Invert windows; their features come from a record while that fits in `share` of the budget that is left."""
-        size = self._feature_bytes(latent, parts)
-        fits = size <= self._left * share
-        inversion = invert(
-            self.inverter, latent, self.schedule, self.layers, parts if fits else (), self.settings.inversion, columns,
-            self.trace, self.tick,
-        )  # fmt: skip
-        return inversion, self._source(inversion, parts, columns, size if fits else None)
+        steps = len(self.schedule)
+        back = 0 if not exact else 1 if self.settings.inversion == "current" else steps
+        return groups * (2 * steps + back) + styles * steps
 
     def _feature_bytes(self, latent: Tensor, parts: Sequence[Part]) -> int:
         """Size of the features of all steps of some windows."""
@@ -124,20 +116,28 @@ class Stylizer:
         one = feature_bytes(unet, self.layers, (latent.shape[-2], latent.shape[-1]), unet.dtype.itemsize)
         return one * len(parts) * latent.shape[0] * len(self.schedule)
 
-    def _source(
-        self, inversion: Inversion, parts: Sequence[Part], columns: Tensor | None, recorded: int | None
-    ) -> Source:
-        """Features from the record, whose bytes are taken off the budget; without one, computed again."""
-        if recorded is None:
-            convention = self.settings.inversion
-            return replay(self.inverter, inversion, self.schedule, self.layers, parts, convention, columns)
-        self._left -= recorded
-        return inversion.recorded.__getitem__
+    def _replayed(self, inversion: Inversion, parts: Sequence[Part], columns: Tensor | None) -> Source:
+        """Features computed again, step by step, from the trajectory."""
+        convention = self.settings.inversion
+        return replay(self.inverter, inversion, self.schedule, self.layers, parts, convention, columns)
+
+    def _inverted(self, latent: Tensor, parts: Sequence[Part], columns: Tensor | None) -> Inversion:
+        return invert(
+            self.inverter, latent, self.schedule, self.layers, parts, self.settings.inversion, columns, self.trace,
+            self.tick,
+        )  # fmt: skip
 
     def prepare(self, latent: Tensor, columns: Tensor | None = None) -> PreparedStyle:
         """Invert a style's windows `[window, channel, height, width]` in one batch, keeping keys and values."""
-        inversion, features = self.invert(latent, self.style_parts, columns, share=STYLE_SHARE)
-        return PreparedStyle(inversion, columns, features)
+        fits = self._feature_bytes(latent, self.style_parts) <= self.shelf.left * STYLE_SHARE
+        return self._prepared(self._inverted(latent, self.style_parts if fits else (), columns), columns)
+
+    def _prepared(self, inversion: Inversion, columns: Tensor | None) -> PreparedStyle:
+        """With what was recorded, whose bytes are taken off the budget; without, features are computed again."""
+        if not inversion.recorded:
+            return PreparedStyle(inversion, columns, self._replayed(inversion, self.style_parts, columns))
+        self.shelf.left -= self._feature_bytes(inversion.noisy, self.style_parts)
+        return PreparedStyle(inversion, columns, inversion.recorded.__getitem__)
 
     def restore(self, tensors: Mapping[str, Tensor], columns: Tensor | None = None) -> PreparedStyle:
         """The style that `prepare` made, from its `to_tensors`: no pass, and the same features to the bit.
@@ -145,13 +145,9 @@ class Stylizer:
         Kept features that do not fit in the budget beside those of other styles are computed again, as ever.
         """
         inversion = Inversion.from_tensors(tensors)
-        size = self._feature_bytes(inversion.noisy, self.style_parts)
-        fits = bool(inversion.recorded) and size <= self._left * STYLE_SHARE
-        if not fits:
+        if self._feature_bytes(inversion.noisy, self.style_parts) > self.shelf.left * STYLE_SHARE:
             inversion = Inversion(inversion.trajectory)
-        return PreparedStyle(
-            inversion, columns, self._source(inversion, self.style_parts, columns, size if fits else None)
-        )
+        return self._prepared(inversion, columns)
 
     def initial(self, noisy: Tensor, styles: Sequence[PreparedStyle], columns: Tensor | None) -> Tensor:
         """The first latent: the content's with the styles' statistics (METHOD 3), weighted over the styles."""
@@ -190,34 +186,52 @@ class Stylizer:
         size = self.windows_per_pass
         groups = [*torch.split(order[:count], size), *torch.split(order[count:], size)]
         groups = [group for group in groups if len(group)]
-        inverted = []
-        for number, group in enumerate(groups):
-            sampled = number * self.windows_per_pass < count
-            parts = self.content_parts if sampled and styles else ()
-            inverted.append(self.invert(content[group], parts, _of(columns, group)))
-        noisy = torch.cat([inversion.noisy for inversion, _ in inverted])
-        first = self.initial(noisy, styles, _of(columns, order))
-        styled = []
+        parts = self.content_parts if styles else ()
         sources = [style.features for style in styles]
-        position = 0
-        for group, (inversion, source) in zip(groups, inverted, strict=True):
-            here = slice(position, position + len(group))
-            position = here.stop
-            if here.start >= count:
-                break
-            own = _of(columns, group)
-            missed = drift(self.inverter, inversion, self.schedule, self.layers, own, self.tick) if exact else None
-            styled.append(
+        with self.shelf:
+            waiting = [
+                self._waiting(content[group], parts, _of(columns, group), exact)
+                if number * size < count
+                else _Waiting(self._inverted(content[group], (), _of(columns, group)).noisy)
+                for number, group in enumerate(groups)
+            ]
+            first = self.initial(torch.cat([one.noisy for one in waiting]), styles, _of(columns, order))
+            styled = [
                 sample(
-                    self.sampler, first[here], self.schedule, self.settings, self.layers, source, sources, weights, own,
-                    self.trace, self.tick, missed,
+                    self.sampler, noisy, self.schedule, self.settings, self.layers, one.features, sources, weights,
+                    _of(columns, group), self.trace, self.tick, one.missed,
                 )
-            )  # fmt: skip
+                for group, noisy, one in zip(
+                    torch.split(order[:count], size), torch.split(first[:count], size), waiting, strict=False
+                )
+            ]  # fmt: skip
         return torch.cat(styled)
+
+    def _waiting(self, latent: Tensor, parts: Sequence[Part], columns: Tensor | None, exact: bool) -> _Waiting:
+        """Invert some windows, and put away what their sampling will need."""
+        recorded = self.shelf.takes(self._feature_bytes(latent, parts))
+        inversion = self._inverted(latent, parts if recorded else (), columns)
+        missed = drift(self.inverter, inversion, self.schedule, self.layers, columns, self.tick) if exact else []
+        errors = [self.shelf.put({"error": error}) for error in missed]
+        steps = [self.shelf.put(step_to_tensors(step)) for step in inversion.recorded]
+        return _Waiting(
+            inversion.noisy,
+            (lambda step: step_from_tensors(steps[step]())) if recorded else self._replayed(inversion, parts, columns),
+            (lambda step: errors[step]()["error"]) if exact else None,
+        )
 
     def _check_blend(self, styles: Sequence[PreparedStyle]) -> None:
         if self.settings.blend == "features" and len({tuple(style.noisy.shape) for style in styles}) > 1:
             raise BadRequest("blend: features needs styles of the same number of windows; use outputs")
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """Some windows between their inversion and their sampling."""
+
+    noisy: Tensor
+    features: Source = field(default_factory=lambda: lambda _: {})
+    missed: Callable[[int], Tensor] | None = None
 
 
 def _of(columns: Tensor | None, windows: Tensor) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from stylus_audio.attention import Plain, attending, decoder_layers
 from stylus_audio.denoiser import Denoiser, Schedule
 from stylus_audio.errors import BadRequest
 from stylus_audio.inversion import invert, replay
+from stylus_audio.sampling import drift
 from stylus_audio.style import adain, efdm
 from stylus_audio.stylize import Stylizer
 from tests import plain
@@ -193,3 +195,18 @@ def test_efdm_gives_the_styles_values_by_rank() -> None:
     content = torch.tensor([3.0, 1.0, 2.0, 0.0]).reshape(1, 1, 2, 2)
     style = torch.tensor([10.0, 40.0, 20.0, 30.0]).reshape(1, 1, 2, 2)
     assert efdm(content, style).flatten().tolist() == [40.0, 20.0, 30.0, 10.0]
+
+
+@pytest.mark.parametrize(("convention", "passes"), [("current", 1), ("next", 7)])
+def test_the_way_back_takes_only_the_passes_that_the_inversion_has_not_made(
+    model: tuple[Any, Any], convention: str, passes: int
+) -> None:
+    denoiser = Denoiser(*model, EMBEDDING)
+    schedule, layers = Schedule.of(model[1], 7), (6, 7)
+    columns = torch.arange(16).expand(2, -1) < torch.tensor([[16], [9]])
+    inversion = invert(denoiser, latents(2, 0), schedule, layers, ("query",), convention, columns)
+    made: list[None] = []
+    missed = drift(denoiser, inversion, schedule, layers, columns, lambda: made.append(None))
+    assert len(made) == passes
+    asked_anew = drift(denoiser, replace(inversion, back={}), schedule, layers, columns)
+    assert max(float((one - other).abs().max()) for one, other in zip(missed, asked_anew, strict=True)) < 1e-6

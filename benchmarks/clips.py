@@ -1,0 +1,104 @@
+"""The whole of a render on the embedded model: from a clip to its stem."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import soundfile
+
+from stylus_audio import Engine
+from stylus_audio.style_cache import StyleCache
+from tests.sounds import RATE, Audio, plucks
+
+from .table import Peak, Row, apart, side_by_side
+
+
+def _clip(seconds: float) -> tuple[Audio, int]:
+    return plucks(seconds, channels=2), RATE
+
+
+def _engine(folder: str) -> Engine:
+    """One with a cache of its own, that all renders of a comparison share."""
+    return Engine("mini", cache=StyleCache(Path(folder)))
+
+
+def real_time(seconds: float, rounds: int) -> list[Row]:
+    """Seconds of rendering for a second of a stereo clip, with the style's features kept from before and without."""
+    content, style = _clip(seconds), _clip(7.5)
+    with tempfile.TemporaryDirectory() as folder:
+        kept, bare = _engine(folder), Engine("mini")
+        kept.warm(style)
+        ways = [lambda engine=engine: engine.render(content, style).audio for engine in (kept, bare)]
+        results, taken, peaks = side_by_side(ways, rounds)
+    name = f"real-time factor: mini, {seconds:g} s stereo, style"
+    return [
+        Row(f"{name} {state}", time_ / seconds, apart(results[1], results[0]), peak, limit, (time_,))
+        for state, time_, peak, limit in zip(("warm", "cold"), taken, peaks, (-0.5, -1.0), strict=True)
+    ]
+
+
+def warm(rounds: int) -> Row:
+    """A clip of the style's length, with the style cold and warm."""
+    content, style = _clip(7.5), _clip(7.5)
+    with tempfile.TemporaryDirectory() as folder:
+        kept, bare = _engine(folder), Engine("mini")
+        kept.warm(style)
+        ways = [lambda engine=engine: engine.render(content, style).audio for engine in (bare, kept)]
+        results, taken, peaks = side_by_side(ways, rounds)
+    return Row("cold over warm style: mini, clip of 7.5 s", taken[0] / taken[1], apart(*results), peaks[1], 1.45,
+               tuple(taken))  # fmt: skip
+
+
+def length(short: float, long: float) -> list[Row]:
+    """Memory and time of a long clip over those of a short one, each in a process of its own."""
+    taken, peaks = zip(*(_alone(seconds) for seconds in (short, long)), strict=True)
+    name = f"{long:g} s over {short:g} s: mini, stereo"
+    return [
+        Row(f"{name}, time", taken[1] / taken[0], None, peaks[1], -1.05 * long / short, tuple(taken)),
+        Row(f"{name}, peak memory", peaks[1] / peaks[0], None, peaks[1], -1.2, notes={"short_peak_bytes": peaks[0]}),
+    ]
+
+
+def _alone(seconds: float) -> tuple[float, int]:
+    words = [sys.executable, "-m", "benchmarks.clips", str(seconds)]
+    said = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return float(said["seconds"]), int(said["peak"])
+
+
+_FIRST_STEP = """
+import os, stylus_audio.cli
+from pathlib import Path
+from stylus_audio import Engine
+def progress(fraction, stage):
+    if fraction > 0:
+        os._exit(0)
+Engine("mini").render(Path("clip.wav"), Path("style.wav"), progress=progress)
+"""
+
+
+def first_step(rounds: int) -> Row:
+    """Seconds from a process's start to a render's first step, over those of a Python that imports PyTorch alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, clip in (("clip", _clip(2.0)), ("style", _clip(6.0))):
+            soundfile.write(Path(folder) / f"{name}.wav", clip[0].T, clip[1])
+
+        def run(code: str) -> None:
+            subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+
+        _, seconds, _ = side_by_side([lambda: run(_FIRST_STEP), lambda: run("import torch")], rounds)
+    return Row("start to first step over `import torch`: mini", seconds[0] / seconds[1], seconds=tuple(seconds))
+
+
+if __name__ == "__main__":
+    asked = float(sys.argv[1])
+    content, style = _clip(asked), _clip(7.5)
+    with Peak() as peak:
+        begun = time.perf_counter()
+        Engine("mini").render(content, style)
+        spent = time.perf_counter() - begun
+    print(json.dumps({"seconds": spent, "peak": peak.bytes}))

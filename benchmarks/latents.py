@@ -1,0 +1,152 @@
+"""The method on latents: ours against the published loop, written plainly from METHOD (`tests/plain.py`)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from stylus_audio import Settings, stylize_latents
+from stylus_audio.latent import Autoencoder
+from stylus_audio.model import choose_device, choose_dtype
+from stylus_audio.places import CONFIGS, MINI_FOLDER
+from tests import plain
+
+from .table import Row, apart, side_by_side
+
+LAYERS = (6, 7, 8, 9, 10, 11)
+
+
+def small(rounds: int, steps: int) -> Row:
+    """Stable Diffusion's layout in small, two windows of content."""
+    unet, scheduler = plain.small_unet()
+    return _compared(f"latents: small UNet, 2 windows, {steps} steps", unet, unet, scheduler, 2, (16, 16), steps,
+                     rounds, None)  # fmt: skip
+
+
+def mini(rounds: int, steps: int, windows: int) -> Row:
+    """The embedded model."""
+    unet = UNet2DConditionModel.from_pretrained(MINI_FOLDER, subfolder="unet").eval()
+    scheduler = DDIMScheduler.from_pretrained(MINI_FOLDER, subfolder="scheduler")
+    ours = UNet2DConditionModel.from_pretrained(MINI_FOLDER, subfolder="unet").eval()
+    ours.to(memory_format=torch.channels_last)
+    return _compared(f"latents: mini, {windows} windows, {steps} steps", unet, ours, scheduler, windows, (64, 32),
+                     steps, rounds, None, layers=(6, 7))  # fmt: skip
+
+
+def stable_diffusion(rounds: int, steps: int) -> list[Row]:
+    """Stable Diffusion 1.5 in full size with random weights, one window; and our pass beside the floor."""
+    device = choose_device()
+    dtype = choose_dtype("auto", device)
+    torch.manual_seed(0)
+    unet, scheduler = _sd15_unet().to(device), _sd15_scheduler()
+    ours = _sd15_unet().to(device)
+    ours.load_state_dict(unet.state_dict())
+    ours = ours.to(dtype)
+    if device.type == "cpu":
+        ours.to(memory_format=torch.channels_last)
+    name = f"latents: SD 1.5, 1 window, {steps} steps, ours in {str(dtype).removeprefix('torch.')} on {device.type}"
+    row = _compared(name, unet, ours, scheduler, 1, (64, 64), steps, rounds, 8.0 if device.type == "cuda" else 5.0)
+    return [row, _above_floor(ours, rounds)]
+
+
+def _compared(
+    name: str,
+    unet: Any,
+    ours: Any,
+    scheduler: Any,
+    windows: int,
+    size: tuple[int, int],
+    steps: int,
+    rounds: int,
+    limit: float | None,
+    layers: tuple[int, ...] = LAYERS,
+) -> Row:
+    channels, device = unet.config.out_channels, unet.device
+    random = torch.Generator().manual_seed(1)
+    content = torch.randn(windows, channels, *size, generator=random).to(device)
+    style = torch.randn(1, channels, *size, generator=random).to(device)
+    embedding = torch.randn(1, 77, unet.config.cross_attention_dim, generator=random).to(device)
+    settings = Settings(steps=steps, layers=layers, alpha=0.9)
+
+    def published() -> Tensor:
+        return plain.stylize(unet, scheduler, content, [style], embedding, steps=steps, layers=layers, alpha=0.9)
+
+    def engine() -> Tensor:
+        return stylize_latents(ours, scheduler, content, [style], embedding, settings)
+
+    results, seconds, peaks = side_by_side([published, engine], rounds)
+    return Row(name, seconds[0] / seconds[1], apart(*results), peaks[1], limit, tuple(seconds))
+
+
+def _sd15_unet() -> Any:
+    config = json.loads((CONFIGS / "sd1" / "unet" / "config.json").read_text("utf-8"))
+    return UNet2DConditionModel.from_config(config).eval().requires_grad_(False)
+
+
+def _sd15_scheduler() -> Any:
+    config = json.loads((CONFIGS / "sd1" / "scheduler" / "scheduler_config.json").read_text("utf-8"))
+    return DDIMScheduler.from_config({**config, "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1})
+
+
+@torch.no_grad()
+def _above_floor(unet: Any, rounds: int) -> Row:
+    """A pass's seconds over its floating-point operations at the rate of this machine's matrix products."""
+    device, dtype = unet.device, unet.dtype
+    latent = torch.randn(1, 4, 64, 64, device=device, dtype=dtype)
+    embedding = torch.randn(1, 77, 768, device=device, dtype=dtype)
+    with FlopCounterMode(display=False) as counter:
+        unet(latent, 1, encoder_hidden_states=embedding)
+    operations = counter.get_total_flops()
+    side = 4096 if device.type == "cuda" else 2048
+    one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    _, (product, taken), _ = side_by_side(
+        [lambda: one @ other, lambda: unet(latent, 1, encoder_hidden_states=embedding)], max(3, rounds)
+    )
+    rate = 2 * side**3 / product
+    notes = {"flops": operations, "matrix_flops_per_second": rate}
+    return Row("SD 1.5, one pass over the floor of its FLOPs", taken * rate / operations, limit=-2.5,
+               seconds=(operations / rate, taken), notes=notes)  # fmt: skip
+
+
+def end_to_end(rounds: int, steps: int) -> Row:
+    """Picture to picture at Stable Diffusion's size: the published code decodes every latent of its inversions."""
+    device = choose_device()
+    dtype = choose_dtype("auto", device)
+    torch.manual_seed(0)
+    unet, scheduler = _sd15_unet().to(device), _sd15_scheduler()
+    config = json.loads((CONFIGS / "sd1" / "vae" / "config.json").read_text("utf-8"))
+    vae = AutoencoderKL.from_config(config).eval().requires_grad_(False).to(device)
+    ours, codec = _sd15_unet(), AutoencoderKL.from_config(config).eval().requires_grad_(False)
+    ours.load_state_dict(unet.state_dict())
+    codec.load_state_dict(vae.state_dict())
+    layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
+    ours, codec = ours.to(device, dtype, memory_format=layout), Autoencoder(codec.to(device, dtype))
+    random = torch.Generator().manual_seed(1)
+    content, style = (torch.rand(1, 512, 512, generator=random).to(device) for _ in range(2))
+    embedding = torch.randn(1, 77, 768, generator=random).to(device)
+    settings = Settings(steps=steps, layers=LAYERS, alpha=0.9)
+
+    @torch.no_grad()
+    def published() -> Tensor:
+        plainly = Autoencoder(vae)
+        latents = [plainly.encode(one) for one in (content, style)]
+        result = plain.stylize(
+            unet, scheduler, latents[0], latents[1:], embedding, steps=steps, layers=LAYERS, alpha=0.9
+        )
+        # Of every latent of both inversions; their values do not matter for the time.
+        for latent in latents * steps:
+            plainly.decode(latent)
+        return plainly.decode(result)
+
+    def engine() -> Tensor:
+        latents = [codec.encode(one) for one in (content, style)]
+        return codec.decode(stylize_latents(ours, scheduler, latents[0], latents[1:], embedding, settings))
+
+    results, seconds, peaks = side_by_side([published, engine], rounds)
+    return Row(f"picture to picture: SD 1.5, 1 window, {steps} steps", seconds[0] / seconds[1], apart(*results),
+               peaks[1], 20.0 if device.type == "cuda" else None, tuple(seconds))  # fmt: skip

@@ -1,0 +1,71 @@
+"""Where tensors wait until they are read again: in memory up to a budget, beyond it in files that go with the shelf."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+Tensors = Mapping[str, Tensor]
+
+SPARE_BYTES = 2 * 2**30
+"""A disk with less room than this is left to the user's stems."""
+
+
+class Shelf:
+    """Keeps named tensors for one run; a context manager, at whose end the files are gone.
+
+    `left` is what is left of the memory's budget in bytes, of whatever device the tensors are on. Without `spills`
+    nothing goes to the disk.
+    """
+
+    def __init__(self, budget: int, spills: bool) -> None:
+        self.budget = self.left = budget
+        self.spills = spills
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._files = 0
+
+    def __enter__(self) -> Shelf:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def takes(self, size: int) -> bool:
+        """Whether so many bytes find room: in memory, or on the disk, if the budget holds them until then."""
+        return size <= self.left or (self.spills and size <= self.budget and self._free() >= size + SPARE_BYTES)
+
+    def _free(self) -> int:
+        return shutil.disk_usage(self._folder.name if self._folder else tempfile.gettempdir()).free
+
+    def put(self, tensors: Tensors) -> Callable[[], Tensors]:
+        """Keep tensors; the result gives them back, equal to the bit and on their device, while the shelf lasts."""
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        if self.spills and size > self.left:
+            # A disk that has filled up meanwhile costs memory, not the render.
+            with suppress(OSError, SafetensorError):
+                return self._filed(tensors)
+        self.left -= size
+        return lambda: tensors
+
+    def _filed(self, tensors: Tensors) -> Callable[[], Tensors]:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="stylus-", ignore_cleanup_errors=True)
+        self._files += 1
+        file = Path(self._folder.name) / f"{self._files}.safetensors"
+        device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+        return partial(load_file, file, device=str(device))
