@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stylus_audio import Settings, stylize_latents
 from stylus_audio.latent import Autoencoder
 from stylus_audio.model import choose_device, choose_dtype
-from stylus_audio.places import CONFIGS, MINI_FOLDER
+from stylus_audio.places import CONFIGS, MODELS
 from tests import plain
 
 from .table import Row, apart, side_by_side
@@ -29,13 +29,13 @@ def small(rounds: int, steps: int) -> Row:
 
 
 def mini(rounds: int, steps: int, windows: int) -> Row:
-    """The embedded model."""
-    unet = UNet2DConditionModel.from_pretrained(MINI_FOLDER, subfolder="unet").eval()
-    scheduler = DDIMScheduler.from_pretrained(MINI_FOLDER, subfolder="scheduler")
-    ours = UNet2DConditionModel.from_pretrained(MINI_FOLDER, subfolder="unet").eval()
+    """The embedded model for injection."""
+    unet = UNet2DConditionModel.from_pretrained(MODELS / "mini-injection", subfolder="unet").eval()
+    scheduler = DDIMScheduler.from_pretrained(MODELS / "mini-injection", subfolder="scheduler")
+    ours = UNet2DConditionModel.from_pretrained(MODELS / "mini-injection", subfolder="unet").eval()
     ours.to(memory_format=torch.channels_last)
-    return _compared(f"latents: mini, {windows} windows, {steps} steps", unet, ours, scheduler, windows, (64, 32),
-                     steps, rounds, None, layers=(6, 7))  # fmt: skip
+    name = f"latents: mini-injection, {windows} windows, {steps} steps"
+    return _compared(name, unet, ours, scheduler, windows, (64, 32), steps, rounds, None, layers=(6, 7))
 
 
 def stable_diffusion(rounds: int, steps: int) -> list[Row]:

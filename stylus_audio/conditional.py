@@ -130,10 +130,10 @@ class Conditional:
         """
         weights = normalised(self.settings.style_weight, len(styles))
         tokens = torch.stack([weight * style.tokens for weight, style in zip(weights, styles, strict=True)]).sum(0)
-        noise = torch.randn(content.shape, generator=torch.Generator().manual_seed(self.settings.seed))
+        random = torch.Generator().manual_seed(self.settings.seed)
         pure = replace(self.settings, alpha=1.0)
         own = self._tokens(content, columns) if self._asks_content else tokens
-        residuals = []
+        styled = torch.empty_like(content)
         for group in torch.split(torch.arange(len(content)), self.windows_per_pass):
             here, guided = content[group], guide[group]
             marks = None if columns is None else columns[group]
@@ -149,11 +149,10 @@ class Conditional:
             residual = down(torch.zeros_like(here), self.first)
             if self.refining:
                 signal = self.refining.signal[0]
-                noisy = signal**0.5 * residual + (1 - signal) ** 0.5 * noise[group].to(residual)
-                residual = down(noisy, self.refining)
-            residuals.append(residual)
-        styled = guide + self.spread * torch.cat(residuals)
-        return content + self.alpha * (styled - content)
+                noise = torch.randn(here.shape, generator=random).to(residual)
+                residual = down(signal**0.5 * residual + (1 - signal) ** 0.5 * noise, self.refining)
+            styled[group] = here + self.alpha * (guided + self.spread * residual - here)
+        return styled
 
 
 def _always(step: Step) -> Callable[[int], Step]:

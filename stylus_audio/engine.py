@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -79,6 +80,19 @@ class Engine:
         self.cache = cache
         self.windows_per_pass = WINDOWS_PER_PASS
         self.feature_budget = FEATURE_BUDGET
+        self._others: dict[str, Model] = {}
+
+    def _on(self, method: str) -> Engine:
+        """The engine that runs a method: this one, or the same with the model that the method is left to."""
+        name = self.model.elsewhere.get(method)
+        if name is None:
+            return self
+        if name not in self._others:
+            dtype = str(self.model.dtype).removeprefix("torch.")
+            self._others[name] = load_model(name, str(self.model.device), dtype)
+        other = copy(self)
+        other.model = self._others[name]
+        return other
 
     def use_less_memory(self) -> str | None:
         """After `OutOfMemory`: halve the windows of a pass, then keep nothing on the device; None where that is all.
@@ -114,7 +128,9 @@ class Engine:
         model, `OutOfMemory`, and whatever `progress` raises.
         """
         settings = self.model.with_steps(settings or self.settings())
-        watch = _Watch(progress)
+        return self._on(settings.method)._rendered(content, style, settings, _Watch(progress))
+
+    def _rendered(self, content: Source, style: Source | Sequence[Source], settings: Settings, watch: _Watch) -> Render:
         watch.stage("reading")
         styles = [_read(one) for one in _listed(style)]
         if settings.style_weight is not None and len(settings.style_weight) != len(styles):
@@ -159,12 +175,12 @@ class Engine:
         if self.cache is None:
             return
         settings = self.model.with_steps(settings or self.settings())
-        watch = _Watch(progress)
+        watch, here = _Watch(progress), self._on(settings.method)
         watch.stage("reading")
-        references = self._references([_read(one) for one in _listed(style)], settings)
-        with self._enough_memory():
-            way = self._way(settings, watch)
-            self._prepared(way, references, watch, lambda missing: way.passes(0, missing))
+        references = here._references([_read(one) for one in _listed(style)], settings)
+        with here._enough_memory():
+            way = here._way(settings, watch)
+            here._prepared(way, references, watch, lambda missing: way.passes(0, missing))
         watch.stage("done", 1.0)
 
     def is_warm(self, style: Source | Sequence[Source], settings: Settings | None = None) -> bool:
@@ -172,9 +188,10 @@ class Engine:
         if self.cache is None:
             return False
         settings = self.model.with_steps(settings or self.settings())
-        way = self._way(settings, _Watch(None))
-        references = self._references([_read(one) for one in _listed(style)], settings)
-        return all(self.cache.has(self._key(way, *self._windows(*one))) for one in references)
+        here = self._on(settings.method)
+        way = here._way(settings, _Watch(None))
+        references = here._references([_read(one) for one in _listed(style)], settings)
+        return all(self.cache.has(here._key(way, *here._windows(*one))) for one in references)
 
     def passage(self, content: Source, settings: Settings) -> tuple[Clip, Passage]:
         """Read what the render needs of the content: all of it, or a segment with a window's context."""
@@ -212,9 +229,10 @@ class Engine:
         kept = [start for start, want in zip(starts, wanted, strict=True) if want]
         channels = picture.mel.shape[0]
 
-        def mel_of(latent: torch.Tensor) -> NDArray[np.float32]:
-            image = model.latent.decode(latent).cpu().numpy().reshape(-1, channels, profile.bands, profile.frames)
-            return blend(from_image(image, profile, picture.maximum), kept, picture.mel.shape[-1])
+        def mel_of(latents: torch.Tensor) -> NDArray[np.float32]:
+            images = (model.latent.decode(latent).cpu().numpy() for latent in torch.split(latents, channels))
+            mels = (from_image(image, profile, picture.maximum) for image in images)
+            return blend(mels, kept, picture.mel.shape[-1])
 
         joints = tuple(frame / profile.frame_rate for frame in seams(kept, profile.frames))
         gains = Gains(mel_of(styled), mel_of(content), profile, seams=joints)

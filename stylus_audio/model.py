@@ -29,10 +29,14 @@ from .weights import check_device, fingerprint, located, named
 
 @dataclass(frozen=True)
 class Preference:
-    """How a model wants a method run: steps of each quality, and settings instead of the published ones."""
+    """How a model wants a method run: steps of each quality, and settings instead of the published ones.
+
+    `most_steps` is how many it has learned to take, where that is not any number.
+    """
 
     steps: dict[str, int] = field(default_factory=lambda: {"fast": 20, "balanced": 50, "best": 100})
     settings: dict[str, object] = field(default_factory=dict)
+    most_steps: int | None = None
 
 
 @dataclass
@@ -40,7 +44,8 @@ class Model:
     """What the engine needs of a model.
 
     `methods` are those that it can, the first its default; `style_windows` is how many windows of a reference are used.
-    `encoder` and `spread` are what the conditional method needs (see `Conditional`).
+    `encoder` and `spread` are what the conditional method needs (see `Conditional`). `elsewhere` names the model
+    that a method is left to.
     """
 
     name: str
@@ -54,6 +59,7 @@ class Model:
     methods: dict[str, Preference] = field(default_factory=lambda: {"injection": Preference()})
     encoder: StyleEncoder | None = None
     spread: float = 1.0
+    elsewhere: dict[str, str] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -73,8 +79,14 @@ class Model:
         return Settings.parse({"method": method, **self._of(method).settings, **changes})
 
     def with_steps(self, settings: Settings) -> Settings:
-        """Settings whose number of steps is settled: asked for, else the model's for the asked quality."""
-        steps = settings.steps or self._of(settings.method).steps[settings.quality]
+        """Settings whose number of steps is settled: asked for, else the model's for the asked quality.
+
+        `BadRequest` for more steps than the model has learned to take.
+        """
+        own = self._of(settings.method)
+        steps = settings.steps or own.steps[settings.quality]
+        if own.most_steps is not None and steps > own.most_steps:
+            raise BadRequest(f"steps: {self.name} takes at most {own.most_steps} with {settings.method}")
         return replace(settings, steps=steps)
 
     def _of(self, method: str) -> Preference:
@@ -178,21 +190,31 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Model:
         raise NoModel(f"{folder} is not a diffusers folder: it has no unet/")
     if not (folder / "unet" / "diffusion_pytorch_model.safetensors").is_file():
         raise NoModel(f"{folder}/unet has no diffusion_pytorch_model.safetensors; pickled weights are not opened")
-    own = json.loads((folder / "stylus.json").read_text("utf-8")) if (folder / "stylus.json").is_file() else {}
+    own = _about(folder)
     unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, use_safetensors=True)
     scheduler = _scheduler(DDIMScheduler.load_config(folder, subfolder="scheduler"))
     if own:
         codec = own["latent"]
         if codec["kind"] != "patchify":
             raise ValueError(f"stylus.json: latent kind {codec['kind']!r} is not known")
+        elsewhere = own.get("elsewhere", {})
+        others = {method: _about(located(named(model)))["methods"][method] for method, model in elsewhere.items()}
         return Model(
             "", "", Profile(**own["profile"]), unet, scheduler,
             Patchify(codec["factor"], codec["shift"], codec["scale"]), None, int(own["style_windows"]),
-            {name: Preference(**preference) for name, preference in own["methods"].items()},
+            {name: Preference(**preference) for name, preference in {**own["methods"], **others}.items()},
             _encoder(folder, dtype) if "conditional" in own["methods"] else None, float(own.get("spread", 1.0)),
+            elsewhere,
         )  # fmt: skip
     vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype, use_safetensors=True)
     return Model("", "", RIFFUSION, unet, scheduler, Autoencoder(vae), TextEncoder.of_folder(folder))
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What the embedded format says beside diffusers' own files; empty for a plain diffusers folder."""
+    file = folder / "stylus.json"
+    about: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return about
 
 
 def _encoder(folder: Path, dtype: torch.dtype) -> StyleEncoder:

@@ -73,12 +73,9 @@ def refined(stft: Stft, magnitude: Tensor, start: Tensor, samples: int, iteratio
 
     With the content's own spectrum as the start and an unchanged magnitude the audio stays as it is.
     """
-    spectrum = start
-    audio = stft.inverse(spectrum, samples)
+    audio = stft.inverse(start, samples)
     for _ in range(iterations):
-        spectrum = stft.forward(audio)
-        spectrum = magnitude * spectrum / spectrum.abs().clamp_min(1e-12)
-        audio = stft.inverse(spectrum, samples)
+        audio = stft.inverse(stft.forward(audio).sgn_().mul_(magnitude), samples)
     return audio
 
 
@@ -104,7 +101,7 @@ def apply_phase(audio: Floats, sample_rate: int, gains: Gains, iterations: int =
     def block(piece: Tensor, first: int) -> Tensor:
         content = stft.forward(piece)
         magnitude = _inverted_mel(content, gains, stft, first)
-        target = magnitude * content / content.abs().clamp_min(1e-12)
+        target = magnitude * content.sgn()
         return refined(stft, magnitude, target, piece.shape[-1], iterations)
 
     return _in_blocks(audio, stft, iterations, block)

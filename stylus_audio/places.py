@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
-MINI_FOLDER = ASSETS / "models" / "mini"
+MODELS = ASSETS / "models"
 CONFIGS = ASSETS / "configs"
 DEMO_CONTENT = ASSETS / "audio" / "piano_riff.flac"
 DEMO_STYLE = ASSETS / "audio" / "accordion.flac"

@@ -31,10 +31,8 @@ class Picture:
 
     def windows(self, starts: list[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Pictures `[start, channel, mel, window]` in [0, 1] and the frames that count `[start, window]`."""
-        image = to_image(self.mel, self.profile, self.maximum)
-        black = float(to_image(np.zeros((1, 1, 1)), self.profile, 1.0)[0, 0, 0])
         counts = cut((~self.silent)[None, None].astype(np.float32), starts, self.profile.frames, 0.0)[:, 0, 0] > 0
-        return cut(image, starts, self.profile.frames, black), counts
+        return to_image(cut(self.mel, starts, self.profile.frames, 0.0), self.profile, self.maximum), counts
 
     @property
     def level(self) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from typing import Literal
 from . import store
 from .audio import sha256
 from .errors import BadRequest, NoModel, NotAllowed
-from .places import MINI_FOLDER, user_data
+from .places import MODELS, user_data
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,10 @@ class Weights:
 
 
 KNOWN = {
-    "mini": Weights("mini", "embedded", str(MINI_FOLDER), "20 MB", "the embedded default"),
+    "mini": Weights("mini", "embedded", str(MODELS / "mini"), "16 MB", "the embedded default"),
+    "mini-injection": Weights(
+        "mini-injection", "embedded", str(MODELS / "mini-injection"), "26 MB", "what mini leaves --method injection to"
+    ),
     "sd15": Weights(
         "sd15",
         "hub",

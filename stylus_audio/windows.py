@@ -6,7 +6,7 @@ All positions are frames; a window has `window` frames.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,29 +41,6 @@ def cut(image: Floats, starts: Sequence[int], window: int, padding: float) -> ND
     return result
 
 
-def blend_weights(starts: Sequence[int], window: int, frames: int) -> NDArray[np.float32]:
-    """Raised-cosine weights `[start, frame]` over the clip that sum to one in every frame under a window.
-
-    >>> weights = blend_weights([0, 172, 344], 256, 600)
-    >>> bool(np.allclose(weights.sum(0), 1))
-    True
-    """
-    weights = np.zeros((len(starts), frames), np.float32)
-    for row, start in enumerate(starts):
-        shape = np.ones(window)
-        before = starts[row - 1] + window - start if row > 0 else 0
-        after = start + window - starts[row + 1] if row + 1 < len(starts) else 0
-        if before > 0:
-            shape[:before] *= _ramp(before)
-        if after > 0:
-            shape[window - after :] *= _ramp(after)[::-1]
-        low, high = max(0, start), min(frames, start + window)
-        weights[row, low:high] = shape[low - start : high - start]
-    # Where more than two windows overlap the ramps do not sum to one by themselves.
-    covered = weights.sum(0)
-    return np.asarray(weights / np.where(covered > 0, covered, 1), np.float32)
-
-
 def seams(starts: Sequence[int], window: int) -> list[float]:
     """Frames in the middle of the overlap of each window with the next.
 
@@ -73,21 +50,42 @@ def seams(starts: Sequence[int], window: int) -> list[float]:
     return [(after + before + window) / 2 for before, after in itertools.pairwise(starts) if after < before + window]
 
 
-def _ramp(length: int) -> Floats:
-    return np.asarray(0.5 - 0.5 * np.cos(np.pi * (np.arange(length) + 0.5) / length))
-
-
-def blend(pictures: Floats, starts: Sequence[int], frames: int) -> NDArray[np.float32]:
-    """Blend magnitudes `[start, channel, mel, window]` to `[channel, mel, frame]` by their power.
+def blend(pictures: Iterable[Floats], starts: Sequence[int], frames: int) -> NDArray[np.float32]:
+    """Blend magnitudes, for each start `[channel, mel, window]`, to `[channel, mel, frame]` by their power.
 
     The mean power of two unlike textures is the power of either; the mean of their magnitudes or decibels is less, and
-    would be heard as a dip. Frames under no window are zero.
+    would be heard as a dip. Frames under no window are zero. Pictures are taken one by one, as they are needed.
+
+    >>> blend(np.full((3, 1, 1, 256), 2.0), [0, 172, 344], 610)[0, 0, [0, 200, 599, 600]].tolist()
+    [2.0, 2.0, 2.0, 0.0]
     """
-    window = pictures.shape[-1]
-    weights = blend_weights(starts, window, frames)
-    result = np.zeros((*pictures.shape[1:3], frames), np.float32)
-    for row, start in enumerate(starts):
+    power = np.zeros((0, 0, frames), np.float32)
+    covered = np.zeros(frames, np.float32)
+    for row, (start, picture) in enumerate(zip(starts, pictures, strict=True)):
+        window = picture.shape[-1]
+        if not power.size:
+            power = np.zeros((*picture.shape[:-1], frames), np.float32)
+        weights = _weights(starts, row, window)
         low, high = max(0, start), min(frames, start + window)
-        piece = pictures[row, :, :, low - start : high - start]
-        result[:, :, low:high] += weights[row, low:high] * piece**2
-    return np.sqrt(result)
+        here = slice(low - start, high - start)
+        power[..., low:high] += weights[here] * np.square(picture[..., here])
+        covered[low:high] += weights[here]
+    # Where more than two windows overlap, the weights do not sum to one by themselves.
+    power /= np.where(covered > 0, covered, 1)
+    return np.sqrt(power, out=power)
+
+
+def _weights(starts: Sequence[int], row: int, window: int) -> NDArray[np.float32]:
+    """Raised-cosine weights `[frame]` of one window, that sum to one with those of its neighbours."""
+    weights = np.ones(window, np.float32)
+    before = starts[row - 1] + window - starts[row] if row > 0 else 0
+    after = starts[row] + window - starts[row + 1] if row + 1 < len(starts) else 0
+    if before > 0:
+        weights[:before] *= _ramp(before)
+    if after > 0:
+        weights[window - after :] *= _ramp(after)[::-1]
+    return weights
+
+
+def _ramp(length: int) -> NDArray[np.float32]:
+    return np.asarray(0.5 - 0.5 * np.cos(np.pi * (np.arange(length) + 0.5) / length), np.float32)

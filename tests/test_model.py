@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import OrderedDict
 from pathlib import Path
 
@@ -143,16 +144,38 @@ def test_devices_and_dtypes() -> None:
             choose_device(device)
 
 
-def test_mini_is_in_the_package_and_small_enough() -> None:
-    weights = named("mini")
+@pytest.mark.parametrize("name", ["mini", "mini-injection"])
+def test_mini_is_in_the_package_and_small_enough(name: str) -> None:
+    weights = named(name)
     files = list(Path(weights.source).rglob("*"))
     assert sum(file.stat().st_size for file in files if file.is_file()) <= 40e6
     assert any(file.name == "MODEL_CARD.md" for file in files)
 
 
+def test_a_method_may_be_left_to_another_model(told_folder: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "apart"
+    shutil.copytree(told_folder, folder)
+    about = json.loads((folder / "stylus.json").read_text("utf-8"))
+    del about["methods"]["injection"]
+    about["methods"]["conditional"]["most_steps"] = 8
+    about["elsewhere"] = {"injection": str(tiny_folder)}
+    (folder / "stylus.json").write_text(json.dumps(about), "utf-8")
+    clip, style = (plucks(1.0), RATE), (noise(1.0), RATE)
+    apart, alone = (Engine(str(place), device="cpu", dtype="float32") for place in (folder, tiny_folder))
+    expected = alone.render(clip, style, alone.settings(steps=3))
+    for _ in range(2):
+        render = apart.render(clip, style, apart.settings(method="injection", steps=3))
+        assert np.array_equal(render.audio, expected.audio)
+        assert render.report["model"] == expected.report["model"]
+    assert not np.array_equal(apart.render(clip, style, apart.settings(steps=3)).audio, expected.audio)
+    with pytest.raises(BadRequest, match="takes at most 8 with conditional"):
+        apart.render(clip, style, apart.settings(steps=9))
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["conditional", "injection"])
 @pytest.mark.parametrize("kind", ["tone", "noise"])
-def test_mini_has_no_seams(kind: str) -> None:
+def test_mini_has_no_seams(kind: str, method: str) -> None:
     from stylus_audio.metrics import seam_step
     from tests.sounds import tone
 
@@ -160,7 +183,7 @@ def test_mini_has_no_seams(kind: str) -> None:
     profile = engine.model.profile
     seconds = 3 * profile.seconds
     audio = tone(440, seconds) if kind == "tone" else noise(seconds)
-    render = engine.render((audio, RATE), (plucks(3.0, 0.2), RATE), engine.settings())
+    render = engine.render((audio, RATE), (plucks(3.0, 0.2), RATE), engine.settings(method=method))
     stride = (seconds - profile.seconds) / 3
     seams = [stride * n + (profile.seconds - stride) / 2 for n in range(1, 4)]
     step = seam_step(render.audio, RATE, seams)

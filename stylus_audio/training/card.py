@@ -15,6 +15,13 @@ from .sounds import HELD_OUT_FONT, HELD_OUT_KIT, HELD_OUT_PROGRAMS, TRAINING_FON
 PICTURES = 3
 
 
+def _injection(about: dict[str, Any]) -> str:
+    other = about.get("elsewhere", {}).get("injection")
+    if other:
+        return f"It has learned to give its answer at once; `--method injection` is left to `{other}`."
+    return "Told nothing it is an unconditional model of pictures, which `--method injection` inverts."
+
+
 def card(model: Path, scores: Path, note: str) -> str:
     """The card's text; pictures of the first pairs and of the dials are copied beside it."""
     about: dict[str, Any] = json.loads((model / "stylus.json").read_text("utf-8"))
@@ -32,7 +39,7 @@ The embedded model of Stylus Audio: a small conditional diffusion model of log-m
 
 It is given the content and its match-EQ to the reference as maps, the reference as tokens in cross-attention and as
 keys and values in the decoder's self-attention, and diffuses the residual over the match-EQ (after Huang et al.,
-arXiv 2404.14771). Told nothing it is an unconditional model of pictures, which `--method injection` inverts.
+arXiv 2404.14771). {_injection(about)}
 
 {note}
 

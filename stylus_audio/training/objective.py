@@ -53,16 +53,23 @@ class Objective(Protocol):
 
     def loss(self, networks: nn.ModuleDict, latents: Latents, rng: Rng, seen: int) -> Tensor: ...
 
+    def refines(self, seen: int) -> bool: ...
+
 
 class Diffusion:
     """The embedded model: the answer at once, and v-prediction over random times (Salimans and Ho, 2022)."""
 
-    def __init__(self) -> None:
+    def __init__(self, refining_from: int = REFINING_FROM) -> None:
         self.scheduler = build_scheduler()
+        self.refining_from = refining_from
 
     def build(self) -> nn.ModuleDict:
         """UNet and style encoder."""
         return nn.ModuleDict({"unet": build_unet(), "encoder": build_encoder()})
+
+    def refines(self, seen: int) -> bool:
+        """Whether after so many examples more is learned than the answer at once."""
+        return seen >= self.refining_from
 
     def loss(self, networks: nn.ModuleDict, latents: Latents, rng: Rng, seen: int) -> Tensor:
         """Error of v; `seen` is how many examples there were.
@@ -72,7 +79,7 @@ class Diffusion:
         partials at half their level in a haze.
         """
         unet, size = networks["unet"], len(latents.content)
-        refining = seen >= REFINING_FROM
+        refining = self.refines(seen)
         unconditional = refining and rng.random() < UNCONDITIONAL
         injected = seen >= REFERENCES_FROM and rng.random() < (0.5 if unconditional else INJECTION)
         # One time from each of `size` equal parts: uniform still, with less variance (Kingma et al., 2021).
@@ -119,6 +126,11 @@ class Regression:
         """A UNet without noise or tokens."""
         return nn.ModuleDict({"unet": build_unet(maps=1)})
 
+    def refines(self, seen: int) -> bool:
+        """Never: it has one pass."""
+        del seen
+        return False
+
     def loss(self, networks: nn.ModuleDict, latents: Latents, rng: Rng, seen: int) -> Tensor:
         """Mean absolute error of the residual."""
         del rng, seen
@@ -132,9 +144,6 @@ def regress(unet: Any, content: Tensor, guide: Tensor) -> Tensor:
     empty = torch.zeros(len(content), 1, CONTEXT, device=content.device, dtype=content.dtype)
     output: Tensor = unet(inputs, 0, encoder_hidden_states=empty).sample
     return output.float()
-
-
-OBJECTIVES: dict[str, type[Diffusion] | type[Regression]] = {"diffusion": Diffusion, "regression": Regression}
 
 
 def _noise(rng: Rng, like: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from .dataset import Pictures
 from .evaluation import read, run, systems, table
 from .heldout import names
 from .muon import Muon
-from .objective import OBJECTIVES, Latents, Objective
+from .objective import REFINING_FROM, Diffusion, Latents, Objective, Regression
 
 BATCH = 8
 FRAMES = 128
@@ -56,6 +56,15 @@ METHODS: dict[str, object] = {
     },
 }
 """How the exported model wants to be run; the first is its default."""
+
+AT_ONCE: dict[str, object] = {
+    "conditional": {
+        "steps": {"fast": 1, "balanced": 1, "best": 1},
+        "most_steps": 1,
+        "settings": {"gamma": 0.0, "alpha": 1.0, "layers": "3-4,6-7"},
+    },
+}
+"""The same, of one that has only learned to answer at once."""
 
 _FOLDERS = {"unet": "unet", "encoder": "style_encoder"}
 """Where each network lies in an exported folder."""
@@ -94,9 +103,10 @@ class Trainer:
         frames: int = FRAMES,
         rate: float = RATE,
         init: Path | None = None,
+        cooling: tuple[int, int] | None = None,
     ) -> None:
         self.run, self.data, self.objective = run, data, objective
-        self.seed, self.batch, self.frames, self.rate = seed, batch, frames, rate
+        self.seed, self.batch, self.frames, self.rate, self.cooling = seed, batch, frames, rate, cooling
         self.device = torch.device(device)
         # Emulated, half precision is many times slower than single.
         self.half = choose_dtype("auto", self.device) != torch.float32
@@ -141,7 +151,7 @@ class Trainer:
         rng = np.random.default_rng([self.seed, number])
         latents = self.latents(rng)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.rate * min(1.0, number / WARM_UP) * min(1.0, SLOW_DOWN / number) ** 0.5
+            group["lr"] = self._rate(number)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             loss = self.objective.loss(self.networks, latents, rng, self.progress.examples)
         self.optimiser.zero_grad(set_to_none=True)
@@ -155,16 +165,26 @@ class Trainer:
         self.progress.loss += (value - self.progress.loss) * max(0.01, 1 / number)
         return value
 
+    def _rate(self, number: int) -> float:
+        """The learning rate of a step: warmed up, then with the root of the steps, at last straight down to nothing."""
+        rate = self.rate * min(1.0, number / WARM_UP) * math.sqrt(min(1.0, SLOW_DOWN / number))
+        if self.cooling is None:
+            return rate
+        first, last = self.cooling
+        return rate * min(1.0, max(0.0, (last - number) / (last - first)))
+
     @torch.no_grad()
     def _average(self, decay: float) -> None:
         current = self.networks.state_dict()
         torch._foreach_lerp_(list(self.ema.values()), [current[name] for name in self.ema], 1 - decay)
 
     def train(self, minutes: float, validate: float = math.inf) -> None:
-        """Train for so long, with a line every 20 seconds, a checkpoint every three minutes and validation."""
+        """Train for so long or until cool; a line every 20 seconds, a checkpoint every three minutes, validation."""
         begun = said = kept = validated = time.monotonic()
         already, first = self.progress.seconds, self.progress.step
         while (now := time.monotonic()) - begun < minutes * 60:
+            if self.cooling and self.progress.step >= self.cooling[1]:
+                break
             self.step()
             self.progress.seconds = already + now - begun
             if now - said > 20:
@@ -237,8 +257,11 @@ class Trainer:
         networks.load_state_dict(self.ema)
         return networks.eval()
 
-    def export(self, folder: Path) -> None:
-        """The averaged weights in half precision, as a diffusers folder with `stylus.json`."""
+    def export(self, folder: Path, injection: str = "") -> None:
+        """The averaged weights in half precision, as a diffusers folder with `stylus.json`.
+
+        `injection` names the model that this method is left to, where these weights have not learned it.
+        """
         networks: dict[str, Any] = dict(self.averaged().half().items())
         folder.mkdir(parents=True, exist_ok=True)
         for name, network in networks.items():
@@ -260,9 +283,11 @@ class Trainer:
         if "encoder" in networks:
             build_scheduler().save_pretrained(folder / "scheduler")
             about |= {
-                "methods": METHODS,
+                "methods": METHODS if self.objective.refines(self.progress.examples) else AT_ONCE,
                 "style_windows": 3,
             }
+            if injection:
+                about["elsewhere"] = {"injection": injection}
         (folder / "stylus.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
 
     def _hardware(self) -> str:
@@ -280,21 +305,33 @@ if __name__ == "__main__":
     )
     parser.add_argument("--init", type=Path, help="a new run starts from the weights of this exported folder")
     parser.add_argument("--export", type=Path, help="where to write the model folder at the end")
+    parser.add_argument("--injection", default="", metavar="MODEL", help="the model that the method is left to")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--frames", type=int, default=FRAMES)
     parser.add_argument("--rate", type=float, default=RATE)
-    parser.add_argument("--objective", choices=list(OBJECTIVES), default="diffusion")
+    parser.add_argument(
+        "--cool",
+        type=int,
+        nargs=2,
+        metavar=("FROM", "TO"),
+        help="the rate falls to nothing between these steps: the end",
+    )
+    parser.add_argument(
+        "--refining-from", type=int, default=REFINING_FROM, help="examples before refining and unconditional ones begin"
+    )
+    parser.add_argument("--objective", choices=("diffusion", "regression"), default="diffusion")
     asked = parser.parse_args()
+    objective = Regression() if asked.objective == "regression" else Diffusion(asked.refining_from)
     try:
         trainer = Trainer(
-            asked.run, Pictures(asked.data), OBJECTIVES[asked.objective](), asked.device, asked.seed, asked.batch,
-            asked.frames, asked.rate, asked.init,
+            asked.run, Pictures(asked.data), objective, asked.device, asked.seed, asked.batch, asked.frames, asked.rate,
+            asked.init, tuple(asked.cool) if asked.cool else None,
         )  # fmt: skip
     except StylusError as error:
         parser.exit(error.exit_code, f"{error}\n")
     if asked.minutes > 0:
         trainer.train(asked.minutes, asked.validate)
     if asked.export:
-        trainer.export(asked.export)
+        trainer.export(asked.export, asked.injection)
