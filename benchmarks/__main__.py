@@ -26,7 +26,7 @@ def quick() -> Iterable[Part]:
     yield lambda: latents.small(3, 4)
     yield lambda: latents.mini(1, 2, 2)
     yield lambda: clips.real_time(2.0, 1)
-    yield lambda: clips.warm(1)
+    yield lambda: clips.warm(1, 2)
     yield lambda: clips.first_step(1)
 
 
@@ -38,7 +38,7 @@ def whole() -> Iterable[Part]:
     yield lambda: latents.stable_diffusion(3 if cuda else 1, 50 if cuda else 2)
     yield lambda: latents.end_to_end(3 if cuda else 1, 50 if cuda else 2)
     yield lambda: clips.real_time(60.0, 1)
-    yield lambda: clips.warm(3)
+    yield lambda: clips.warm(3, 20)
     yield lambda: clips.length(60.0, 600.0)
     yield lambda: clips.first_step(5)
     if not cuda:

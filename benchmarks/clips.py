@@ -22,16 +22,11 @@ def _clip(seconds: float) -> tuple[Audio, int]:
     return plucks(seconds, channels=2), RATE
 
 
-def _engine(folder: str) -> Engine:
-    """One with a cache of its own, that all renders of a comparison share."""
-    return Engine("mini", cache=StyleCache(Path(folder)))
-
-
 def real_time(seconds: float, rounds: int) -> list[Row]:
     """Seconds of rendering for a second of a stereo clip, with the style's features kept from before and without."""
     content, style = _clip(seconds), _clip(7.5)
     with tempfile.TemporaryDirectory() as folder:
-        kept, bare = _engine(folder), Engine("mini")
+        kept, bare = Engine("mini", cache=StyleCache(Path(folder))), Engine("mini")
         kept.warm(style)
         ways = [lambda engine=engine: engine.render(content, style).audio for engine in (kept, bare)]
         results, taken, peaks = side_by_side(ways, rounds)
@@ -42,16 +37,17 @@ def real_time(seconds: float, rounds: int) -> list[Row]:
     ]
 
 
-def warm(rounds: int) -> Row:
-    """A clip of the style's length, with the style cold and warm."""
+def warm(rounds: int, steps: int) -> Row:
+    """Injection on a clip of the style's length, with the style cold and warm."""
     content, style = _clip(7.5), _clip(7.5)
     with tempfile.TemporaryDirectory() as folder:
-        kept, bare = _engine(folder), Engine("mini")
-        kept.warm(style)
-        ways = [lambda engine=engine: engine.render(content, style).audio for engine in (bare, kept)]
+        engines = [Engine("mini-injection"), Engine("mini-injection", cache=StyleCache(Path(folder)))]
+        settings = engines[0].settings(steps=steps)
+        engines[1].warm(style, settings)
+        ways = [lambda engine=engine: engine.render(content, style, settings).audio for engine in engines]
         results, taken, peaks = side_by_side(ways, rounds)
-    return Row("cold over warm style: mini, clip of 7.5 s", taken[0] / taken[1], apart(*results), peaks[1], 1.45,
-               tuple(taken))  # fmt: skip
+    name = f"cold over warm style: mini-injection, clip of 7.5 s, {steps} steps"
+    return Row(name, taken[0] / taken[1], apart(*results), peaks[1], 1.45, tuple(taken))
 
 
 def length(short: float, long: float) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,12 +37,16 @@ from .style_cache import StyleCache, style_key
 from .stylize import FEATURE_BUDGET, WINDOWS_PER_PASS, Stylizer
 from .windows import blend, seams, window_starts
 
+log = logging.getLogger(__name__)
+
 Floats = NDArray[np.floating[Any]]
 Source = Path | str | tuple[Floats, int]
 """A file, or `(array [channel, sample] or [sample], sample rate)`."""
 
 Progress = Callable[[float, str], None]
 """Called with the fraction done and the stage; raising in it (`Cancelled`) ends the render."""
+
+Done = TypeVar("Done")
 
 STATISTICS_WINDOWS = 16
 """A preview's statistics come from so many windows, spread over the whole clip."""
@@ -125,10 +130,26 @@ class Engine:
         """Give `content` the sound of `style` (one, or several to be blended).
 
         Raises `NotFound` and `UnsupportedAudio` for files, `BadRequest` for settings that do not fit the clip or the
-        model, `OutOfMemory`, and whatever `progress` raises.
+        model, and whatever `progress` raises; `OutOfMemory` where less and less memory at a time did not help.
         """
         settings = self.model.with_steps(settings or self.settings())
-        return self._on(settings.method)._rendered(content, style, settings, _Watch(progress))
+        render, said = self._within_memory(
+            lambda: self._on(settings.method)._rendered(content, style, settings, _Watch(progress))
+        )
+        render.report["notes"] += said
+        return render
+
+    def _within_memory(self, work: Callable[[], Done]) -> tuple[Done, list[str]]:
+        """Work, on less and less memory at a time where it does not suffice; with what that took, in words."""
+        said: list[str] = []
+        while True:
+            try:
+                return work(), said
+            except OutOfMemory:
+                if (step := self.use_less_memory()) is None:
+                    raise
+                log.warning("out of memory: %s", step)
+                said.append(step)
 
     def _rendered(self, content: Source, style: Source | Sequence[Source], settings: Settings, watch: _Watch) -> Render:
         watch.stage("reading")
@@ -175,12 +196,14 @@ class Engine:
         if self.cache is None:
             return
         settings = self.model.with_steps(settings or self.settings())
-        watch, here = _Watch(progress), self._on(settings.method)
+        self._within_memory(lambda: self._on(settings.method)._warmed(style, settings, _Watch(progress)))
+
+    def _warmed(self, style: Source | Sequence[Source], settings: Settings, watch: _Watch) -> None:
         watch.stage("reading")
-        references = here._references([_read(one) for one in _listed(style)], settings)
-        with here._enough_memory():
-            way = here._way(settings, watch)
-            here._prepared(way, references, watch, lambda missing: way.passes(0, missing))
+        references = self._references([_read(one) for one in _listed(style)], settings)
+        with self._enough_memory():
+            way = self._way(settings, watch)
+            self._prepared(way, references, watch, lambda missing: way.passes(0, missing))
         watch.stage("done", 1.0)
 
     def is_warm(self, style: Source | Sequence[Source], settings: Settings | None = None) -> bool:

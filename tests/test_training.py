@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from stylus_audio.attention import decoder_layers
+from stylus_audio.errors import BadRequest
 from stylus_audio.latent import Patchify
 from stylus_audio.model import load_model
 from stylus_audio.spectrogram import MINI, band_centres
@@ -27,7 +28,7 @@ from stylus_audio.training.sounds import (
     with_effects,
 )
 from stylus_audio.training.synthesise import SAMPLE_RATE
-from stylus_audio.training.train import Trainer
+from stylus_audio.training.train import WARM_UP, Trainer
 from tests.programs import need_font, need_program
 
 
@@ -237,6 +238,14 @@ def test_muon_finds_a_known_convolution() -> None:
     assert float(loss.detach()) < 1e-3
 
 
+def test_a_cooled_training_ends_at_a_rate_of_nothing(data: Pictures, tmp_path: Path) -> None:
+    trainer = Trainer(tmp_path / "run", data, Small(), batch=1, frames=32, cooling=(2, 4))
+    trainer.train(minutes=15)
+    assert trainer.progress.step == 4
+    rates = [trainer._rate(step) / (step / WARM_UP * trainer.rate) for step in (1, 2, 3, 4, 5)]
+    assert rates == pytest.approx([1.0, 1.0, 0.5, 0.0, 0.0])
+
+
 def test_keys_of_the_reference_learn_and_processors_are_put_back() -> None:
     objective = Small()
     networks = objective.build()
@@ -267,7 +276,16 @@ def test_the_exported_folder_is_the_average_and_loads(data: Pictures, tmp_path: 
     assert model.scheduler.config.prediction_type == "v_prediction"
     assert model.encoder is not None
     assert model.spread == pytest.approx(trainer.progress.spread)
-    assert list(model.methods) == ["conditional", "injection"]
+    # What it has not learned yet it does not offer.
+    assert list(model.methods) == ["conditional"]
+    with pytest.raises(BadRequest, match="at most 1"):
+        model.with_steps(model.settings(steps=2))
+    trainer.export(tmp_path / "left", injection="mini-injection")
+    assert list(load_model(str(tmp_path / "left"), "cpu").methods) == ["conditional", "injection"]
+    learned = Trainer(tmp_path / "run", data, Small(refining_from=0), batch=2, frames=32)
+    learned.step()
+    learned.export(tmp_path / "learned")
+    assert list(load_model(str(tmp_path / "learned"), "cpu").methods) == ["conditional", "injection"]
     assert json.loads((folder / "stylus.json").read_text("utf-8"))["training"]["examples"] == 2
     later = Trainer(tmp_path / "later", data, Small(), batch=2, frames=32, init=folder)
     assert (later.progress.step, later.progress.examples) == (0, 2)

@@ -201,21 +201,17 @@ class Worker:
         return progress
 
     def _on(self, request: RenderJob, progress: Callable[[float, str], None], work: Callable[[Engine], Any]) -> Any:
-        """Work with the engine, on less and less memory at a time where it does not suffice; says what it took."""
-        said: list[str] = []
-        while True:
-            engine = self.engine(request.model or self.model, progress, request.dtype)
-            try:
-                return work(engine), said
-            except OutOfMemory:
-                step = engine.use_less_memory()
-                if step is None and engine.model.device.type != "cpu":
-                    self._load((request.model or self.model, request.dtype), "cpu", progress)
-                    step = "the CPU took over: the device's memory did not suffice"
-                if step is None:
-                    raise
-                log.warning("out of memory: %s", step)
-                said.append(step)
+        """Work with the engine, on the CPU where the device's memory does not suffice; says so then."""
+        model = request.model or self.model
+        engine = self.engine(model, progress, request.dtype)
+        try:
+            return work(engine), []
+        except OutOfMemory:
+            if engine.model.device.type == "cpu":
+                raise
+            log.warning("out of memory: the CPU takes over")
+            work_on_cpu = self._load((model, request.dtype), "cpu", progress)
+            return work(work_on_cpu), ["the CPU took over: the device's memory did not suffice"]
 
     def engine(self, model: str, progress: Callable[[float, str], None], dtype: str = "auto") -> Engine:
         """The engine with a model, loaded where it is another than before."""
