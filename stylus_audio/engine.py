@@ -25,6 +25,7 @@ from .gains import Gains
 from .latent import Autoencoder
 from .loudness import integrated
 from .match_eq import equalised, match_eq
+from .memory import feature_budget, windows_per_pass
 from .model import Model, load_model
 from .passage import Passage, is_segment, passage_of, segment_of
 from .phase import apply_gain, apply_phase, griffin_lim
@@ -34,7 +35,7 @@ from .spectrogram import from_image
 from .stem import stem_subtype
 from .style import normalised
 from .style_cache import StyleCache, style_key
-from .stylize import FEATURE_BUDGET, WINDOWS_PER_PASS, Stylizer
+from .stylize import Stylizer
 from .windows import blend, seams, window_starts
 
 log = logging.getLogger(__name__)
@@ -83,8 +84,8 @@ class Engine:
     ) -> None:
         self.model: Model = load_model(model, device, dtype)
         self.cache = cache
-        self.windows_per_pass = WINDOWS_PER_PASS
-        self.feature_budget = FEATURE_BUDGET
+        self.windows_per_pass = windows_per_pass(self.model.device)
+        self.feature_budget = feature_budget(self.model.device)
         self._others: dict[str, Model] = {}
 
     def _on(self, method: str) -> Engine:

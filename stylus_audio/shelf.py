@@ -24,13 +24,12 @@ SPARE_BYTES = 2 * 2**30
 class Shelf:
     """Keeps named tensors for one run; a context manager, at whose end the files are gone.
 
-    `left` is what is left of the memory's budget in bytes, of whatever device the tensors are on. Without `spills`
-    nothing goes to the disk.
+    `left` is what is left of the bytes that may stay in memory, of whatever device the tensors are on. What goes to the
+    disk may take up to `hands` bytes until it is put there; 0 where nothing shall go there.
     """
 
-    def __init__(self, budget: int, spills: bool) -> None:
-        self.budget = self.left = budget
-        self.spills = spills
+    def __init__(self, left: int, hands: int) -> None:
+        self.left, self.hands = left, hands
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._files = 0
 
@@ -45,8 +44,8 @@ class Shelf:
             self._folder = None
 
     def takes(self, size: int) -> bool:
-        """Whether so many bytes find room: in memory, or on the disk, if the budget holds them until then."""
-        return size <= self.left or (self.spills and size <= self.budget and self._free() >= size + SPARE_BYTES)
+        """Whether so many bytes, made at once, find room."""
+        return size <= self.left or (size <= self.hands and self._free() >= size + SPARE_BYTES)
 
     def _free(self) -> int:
         return shutil.disk_usage(self._folder.name if self._folder else tempfile.gettempdir()).free
@@ -54,7 +53,7 @@ class Shelf:
     def put(self, tensors: Tensors) -> Callable[[], Tensors]:
         """Keep tensors; the result gives them back, equal to the bit and on their device, while the shelf lasts."""
         size = sum(tensor.nbytes for tensor in tensors.values())
-        if self.spills and size > self.left:
+        if self.hands and size > self.left:
             # A disk that has filled up meanwhile costs memory, not the render.
             with suppress(OSError, SafetensorError):
                 return self._filed(tensors)

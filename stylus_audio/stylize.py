@@ -28,6 +28,10 @@ FEATURE_BUDGET = 4 * 2**30
 STYLE_SHARE = 0.5
 """How much of the budget that is left one style may take: the content's features need some too."""
 
+CONTENT_BYTES = 2**30
+"""The most that the content's features take of a memory that everything shares; over it they wait on the disk, so that
+a render's memory does not grow with the clip."""
+
 WINDOWS_PER_PASS = 4
 
 
@@ -74,8 +78,7 @@ class Stylizer:
         self.trace = trace
         self.tick = tick
         self.windows_per_pass = windows_per_pass
-        # A device that computes quickly makes features again in less time than a disk takes to give them back.
-        self.shelf = Shelf(feature_budget, spills=inverter.unet.device.type == "cpu")
+        self._left = feature_budget
 
     @property
     def content_parts(self) -> tuple[Part, ...]:
@@ -129,14 +132,14 @@ class Stylizer:
 
     def prepare(self, latent: Tensor, columns: Tensor | None = None) -> PreparedStyle:
         """Invert a style's windows `[window, channel, height, width]` in one batch, keeping keys and values."""
-        fits = self._feature_bytes(latent, self.style_parts) <= self.shelf.left * STYLE_SHARE
+        fits = self._feature_bytes(latent, self.style_parts) <= self._left * STYLE_SHARE
         return self._prepared(self._inverted(latent, self.style_parts if fits else (), columns), columns)
 
     def _prepared(self, inversion: Inversion, columns: Tensor | None) -> PreparedStyle:
         """With what was recorded, whose bytes are taken off the budget; without, features are computed again."""
         if not inversion.recorded:
             return PreparedStyle(inversion, columns, self._replayed(inversion, self.style_parts, columns))
-        self.shelf.left -= self._feature_bytes(inversion.noisy, self.style_parts)
+        self._left -= self._feature_bytes(inversion.noisy, self.style_parts)
         return PreparedStyle(inversion, columns, inversion.recorded.__getitem__)
 
     def restore(self, tensors: Mapping[str, Tensor], columns: Tensor | None = None) -> PreparedStyle:
@@ -145,7 +148,7 @@ class Stylizer:
         Kept features that do not fit in the budget beside those of other styles are computed again, as ever.
         """
         inversion = Inversion.from_tensors(tensors)
-        if self._feature_bytes(inversion.noisy, self.style_parts) > self.shelf.left * STYLE_SHARE:
+        if self._feature_bytes(inversion.noisy, self.style_parts) > self._left * STYLE_SHARE:
             inversion = Inversion(inversion.trajectory)
         return self._prepared(inversion, columns)
 
@@ -188,9 +191,9 @@ class Stylizer:
         groups = [group for group in groups if len(group)]
         parts = self.content_parts if styles else ()
         sources = [style.features for style in styles]
-        with self.shelf:
+        with self._shelf() as shelf:
             waiting = [
-                self._waiting(content[group], parts, _of(columns, group), exact)
+                self._waiting(shelf, content[group], parts, _of(columns, group), exact)
                 if number * size < count
                 else _Waiting(self._inverted(content[group], (), _of(columns, group)).noisy)
                 for number, group in enumerate(groups)
@@ -207,13 +210,21 @@ class Stylizer:
             ]  # fmt: skip
         return torch.cat(styled)
 
-    def _waiting(self, latent: Tensor, parts: Sequence[Part], columns: Tensor | None, exact: bool) -> _Waiting:
+    def _shelf(self) -> Shelf:
+        # A device that computes quickly makes features again in less time than a disk takes to give them back.
+        if self.inverter.unet.device.type != "cpu":
+            return Shelf(self._left, 0)
+        return Shelf(min(self._left, CONTENT_BYTES), self._left)
+
+    def _waiting(
+        self, shelf: Shelf, latent: Tensor, parts: Sequence[Part], columns: Tensor | None, exact: bool
+    ) -> _Waiting:
         """Invert some windows, and put away what their sampling will need."""
-        recorded = self.shelf.takes(self._feature_bytes(latent, parts))
+        recorded = shelf.takes(self._feature_bytes(latent, parts))
         inversion = self._inverted(latent, parts if recorded else (), columns)
         missed = drift(self.inverter, inversion, self.schedule, self.layers, columns, self.tick) if exact else []
-        errors = [self.shelf.put({"error": error}) for error in missed]
-        steps = [self.shelf.put(step_to_tensors(step)) for step in inversion.recorded]
+        errors = [shelf.put({"error": error}) for error in missed]
+        steps = [shelf.put(step_to_tensors(step)) for step in inversion.recorded]
         return _Waiting(
             inversion.noisy,
             (lambda step: step_from_tensors(steps[step]())) if recorded else self._replayed(inversion, parts, columns),

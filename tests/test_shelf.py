@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from stylus_audio import Settings, shelf
+from stylus_audio import Settings, shelf, stylize
 from stylus_audio.denoiser import Denoiser
 from stylus_audio.shelf import Shelf
 from stylus_audio.stylize import Stylizer
@@ -33,7 +33,7 @@ def test_what_exceeds_the_budget_goes_to_files_that_end_with_the_shelf(folder: P
     tensors = [{"a": torch.randn(3, 5).to(dtype), "b": torch.arange(6).reshape(2, 3).T} for dtype in
                (torch.float32, torch.bfloat16, torch.float16)]  # fmt: skip
     size = sum(tensor.nbytes for tensor in tensors[0].values())
-    with Shelf(size, spills=True) as kept:
+    with Shelf(size, size) as kept:
         back = [kept.put(one) for one in tensors]
         assert kept.left == 0
         assert len(files(folder)) == 2
@@ -47,12 +47,12 @@ def test_what_exceeds_the_budget_goes_to_files_that_end_with_the_shelf(folder: P
 
 
 def test_what_takes_room_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Shelf(1000, spills=True) as kept:
+    with Shelf(1000, 2000) as kept:
         kept.put({"a": torch.zeros(200)})
-        assert [kept.takes(size) for size in (200, 201, 1000, 1001)] == [True, True, True, False]
+        assert [kept.takes(size) for size in (200, 201, 2000, 2001)] == [True, True, True, False]
         monkeypatch.setattr(shelf, "SPARE_BYTES", shutil.disk_usage(folder).total)
         assert [kept.takes(size) for size in (200, 201)] == [True, False]
-    with Shelf(1000, spills=False) as kept:
+    with Shelf(1000, 0) as kept:
         assert [kept.takes(size) for size in (1000, 1001)] == [True, False]
 
 
@@ -61,13 +61,13 @@ def test_a_disk_that_has_filled_up_costs_memory(folder: Path, monkeypatch: pytes
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shelf, "save_file", full)
-    with Shelf(0, spills=True) as kept:
+    with Shelf(0, 1000) as kept:
         assert torch.equal(kept.put({"a": torch.ones(3)})()["a"], torch.ones(3))
     assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_a_run_over_the_budget_is_the_same_to_the_bit(
+def test_a_run_that_waits_on_the_disk_is_the_same_to_the_bit(
     folder: Path, exact: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unet, scheduler = plain.small_unet()
@@ -83,16 +83,14 @@ def test_a_run_over_the_budget_is_the_same_to_the_bit(
 
     monkeypatch.setattr(Shelf, "_filed", watched)
 
-    def styled(budget: int) -> torch.Tensor:
-        stylizer = Stylizer(denoiser, denoiser, settings, windows_per_pass=2, feature_budget=budget)
-        prepared = stylizer.prepare(style)
-        # What the style took is no matter here.
-        stylizer.shelf.left = stylizer.shelf.budget
-        return stylizer.run(content, [prepared], exact=exact)
+    def styled() -> torch.Tensor:
+        stylizer = Stylizer(denoiser, denoiser, settings, windows_per_pass=2)
+        return stylizer.run(content, [stylizer.prepare(style)], exact=exact)
 
-    expected = styled(1 << 30)
+    expected = styled()
     assert not written
-    # Room for one group of windows at a time, not for three.
-    assert torch.equal(styled(4 << 20), expected)
+    # Less than one group of windows takes.
+    monkeypatch.setattr(stylize, "CONTENT_BYTES", 1 << 18)
+    assert torch.equal(styled(), expected)
     assert written
     assert not list(folder.iterdir())

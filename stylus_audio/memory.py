@@ -1,0 +1,29 @@
+"""How much of a device's memory a render may take, found when a model is loaded."""
+
+from __future__ import annotations
+
+import psutil
+import torch
+
+WINDOWS = {"cpu": 4, "mps": 8}
+"""Windows of a pass. More are no quicker there; on other devices `MANY`, and fewer where they do not fit."""
+MANY = 16
+
+
+def free_bytes(device: torch.device) -> int:
+    """What is free of the device's memory now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return int(psutil.virtual_memory().available)
+
+
+def feature_budget(device: torch.device) -> int:
+    """Bytes that recorded features may take on the device; less where everything else needs the same memory."""
+    return free_bytes(device) // (4 if device.type == "cpu" else 2)
+
+
+def windows_per_pass(device: torch.device) -> int:
+    """How many windows go through the network at once, to begin with."""
+    return WINDOWS.get(device.type, MANY)
