@@ -22,7 +22,7 @@ from .errors import BadRequest
 from .features import Part, Recorder, Step, prefixed, step_from_tensors, step_to_tensors, under
 from .inversion import Tick, Tracer
 from .sampling import sample
-from .settings import DEFAULT_STEPS, Settings
+from .settings import DEFAULT_STEPS, Line, Settings
 from .style import normalised
 from .stylize import WINDOWS_PER_PASS
 
@@ -46,7 +46,7 @@ class ReadStyle:
 
 
 class Conditional:
-    """One model and one choice of settings; `settings.alpha` acts on the result (see `run`).
+    """One model and one choice of settings, of which `gamma` and `alpha` act on the result (see `run`).
 
     `encoder` makes tokens `[style, token, channel]` of windows `[style, window, channel, height, width]` and their
     columns; `spread` is the residual's unit in latent units.
@@ -63,10 +63,8 @@ class Conditional:
         tick: Tick | None = None,
         windows_per_pass: int = WINDOWS_PER_PASS,
     ) -> None:
-        if isinstance(settings.alpha, tuple):
-            raise BadRequest("alpha: the conditional method takes one number; FIRST:LAST is for injection")
         self.base, self.encoder, self.spread, self.settings = base, encoder, spread, settings
-        self.alpha = settings.alpha
+        self.gamma, self.alpha = _number("gamma", settings.gamma), _number("alpha", settings.alpha)
         self.layers = choose_layers(base.unet, settings.layers)
         more = (settings.steps or DEFAULT_STEPS) - 1
         self.first = Schedule.at_once(base.scheduler)
@@ -82,16 +80,12 @@ class Conditional:
         """Passes of the UNet that a run takes, for progress; `styles` are those to be read."""
         groups = -(-content_windows // self.windows_per_pass)
         steps = 1 + (len(self.refining) if self.refining else 0)
-        return styles + groups * (steps + self._asks_content)
+        return styles + groups * steps
 
     @property
     def _clean(self) -> float:
         """ᾱ that a style is read at."""
         return float(self.base.scheduler.alphas_cumprod[0])
-
-    @property
-    def _asks_content(self) -> bool:
-        return self.settings.injection and self.settings.gamma not in (0.0, (0.0, 0.0))
 
     def prepare(self, latent: Tensor, columns: Tensor | None = None) -> ReadStyle:
         """Read a style's windows: their tokens, and their keys and values as if they were content in their own style.
@@ -125,25 +119,23 @@ class Conditional:
     def run(self, content: Tensor, guide: Tensor, styles: Sequence[ReadStyle], columns: Tensor | None = None) -> Tensor:
         """The stylised latents; `guide` is the content with the styles' average spectrum.
 
-        `styled = guide + spread · residual`, of which α takes its share: `content + α (styled − content)`. γ blends
-        the content's own queries into the sample's and τ sharpens the attention to the style, as in METHOD 4.
+        `styled = guide + (1 − γ) · spread · residual`: with γ 1 the content keeps all of its structure, and the styles
+        give their average spectrum alone. α takes its share of that, `content + α (styled − content)`, and τ sharpens
+        the attention to the style as in METHOD 4.
         """
         weights = normalised(self.settings.style_weight, len(styles))
         tokens = torch.stack([weight * style.tokens for weight, style in zip(weights, styles, strict=True)]).sum(0)
         random = torch.Generator().manual_seed(self.settings.seed)
-        pure = replace(self.settings, alpha=1.0)
-        own = self._tokens(content, columns) if self._asks_content else tokens
+        # The network has the content as a map; nothing but the style is asked for in its attention.
+        pure = replace(self.settings, gamma=0.0, alpha=1.0)
+        share = (1 - self.gamma) * self.spread
         styled = torch.empty_like(content)
         for group in torch.split(torch.arange(len(content)), self.windows_per_pass):
             here, guided = content[group], guide[group]
             marks = None if columns is None else columns[group]
-            asked: Step = {}
-            if self._asks_content:
-                recorder = Recorder(("query",), marks, (content.shape[-2], content.shape[-1]))
-                asked = self._as_it_is(here, own, recorder)
             down = partial(
                 sample, self.base.told(tokens, torch.cat([here, guided], 1)), settings=pure, layers=self.layers,
-                content=_always(asked), styles=[_always(style.features) for style in styles], weights=weights,
+                content=_always({}), styles=[_always(style.features) for style in styles], weights=weights,
                 columns=marks, trace=self.trace, tick=self.tick,
             )  # fmt: skip
             residual = down(torch.zeros_like(here), self.first)
@@ -151,8 +143,14 @@ class Conditional:
                 signal = self.refining.signal[0]
                 noise = torch.randn(here.shape, generator=random).to(residual)
                 residual = down(signal**0.5 * residual + (1 - signal) ** 0.5 * noise, self.refining)
-            styled[group] = here + self.alpha * (guided + self.spread * residual - here)
+            styled[group] = here + self.alpha * (guided + share * residual - here)
         return styled
+
+
+def _number(name: str, value: Line) -> float:
+    if isinstance(value, tuple):
+        raise BadRequest(f"{name}: the conditional method takes one number; FIRST:LAST is for injection")
+    return value
 
 
 def _always(step: Step) -> Callable[[int], Step]:

@@ -213,7 +213,7 @@ class Settings:
     """
 
     gamma: Line = _option(
-        0.75, "line", "γ: how much of the content's structure is kept (its queries)", low=0, high=1, names=("keep",)
+        0.75, "line", "γ: how much of the content's structure is kept", low=0, high=1, names=("keep",)
     )
     alpha: Line = _option(
         0.9, "line", "α: how much style; 0 is the content, over 1 extrapolates", low=0, high=4, names=("amount",)

@@ -79,9 +79,16 @@ def test_amount_goes_in_a_line_from_the_content_through_the_style(told: Engine) 
     torch.testing.assert_close(styled(told, alpha=2.0), 2 * whole - CONTENT)
 
 
-def test_a_line_of_amounts_is_refused(told: Engine) -> None:
-    with pytest.raises(BadRequest, match="alpha: the conditional method takes one number"):
-        way(told, alpha="0:1")
+def test_keep_goes_in_a_line_from_the_style_to_the_match_eq(told: Engine) -> None:
+    whole = styled(told)
+    torch.testing.assert_close(styled(told, gamma=1.0), GUIDE)
+    torch.testing.assert_close(styled(told, gamma=0.25), 0.75 * whole + 0.25 * GUIDE)
+
+
+@pytest.mark.parametrize("dial", ["gamma", "alpha"])
+def test_a_line_over_the_steps_is_refused(told: Engine, dial: str) -> None:
+    with pytest.raises(BadRequest, match=f"{dial}: the conditional method takes one number"):
+        way(told, **{dial: "0:1"})
 
 
 @pytest.mark.parametrize("changes", [{"gamma": 0.7}, {"tau": 3.0}, {"injection": False}, {"seed": 1}, {"steps": 3}])
@@ -105,10 +112,9 @@ def test_windows_are_alike_however_many_go_in_one_pass(told: Engine) -> None:
     )
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.5])
-def test_the_passes_that_are_announced_are_made(told: Engine, gamma: float) -> None:
+def test_the_passes_that_are_announced_are_made(told: Engine) -> None:
     ticks: list[int] = []
-    counted = way(told, gamma=gamma)
+    counted = way(told)
     counted.tick = lambda: ticks.append(1)
     counted.windows_per_pass = 2
     styles: list[ReadStyle] = [counted.prepare(STYLE)]
