@@ -5,7 +5,7 @@
 var clips = require("stylus_clip");
 
 /** The dials as the device has them at first. */
-var INITIAL = { keep: 0.75, amount: 0.9, mix: 100, reconstruction: 0 };
+var INITIAL = { keep: 0, amount: 1, mix: 100, reconstruction: 0 };
 var RECONSTRUCTIONS = ["gain", "phase", "griffin-lim"];
 
 /** How much a preview renders, seconds. */
@@ -14,14 +14,14 @@ var PREVIEW = 6;
 /** Folders of a project in which Live itself puts files. */
 var FOLDERS = ["Samples/Processed", "Samples/Imported"];
 
-/** The controls as options; a dial that was not moved leaves its value to a preset. */
+/** The controls as options; a dial that was not moved leaves its value to the preset, or to the model. */
 function options(dials, chosen) {
   var values = {
     keep: dials.keep, amount: dials.amount, mix: dials.mix / 100, reconstruction: RECONSTRUCTIONS[dials.reconstruction]
   };
   var words = [];
   Object.keys(values).forEach(function (name) {
-    if (!chosen.preset || dials[name] !== INITIAL[name]) words.push(name, values[name]);
+    if (dials[name] !== INITIAL[name]) words.push(name, values[name]);
   });
   if (chosen.preset) words.push("preset", chosen.preset);
   if (chosen.model) words.push("model", chosen.model);

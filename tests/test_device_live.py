@@ -111,8 +111,7 @@ def test_the_part_that_is_heard_is_asked_for(make: Make, clip: Json, start: int,
     asked = device.request()
     assert asked == {
         "content": clip["values"]["file_path"], "style": "/Users/zoë/bells.wav", "start": f"{start} samples",
-        "end": f"{end} samples", "keep": 0.75, "amount": 0.9, "mix": 1, "reconstruction": "gain",
-        **({"loop": loop} if loop else {}),
+        "end": f"{end} samples", **({"loop": loop} if loop else {}),
     }  # fmt: skip
     assert device.complaints == []
 
@@ -137,8 +136,8 @@ def test_a_preset_holds_where_a_dial_was_not_moved(make: Make) -> None:
     device.start()
     device.answer(2, 0, "dark", "wide", key="preset:0")
     device.send("preset", 2)
-    # As Live gives the initial 0.9 of a 32-bit dial.
-    device.send("amount", 0.8999999761581421)
+    # As Live may give the initial value of a 32-bit dial.
+    device.send("amount", 0.9999999761581421)
     device.send("keep", 0.5)
     device.send("render")
     asked = device.request()
@@ -641,7 +640,7 @@ def test_the_same_is_asked_for_once(make: Make) -> None:
     assert names == ["Chords", "Chords (bells)", "Copy", "Copy (bells)", None, None]
     device.answer(8)
     device.event("error", 8, "internal", "no")
-    device.send("keep", 0.75)
+    device.send("keep", 0.0)
     device.send("render")
     assert len(device.requests) == 3
 

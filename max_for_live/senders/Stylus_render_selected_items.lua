@@ -112,7 +112,7 @@ local function main()
   if #jobs == 0 then return shown(why) end
   local chosen, reference = reaper.GetUserFileNameForRead("", "The sound to take", "")
   if not chosen then return end
-  local fine, values = reaper.GetUserInputs("Stylus", 1, "Options,extrawidth=160", "keep=0.75 amount=0.9 mix=1")
+  local fine, values = reaper.GetUserInputs("Stylus", 1, "Options,extrawidth=160", "keep=0 amount=1 mix=1")
   if not fine then return end
   for number, job in ipairs(jobs) do send(stylus, reference, values, job, number) end
   wait(jobs)
