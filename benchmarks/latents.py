@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stylus_audio import Settings, stylize_latents
 from stylus_audio.latent import Autoencoder
-from stylus_audio.model import choose_device, choose_dtype
+from stylus_audio.model import choose_device, choose_dtype, ddim_scheduler
 from stylus_audio.places import CONFIGS, MODELS
 from tests import plain
 
@@ -32,25 +33,19 @@ def mini(rounds: int, steps: int, windows: int) -> Row:
     """The embedded model for injection."""
     unet = UNet2DConditionModel.from_pretrained(MODELS / "mini-injection", subfolder="unet").eval()
     scheduler = DDIMScheduler.from_pretrained(MODELS / "mini-injection", subfolder="scheduler")
-    ours = UNet2DConditionModel.from_pretrained(MODELS / "mini-injection", subfolder="unet").eval()
-    ours.to(memory_format=torch.channels_last)
     name = f"latents: mini-injection, {windows} windows, {steps} steps"
-    return _compared(name, unet, ours, scheduler, windows, (64, 32), steps, rounds, None, layers=(6, 7))
+    return _compared(
+        name, unet, _ours(unet, "float32"), scheduler, windows, (64, 32), steps, rounds, None, layers=(6, 7)
+    )
 
 
 def stable_diffusion(rounds: int, steps: int) -> list[Row]:
     """Stable Diffusion 1.5 in full size with random weights, one window; and our pass beside the floor."""
-    device = choose_device()
-    dtype = choose_dtype("auto", device)
-    torch.manual_seed(0)
-    unet, scheduler = _sd15_unet().to(device), _sd15_scheduler()
-    ours = _sd15_unet().to(device)
-    ours.load_state_dict(unet.state_dict())
-    ours = ours.to(dtype)
-    if device.type == "cpu":
-        ours.to(memory_format=torch.channels_last)
-    name = f"latents: SD 1.5, 1 window, {steps} steps, ours in {str(dtype).removeprefix('torch.')} on {device.type}"
-    row = _compared(name, unet, ours, scheduler, 1, (64, 64), steps, rounds, 8.0 if device.type == "cuda" else 5.0)
+    unet, scheduler = _sd15(UNet2DConditionModel, "unet"), _sd15_scheduler()
+    ours = _ours(unet)
+    name = f"latents: SD 1.5, 1 window, {steps} steps, ours in {str(ours.dtype).removeprefix('torch.')}"
+    limit = 8.0 if unet.device.type == "cuda" else 5.0
+    row = _compared(f"{name} on {unet.device.type}", unet, ours, scheduler, 1, (64, 64), steps, rounds, limit)
     return [row, _above_floor(ours, rounds)]
 
 
@@ -83,14 +78,25 @@ def _compared(
     return Row(name, seconds[0] / seconds[1], apart(*results), peaks[1], limit, tuple(seconds))
 
 
-def _sd15_unet() -> Any:
-    config = json.loads((CONFIGS / "sd1" / "unet" / "config.json").read_text("utf-8"))
-    return UNet2DConditionModel.from_config(config).eval().requires_grad_(False)
+def _config(part: str, name: str) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((CONFIGS / "sd1" / part / name).read_text("utf-8"))
+    return config
+
+
+def _sd15(kind: Any, part: str) -> Any:
+    """A part of Stable Diffusion 1.5 with random weights, in float32 on the best device."""
+    torch.manual_seed(0)
+    return kind.from_config(_config(part, "config.json")).eval().requires_grad_(False).to(choose_device())
 
 
 def _sd15_scheduler() -> Any:
-    config = json.loads((CONFIGS / "sd1" / "scheduler" / "scheduler_config.json").read_text("utf-8"))
-    return DDIMScheduler.from_config({**config, "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1})
+    return ddim_scheduler(_config("scheduler", "scheduler_config.json"))
+
+
+def _ours(module: Any, dtype: str = "auto") -> Any:
+    """The same weights as the engine has them: in its precision, and channels last on a CPU."""
+    layout = torch.channels_last if module.device.type == "cpu" else torch.preserve_format
+    return deepcopy(module).to(choose_dtype(dtype, module.device)).to(memory_format=layout)
 
 
 @torch.no_grad()
@@ -115,17 +121,9 @@ def _above_floor(unet: Any, rounds: int) -> Row:
 
 def end_to_end(rounds: int, steps: int) -> Row:
     """Picture to picture at Stable Diffusion's size: the published code decodes every latent of its inversions."""
-    device = choose_device()
-    dtype = choose_dtype("auto", device)
-    torch.manual_seed(0)
-    unet, scheduler = _sd15_unet().to(device), _sd15_scheduler()
-    config = json.loads((CONFIGS / "sd1" / "vae" / "config.json").read_text("utf-8"))
-    vae = AutoencoderKL.from_config(config).eval().requires_grad_(False).to(device)
-    ours, codec = _sd15_unet(), AutoencoderKL.from_config(config).eval().requires_grad_(False)
-    ours.load_state_dict(unet.state_dict())
-    codec.load_state_dict(vae.state_dict())
-    layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
-    ours, codec = ours.to(device, dtype, memory_format=layout), Autoencoder(codec.to(device, dtype))
+    unet, scheduler = _sd15(UNet2DConditionModel, "unet"), _sd15_scheduler()
+    vae, device = _sd15(AutoencoderKL, "vae"), unet.device
+    ours, codec = _ours(unet), Autoencoder(_ours(vae))
     random = torch.Generator().manual_seed(1)
     content, style = (torch.rand(1, 512, 512, generator=random).to(device) for _ in range(2))
     embedding = torch.randn(1, 77, 768, generator=random).to(device)

@@ -6,7 +6,8 @@ import psutil
 import torch
 
 WINDOWS = {"cpu": 4, "mps": 8}
-"""Windows of a pass. More are no quicker there; on other devices `MANY`, and fewer where they do not fit."""
+"""Windows of a pass, where more gain little: on two cores 8 took 12% less for each than 4, and 16 more than either
+(`mini-injection`). On other devices `MANY`, and fewer where they do not fit."""
 MANY = 16
 
 

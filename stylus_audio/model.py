@@ -169,7 +169,7 @@ def load_model(model: str = "mini", device: str = "auto", dtype: str = "auto") -
     return loaded
 
 
-def _scheduler(config: dict[str, Any], **changes: Any) -> Any:
+def ddim_scheduler(config: dict[str, Any], **changes: Any) -> Any:
     """The model's own noise schedule, as a DDIM scheduler with the settings that StyleID and Stylus use."""
     from diffusers import DDIMScheduler
 
@@ -192,7 +192,7 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Model:
         raise NoModel(f"{folder}/unet has no diffusion_pytorch_model.safetensors; pickled weights are not opened")
     own = _about(folder)
     unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, use_safetensors=True)
-    scheduler = _scheduler(DDIMScheduler.load_config(folder, subfolder="scheduler"))
+    scheduler = ddim_scheduler(DDIMScheduler.load_config(folder, subfolder="scheduler"))
     if own:
         codec = own["latent"]
         if codec["kind"] != "patchify":
@@ -244,4 +244,4 @@ def _from_file(file: Path, dtype: torch.dtype) -> Model:
     said = {"epsilon": "epsilon", "v": "v_prediction"}.get(metadata.get("modelspec.prediction_type", ""))
     changes = {"prediction_type": said} if said else {}
     text = TextEncoder.of_file(file, config)
-    return Model("", "", RIFFUSION, unet, _scheduler(scheduler, **changes), Autoencoder(vae), text)
+    return Model("", "", RIFFUSION, unet, ddim_scheduler(scheduler, **changes), Autoencoder(vae), text)

@@ -66,5 +66,10 @@ class Shelf:
         self._files += 1
         file = Path(self._folder.name) / f"{self._files}.safetensors"
         device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+        except (OSError, SafetensorError):
+            # What there is of it takes room that the stem may need.
+            file.unlink(missing_ok=True)
+            raise
         return partial(load_file, file, device=str(device))

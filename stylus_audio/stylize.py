@@ -6,7 +6,7 @@ Works with any diffusers `UNet2DConditionModel` and `DDIMScheduler`; knows nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -133,7 +133,9 @@ class Stylizer:
     def prepare(self, latent: Tensor, columns: Tensor | None = None) -> PreparedStyle:
         """Invert a style's windows `[window, channel, height, width]` in one batch, keeping keys and values."""
         fits = self._feature_bytes(latent, self.style_parts) <= self._left * STYLE_SHARE
-        return self._prepared(self._inverted(latent, self.style_parts if fits else (), columns), columns)
+        inversion = self._inverted(latent, self.style_parts if fits else (), columns)
+        # Only a content goes back.
+        return self._prepared(replace(inversion, back={}), columns)
 
     def _prepared(self, inversion: Inversion, columns: Tensor | None) -> PreparedStyle:
         """With what was recorded, whose bytes are taken off the budget; without, features are computed again."""
@@ -187,26 +189,21 @@ class Stylizer:
         order = torch.cat([wanted.nonzero()[:, 0], (~wanted).nonzero()[:, 0]])
         count = int(wanted.sum())
         size = self.windows_per_pass
-        groups = [*torch.split(order[:count], size), *torch.split(order[count:], size)]
-        groups = [group for group in groups if len(group)]
+        groups = torch.split(order[:count], size)
+        others = torch.split(order[count:], size) if count < len(order) else ()
         parts = self.content_parts if styles else ()
         sources = [style.features for style in styles]
         with self._shelf() as shelf:
-            waiting = [
-                self._waiting(shelf, content[group], parts, _of(columns, group), exact)
-                if number * size < count
-                else _Waiting(self._inverted(content[group], (), _of(columns, group)).noisy)
-                for number, group in enumerate(groups)
-            ]
-            first = self.initial(torch.cat([one.noisy for one in waiting]), styles, _of(columns, order))
+            waiting = [self._waiting(shelf, content[group], parts, _of(columns, group), exact) for group in groups]
+            noisy = [one.noisy for one in waiting]
+            noisy += [self._inverted(content[group], (), _of(columns, group)).noisy for group in others]
+            first = self.initial(torch.cat(noisy), styles, _of(columns, order))
             styled = [
                 sample(
-                    self.sampler, noisy, self.schedule, self.settings, self.layers, one.features, sources, weights,
+                    self.sampler, start, self.schedule, self.settings, self.layers, one.features, sources, weights,
                     _of(columns, group), self.trace, self.tick, one.missed,
                 )
-                for group, noisy, one in zip(
-                    torch.split(order[:count], size), torch.split(first[:count], size), waiting, strict=False
-                )
+                for group, start, one in zip(groups, torch.split(first[:count], size), waiting, strict=True)
             ]  # fmt: skip
         return torch.cat(styled)
 
@@ -241,8 +238,8 @@ class _Waiting:
     """Some windows between their inversion and their sampling."""
 
     noisy: Tensor
-    features: Source = field(default_factory=lambda: lambda _: {})
-    missed: Callable[[int], Tensor] | None = None
+    features: Source
+    missed: Callable[[int], Tensor] | None
 
 
 def _of(columns: Tensor | None, windows: Tensor) -> Tensor | None:

@@ -57,12 +57,14 @@ def test_what_takes_room_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_disk_that_has_filled_up_costs_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(_: object, file: Path) -> None:
+        file.write_bytes(b"what there was room for")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shelf, "save_file", full)
     with Shelf(0, 1000) as kept:
         assert torch.equal(kept.put({"a": torch.ones(3)})()["a"], torch.ones(3))
+        assert not files(folder)
     assert not list(folder.iterdir())
 
 
