@@ -116,8 +116,17 @@ class Conditional:
             self.tick()
         return recorder.take()
 
-    def run(self, content: Tensor, guide: Tensor, styles: Sequence[ReadStyle], columns: Tensor | None = None) -> Tensor:
+    def run(
+        self,
+        content: Tensor,
+        guide: Tensor,
+        styles: Sequence[ReadStyle],
+        columns: Tensor | None = None,
+        noise: torch.Generator | None = None,
+    ) -> Tensor:
         """The stylised latents; `guide` is the content with the styles' average spectrum.
+
+        `noise` is what refining draws from; a clip in several runs needs one for all of them.
 
         `styled = guide + (1 − γ) · spread · residual`: with γ 1 the content keeps all of its structure, and the styles
         give their average spectrum alone. α takes its share of that, `content + α (styled − content)`, and τ sharpens
@@ -125,7 +134,7 @@ class Conditional:
         """
         weights = normalised(self.settings.style_weight, len(styles))
         tokens = torch.stack([weight * style.tokens for weight, style in zip(weights, styles, strict=True)]).sum(0)
-        random = torch.Generator().manual_seed(self.settings.seed)
+        noise = noise or torch.Generator().manual_seed(self.settings.seed)
         # The network has the content as a map; nothing but the style is asked for in its attention.
         pure = replace(self.settings, gamma=0.0, alpha=1.0)
         share = (1 - self.gamma) * self.spread
@@ -141,8 +150,8 @@ class Conditional:
             residual = down(torch.zeros_like(here), self.first)
             if self.refining:
                 signal = self.refining.signal[0]
-                noise = torch.randn(here.shape, generator=random).to(residual)
-                residual = down(signal**0.5 * residual + (1 - signal) ** 0.5 * noise, self.refining)
+                added = torch.randn(here.shape, generator=noise).to(residual)
+                residual = down(signal**0.5 * residual + (1 - signal) ** 0.5 * added, self.refining)
             styled[group] = here + self.alpha * (guided + share * residual - here)
         return styled
 

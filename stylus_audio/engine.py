@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -21,7 +21,7 @@ from .conditional import Conditional
 from .denoiser import Denoiser
 from .errors import BadRequest, OutOfMemory
 from .finish import finish
-from .gains import Gains
+from .gains import Gains, hold
 from .latent import Autoencoder
 from .loudness import integrated
 from .match_eq import equalised, match_eq
@@ -59,8 +59,8 @@ class Render:
 
     `audio` is `[channel, sample]`, float32 (float64 where the content's file holds more), at `sample_rate`. `report`
     says what was done and what the user should know. `gains` are None where no model ran; with `passage` and `finish`
-    the stem can be made again with another mix, amount, kept band, attack or level. `subtype` and `clip` are what a
-    file of the stem takes over from the content.
+    the stem can be made again with another mix, amount, kept band, attack or level. `subtype` and `clip`, which has no
+    samples any more, are what a file of the stem takes over from the content.
     """
 
     audio: Floats
@@ -158,9 +158,9 @@ class Engine:
         if settings.style_weight is not None and len(settings.style_weight) != len(styles):
             raise BadRequest(f"style_weight: {len(settings.style_weight)} weights for {len(styles)} styles")
         clip, passage = self.passage(content, settings)
-        if settings.stereo == "mid-side" and clip.audio.shape[0] != 2:
-            raise BadRequest(f"stereo: mid-side needs 2 channels, the content has {clip.audio.shape[0]}")
-        gains, wet = None, passage.carrier
+        if settings.stereo == "mid-side" and len(passage.dry) != 2:
+            raise BadRequest(f"stereo: mid-side needs 2 channels, the content has {len(passage.dry)}")
+        gains, wet = None, np.zeros(passage.carrier.shape, passage.carrier.dtype)
         if settings.mix > 0 and passage.carrier.any():
             with self._enough_memory():
                 gains = self._gains(passage, styles, settings, watch)
@@ -218,7 +218,10 @@ class Engine:
         return all(self.cache.has(here._key(way, *here._windows(*one))) for one in references)
 
     def passage(self, content: Source, settings: Settings) -> tuple[Clip, Passage]:
-        """Read what the render needs of the content: all of it, or a segment with a window's context."""
+        """Read what the render needs of the content, all of it or a segment with a window's context: the passage.
+
+        With it comes what else the file says; the samples are in the passage alone.
+        """
         if isinstance(content, tuple):
             clip = Clip.from_array(*content)
             total, rate = clip.audio.shape[1], clip.sample_rate
@@ -233,7 +236,9 @@ class Engine:
         if not isinstance(content, tuple):
             around = context if is_segment(settings) else 0
             clip = read_clip(Path(content), max(0, start - around), min(total, end + around))
-        return clip, passage_of(clip, settings, start, end, context, margin)
+        passage = passage_of(clip, settings, start, end, context, margin)
+        # It has the samples, with their surroundings: of a long clip every copy counts.
+        return replace(clip, audio=clip.audio[:, :0].copy()), passage
 
     def _gains(self, passage: Passage, styles: Sequence[Clip], settings: Settings, watch: _Watch) -> Gains:
         """Everything that the model does for a clip (METHOD 1–4 and 6)."""
@@ -248,22 +253,20 @@ class Engine:
         elif settings.preview is not None:
             starts, wanted = _thinned(starts, wanted)
         way = self._conditional if conditional else self._injection
-        content, styled = way(_Task(picture, starts, wanted, self._references(styles, settings), settings, watch))
-        watch.stage("decoding")
+        latents = way(_Task(picture, starts, wanted, self._references(styles, settings), settings, watch))
+        images = (model.latent.decode(latent).cpu().numpy() for latent in latents)
+        mels = (from_image(image, profile, picture.maximum) for image in images)
         kept = [start for start, want in zip(starts, wanted, strict=True) if want]
-        channels = picture.mel.shape[0]
-
-        def mel_of(latents: torch.Tensor) -> NDArray[np.float32]:
-            images = (model.latent.decode(latent).cpu().numpy() for latent in torch.split(latents, channels))
-            mels = (from_image(image, profile, picture.maximum) for image in images)
-            return blend(mels, kept, picture.mel.shape[-1])
-
+        styled, reference = np.split(blend(mels, kept, picture.mel.shape[-1]), 2)
+        if settings.reconstruction == "gain":
+            hold(styled, reference, *_full_frames(picture))
         joints = tuple(frame / profile.frame_rate for frame in seams(kept, profile.frames))
-        gains = Gains(mel_of(styled), mel_of(content), profile, seams=joints)
-        return gains.held(*_full_frames(picture)) if settings.reconstruction == "gain" else gains
+        return Gains(styled, reference, profile, seams=joints)
 
-    def _injection(self, task: _Task) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents of the wanted windows: the content's, and stylised by inversion and injection (METHOD 2–4)."""
+    def _injection(self, task: _Task) -> Iterator[torch.Tensor]:
+        """Of each wanted window latents `[2 · channel, ...]`, stylised by inversion and injection (METHOD 2–4), and the
+        content's behind them.
+        """
         settings, watch, channels = task.settings, task.watch, task.picture.mel.shape[0]
         stylizer = self._stylizer(settings, watch)
         # Gains compare with the content; the published reconstructions take the model's own way back as it is.
@@ -276,21 +279,30 @@ class Engine:
         content, columns = self._encoded(task.picture, task.starts)
         sampled = torch.from_numpy(np.repeat(task.wanted, channels))
         styled = stylizer.run(content, prepared, columns, sampled, exact)
-        return content[sampled.to(content.device)], styled
+        watch.stage("decoding")
+        yield from _paired(styled, content[sampled.to(content.device)], channels)
 
-    def _conditional(self, task: _Task) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `_injection`, by a network that is told of content and style; here every window is wanted."""
+    def _conditional(self, task: _Task) -> Iterator[torch.Tensor]:
+        """As `_injection`, by a network that is told of content and style; here every window is wanted.
+
+        A few windows at a time, since they need nothing of each other.
+        """
         model, settings, watch, picture = self.model, task.settings, task.watch, task.picture
+        channels = picture.mel.shape[0]
         way = self._told(settings, watch)
-        count = len(task.starts) * picture.mel.shape[0]
-        prepared = self._prepared(way, task.references, watch, lambda missing: way.passes(count, missing))
+        together = max(1, self.windows_per_pass // channels)
+        groups = [task.starts[first : first + together] for first in range(0, len(task.starts), together)]
+        passes = sum(way.passes(len(group) * channels, 0) for group in groups)
+        prepared = self._prepared(way, task.references, watch, lambda missing: passes + way.passes(0, missing))
         watch.stage("diffusion")
-        windows, columns = self._windows(picture, task.starts)
         weights, level = normalised(settings.style_weight, len(task.references)), picture.level
         gains = [match_eq(level, one.level) for one, _ in task.references]
         gain = sum((weight * gain for weight, gain in zip(weights, gains, strict=True)), start=np.zeros(()))
-        content, guide = self._latent(windows), self._latent(equalised(windows, gain, model.profile))
-        return content, way.run(content, guide, prepared, columns)
+        noise = torch.Generator().manual_seed(settings.seed)
+        for group in groups:
+            windows, columns = self._windows(picture, group)
+            content, guide = self._latent(windows), self._latent(equalised(windows, gain, model.profile))
+            yield from _paired(way.run(content, guide, prepared, columns, noise), content, channels)
 
     def _references(self, styles: Sequence[Clip], settings: Settings) -> list[_Reference]:
         """Each style's picture, with the first frames of the windows that stand for it."""
@@ -468,6 +480,12 @@ def mid_side(audio: Floats) -> Floats:
     """
     left, right = audio
     return np.stack([left + right, left - right]) * np.asarray(0.5**0.5, audio.dtype)
+
+
+def _paired(styled: torch.Tensor, content: torch.Tensor, channels: int) -> Iterator[torch.Tensor]:
+    """Of each window the channels of the one, and behind them those of the other."""
+    for pair in zip(torch.split(styled, channels), torch.split(content, channels), strict=True):
+        yield torch.cat(pair)
 
 
 def _planned(picture: Picture, overlap: float) -> list[int]:

@@ -24,14 +24,17 @@ SILENT_RUN = 0.02
 
 LEVEL_LIMIT_DB = 40.0
 
+_BLOCK = 2**18
+"""Samples."""
+
 
 def finish(
     passage: Passage, wet: Floats, settings: Settings, integer: bool, style_lufs: float | None = None
 ) -> tuple[Floats, list[str]]:
     """The stem `[channel, last - first]` and what the user should know about it.
 
-    `wet` lies on `passage.carrier`; `integer` says that the file cannot hold samples over full scale; `style_lufs` is
-    the reference's loudness, for `loudness="match"`.
+    `wet` lies on `passage.carrier`, and is used up: what it holds afterwards is of no use. `integer` says that the file
+    cannot hold samples over full scale; `style_lufs` is the reference's loudness, for `loudness="match"`.
     """
     dry, rate = passage.dry, passage.sample_rate
     body = slice(passage.first, passage.last)
@@ -39,13 +42,21 @@ def finish(
         stem = dry[:, body]
     else:
         heard = sounding(dry, rate, slice(passage.last - passage.tail, passage.last))
-        factor = level_factor(_level((wet * heard)[:, body], rate), _level(passage.carrier[:, body], rate))
-        difference: Floats = (wet * factor - dry) * heard
+        # In place throughout: of a long clip every copy counts.
+        wet = np.asarray(wet, np.result_type(wet, dry))
+        wet *= heard
+        factor = level_factor(_level(wet[:, body], rate), _level(passage.carrier[:, body], rate))
+        wet *= wet.dtype.type(factor)
+        difference = wet
+        for first in range(0, dry.shape[1], _BLOCK):
+            here = slice(first, first + _BLOCK)
+            difference[:, here] -= dry[:, here] * heard[here]
         if settings.transients > 0:
             difference *= 1 - settings.transients * attacks(dry, rate)
-        difference = without_kept_bands(difference, rate, settings.keep_below, settings.keep_above)
-        whole = dry + settings.mix * difference
-        stem = np.array(whole[:, body], dtype=dry.dtype)
+        whole = without_kept_bands(difference, rate, settings.keep_below, settings.keep_above)
+        whole *= settings.mix
+        whole += dry
+        stem = whole[:, body].astype(dry.dtype, copy=False)
         if passage.loop:
             _close_loop(stem, whole, passage)
     return _levelled(stem, rate, settings, integer, style_lufs)
@@ -53,8 +64,8 @@ def finish(
 
 def _level(audio: Floats, sample_rate: int) -> float:
     """Loudness, that of a short clip as if silence followed it: the same whether the file has that silence or not."""
-    missing = max(0, round(0.4 * sample_rate) - audio.shape[1])
-    return integrated(np.pad(audio, ((0, 0), (0, missing))), sample_rate)
+    missing = round(0.4 * sample_rate) - audio.shape[1]
+    return integrated(np.pad(audio, ((0, 0), (0, missing))) if missing > 0 else audio, sample_rate)
 
 
 def level_factor(measured: float, wanted: float) -> float:
@@ -74,7 +85,7 @@ def sounding(dry: Floats, sample_rate: int, tail: slice = slice(0)) -> NDArray[n
     envelope = np.ones(samples, np.float32)
     silent = np.asarray(~dry.any(axis=0))
     silent[tail] = False
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], silent.view(np.int8), [0]])))
+    edges = np.flatnonzero(np.diff(silent, prepend=False, append=False))
     out_of, into = round(0.001 * sample_rate), round(0.005 * sample_rate)
     for start, end in zip(edges[::2], edges[1::2], strict=True):
         if end - start < SILENT_RUN * sample_rate:

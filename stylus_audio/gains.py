@@ -6,6 +6,7 @@ Mix, amount, kept bands, attacks and level are applied behind it, and can be cha
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,33 +38,35 @@ class Gains:
     seams: tuple[float, ...] = ()
     """Where the model's windows were joined, in seconds."""
 
-    def held(self, first: int, last: int) -> Gains:
-        """The same gains with those of frames `first` and `last` held before and after them.
-
-        Where a clip begins or ends at once, the frames there are half silence, and what a model makes of them is a
-        burst.
-        """
-        if not 0 <= first < last < self.styled.shape[-1]:
-            return self
-        styled, floor = self.styled.copy(), self.reference.max(initial=0.0) * 10 ** (FLOOR_DB / 20)
-        for frame, edge in ((first, slice(0, first)), (last, slice(last + 1, None))):
-            ratio = (self.styled[..., frame] + floor) / (self.reference[..., frame] + floor + 1e-30)
-            styled[..., edge] = self.reference[..., edge] * ratio[..., None]
-        return replace(self, styled=styled)
-
     def scaled(self, amount: float) -> Gains:
         """The same gains, `amount` times as strong in dB."""
         return replace(self, amount=amount)
 
+    @cached_property
+    def _floor(self) -> float:
+        return float(max(self.styled.max(initial=0.0), self.reference.max(initial=0.0))) * 10 ** (FLOOR_DB / 20)
+
     @property
     def db(self) -> NDArray[np.float32]:
         """Gain in dB, `[channel, mel, frame]`, within ±`LIMIT_DB`."""
-        maximum = float(max(self.styled.max(initial=0.0), self.reference.max(initial=0.0)))
-        if maximum <= 0:
-            return np.zeros_like(self.styled)
-        floor = maximum * 10 ** (FLOOR_DB / 20)
-        ratio = np.maximum(self.styled, floor) / np.maximum(self.reference, floor)
+        return self._db(slice(None))
+
+    def _db(self, frames: slice) -> NDArray[np.float32]:
+        styled, reference = self.styled[..., frames], self.reference[..., frames]
+        if self._floor <= 0:
+            return np.zeros_like(styled)
+        ratio = np.maximum(styled, self._floor) / np.maximum(reference, self._floor)
         return np.asarray(np.clip(self.amount * 20 * np.log10(ratio), -LIMIT_DB, LIMIT_DB), np.float32)
+
+    def db_at(self, times: Floats, frequencies: Floats) -> NDArray[np.float32]:
+        """Gain in dB at ascending `times` (s) and `frequencies` (Hz), `[channel, bin, time]`, as `spread` has it.
+
+        Only the frames around these times are worked on.
+        """
+        rate, frames = self.profile.frame_rate, self.styled.shape[-1]
+        first = min(int(times[0] * rate), frames - 1)
+        last = int(times[-1] * rate) + 2
+        return spread(self._db(slice(first, last)), self.profile, times - first / rate, frequencies)
 
     @property
     def mel(self) -> NDArray[np.float32]:
@@ -78,6 +81,19 @@ class Gains:
             return self
         here = slice(number, number + 1)
         return replace(self, styled=self.styled[here], reference=self.reference[here])
+
+
+def hold(styled: NDArray[np.float32], reference: NDArray[np.float32], first: int, last: int) -> None:
+    """Change `styled` so that the gains of frames `first` and `last` hold before and after them; both are magnitudes.
+
+    Where a clip begins or ends at once, the frames there are half silence, and what a model makes of them is a burst.
+    """
+    if not 0 <= first < last < styled.shape[-1]:
+        return
+    floor = reference.max(initial=0.0) * 10 ** (FLOOR_DB / 20)
+    for frame, edge in ((first, slice(0, first)), (last, slice(last + 1, None))):
+        ratio = (styled[..., frame] + floor) / (reference[..., frame] + floor + 1e-30)
+        styled[..., edge] = reference[..., edge] * ratio[..., None]
 
 
 def spread(values: Floats, profile: Profile, times: Floats, frequencies: Floats) -> NDArray[np.float32]:

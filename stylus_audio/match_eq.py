@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
 from .spectrogram import Profile, hz_to_mel
 
@@ -30,8 +29,14 @@ def long_term_level(power: Floats, profile: Profile) -> NDArray[np.float32]:
     floor = 10 ** (-profile.range_db / 10)
     mean = np.maximum(power, floor).mean(-1)
     mel_per_band = float(hz_to_mel(profile.high) - hz_to_mel(profile.low)) / (profile.bands + 1)
-    smooth = gaussian_filter1d(mean, SMOOTHING_MEL / mel_per_band, mode="nearest")
-    return np.asarray(10 * np.log10(smooth), np.float32)
+    return np.asarray(10 * np.log10(_smoothed(mean, SMOOTHING_MEL / mel_per_band)), np.float32)
+
+
+def _smoothed(values: Floats, sigma: float) -> Floats:
+    """By a Gaussian of so many steps; beyond the ends the last value holds."""
+    reach = round(4 * sigma)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return np.convolve(np.pad(values, reach, mode="edge"), kernel / kernel.sum(), "valid")
 
 
 def match_eq(content: Floats, reference: Floats) -> NDArray[np.float32]:

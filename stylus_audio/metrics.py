@@ -163,9 +163,20 @@ def chroma(audio: Floats, block_frames: int = 128) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=1)
 def _chroma_filters() -> NDArray[np.float32]:
-    from librosa.filters import chroma as librosa_chroma
+    """From bins of the STFT to notes C to B, `[note, bin]` (Ellis, "Chroma feature analysis and synthesis", 2007).
 
-    return np.asarray(librosa_chroma(sr=MINI.sample_rate, n_fft=_CHROMA_SIZE, tuning=0.0), np.float32)
+    A bin counts for a note by a bell around it, half a semitone or half a bin wide, whichever is more, and by another
+    over the octaves, two of them wide and five above 27.5 Hz.
+    """
+    bins = np.fft.rfftfreq(_CHROMA_SIZE, 1 / MINI.sample_rate)[1:]
+    semitones = 12 * np.log2(bins / 27.5)
+    width = np.maximum(np.diff(semitones, append=semitones[-1]), 1.0)
+    # From A upwards; 27.5 Hz is one.
+    away = (semitones - np.arange(12)[:, None] + 6) % 12 - 6
+    bells = np.exp(-0.5 * (2 * away / width) ** 2)
+    bells /= np.linalg.norm(bells, axis=0)
+    bells *= np.exp(-0.5 * ((semitones / 12 - 5) / 2) ** 2)
+    return np.roll(np.pad(bells, ((0, 0), (1, 0))), -3, axis=0).astype(np.float32)
 
 
 def chroma_similarity(output: Floats, content: Floats) -> float:

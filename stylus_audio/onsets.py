@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d, median_filter
-from scipy.signal import find_peaks
 
 from .spectrogram import Profile, mel_spectrogram
 
@@ -52,6 +50,9 @@ def onset_times(audio: Floats, sample_rate: int) -> NDArray[np.float64]:
     >>> onset_times(click, 44100).round(3).tolist()
     [0.25]
     """
+    from scipy.ndimage import median_filter
+    from scipy.signal import find_peaks
+
     flux = _flux(audio, sample_rate)
     threshold = _RISE_DB + median_filter(flux, round(0.3 / _HOP) | 1)
     peaks, _ = find_peaks(flux, height=threshold, distance=round(_APART / _HOP))
@@ -65,6 +66,8 @@ def onset_times(audio: Floats, sample_rate: int) -> NDArray[np.float64]:
 
 def _flux(audio: Floats, sample_rate: int) -> NDArray[np.float64]:
     """Mean rise of the mel bands in dB, `[frame]`; channels count by their mean power."""
+    from scipy.ndimage import maximum_filter1d
+
     window = round(0.046 * sample_rate)
     profile = Profile(
         sample_rate, round(_HOP * sample_rate), window, window, 80, 30.0, min(16000.0, sample_rate / 2), 1, "log"

@@ -71,25 +71,30 @@ class Stft:
 def refined(stft: Stft, magnitude: Tensor, start: Tensor, samples: int, iterations: int) -> Tensor:
     """Griffin and Lim's iterations from the spectrum `start`: audio whose STFT is nearest to `magnitude`.
 
-    With the content's own spectrum as the start and an unchanged magnitude the audio stays as it is.
+    With the content's own spectrum as the start and an unchanged magnitude the audio stays as it is. One channel after
+    the other, in a fraction of the memory.
     """
-    audio = stft.inverse(start, samples)
-    for _ in range(iterations):
-        audio = stft.inverse(stft.forward(audio).sgn_().mul_(magnitude), samples)
-    return audio
+    result = torch.empty(len(start), samples)
+    for channel, spectrum in enumerate(start):
+        audio = stft.inverse(spectrum[None], samples)
+        for _ in range(iterations):
+            audio = stft.inverse(stft.forward(audio).sgn_().mul_(magnitude[channel]), samples)
+        result[channel] = audio[0]
+    return result
 
 
 def apply_gain(audio: Floats, sample_rate: int, gains: Gains, iterations: int = 8) -> NDArray[np.float32]:
     """The content's STFT times the gains; `audio` `[channel, sample]` → the same shape."""
     stft = Stft.like(gains.profile, sample_rate)
-    db = gains.db
 
     def block(piece: Tensor, first: int) -> Tensor:
-        content = stft.forward(piece)
-        times = stft.times(content.shape[-1]) + first / sample_rate
-        factor = torch.from_numpy(10 ** (spread(db, gains.profile, times, stft.frequencies) / 20))
-        target = content * factor
-        return refined(stft, target.abs(), target, piece.shape[-1], iterations)
+        times = stft.times(1 + piece.shape[-1] // stft.hop) + first / sample_rate
+        factors = torch.from_numpy(10 ** (gains.db_at(times, stft.frequencies) / 20))
+        made = []
+        for channel, factor in zip(piece, factors.expand(len(piece), -1, -1), strict=True):
+            target = stft.forward(channel[None]).mul_(factor)
+            made.append(refined(stft, target.abs(), target, piece.shape[-1], iterations))
+        return torch.cat(made)
 
     return _in_blocks(audio, stft, iterations, block)
 

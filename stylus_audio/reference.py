@@ -53,10 +53,10 @@ def picture_of(audio: Floats, sample_rate: int, profile: Profile, linked: bool =
         if not linked:
             mels.append(mel)
         elif power is None:
-            power = mel**2
+            power = np.square(mel, out=mel)
         else:
-            power += mel**2
-    mel = np.concatenate(mels) if power is None else np.sqrt(power / len(audio))
+            power += np.square(mel, out=mel)
+    mel = np.concatenate(mels) if power is None else np.sqrt(np.divide(power, len(audio), out=power), out=power)
     maximum = float(mel.max(initial=0.0))
     return Picture(mel, maximum, silent_frames(mel, maximum), profile)
 

@@ -6,7 +6,6 @@ Frame `j` is centred on sample `j * hop`. Band 0 is the lowest.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -89,23 +88,14 @@ def band_centres(profile: Profile) -> Floats:
 def mel_filters(profile: Profile, sample_rate: int | None = None, n_fft: int | None = None) -> NDArray[np.float32]:
     """Triangular HTK filters without area normalisation, `[mel, bin]`, for the profile's own STFT or another one.
 
-    With another sample rate or FFT size the bands keep their frequencies; those over Nyquist are empty.
+    With another sample rate or FFT size the bands keep their frequencies; those over Nyquist are empty. Equal to
+    librosa's, whose import alone would take longer than the picture of a short clip.
     """
-    from librosa.filters import mel as librosa_mel
-
-    with warnings.catch_warnings():
-        # librosa warns of empty bands, which are right here: the clip has nothing over its Nyquist frequency.
-        warnings.simplefilter("ignore", UserWarning)
-        filters = librosa_mel(
-            sr=sample_rate or profile.sample_rate,
-            n_fft=n_fft or profile.n_fft,
-            n_mels=profile.bands,
-            fmin=profile.low,
-            fmax=profile.high,
-            htk=True,
-            norm=None,
-        )
-    result: NDArray[np.float32] = np.ascontiguousarray(filters, dtype=np.float32)
+    edges = mel_to_hz(np.linspace(hz_to_mel(profile.low), hz_to_mel(profile.high), profile.bands + 2))[:, None]
+    bins = np.fft.rfftfreq(n_fft or profile.n_fft, 1 / (sample_rate or profile.sample_rate))
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    filters = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
+    result = np.maximum(filters, 0, out=filters).astype(np.float32)
     result.setflags(write=False)
     return result
 
@@ -123,7 +113,7 @@ def frame_count(samples: int, hop: int) -> int:
     return 1 + samples // hop
 
 
-def mel_spectrogram(audio: Floats, profile: Profile, block_frames: int = 512) -> NDArray[np.float32]:
+def mel_spectrogram(audio: Floats, profile: Profile, block_frames: int = 128) -> NDArray[np.float32]:
     """Magnitude mel-spectrogram of audio at the profile's sample rate, `[channel, sample]` → `[channel, mel, frame]`.
 
     A centred STFT with zeros beyond both ends, made in blocks of frames so that memory grows with the result only.
@@ -132,22 +122,29 @@ def mel_spectrogram(audio: Floats, profile: Profile, block_frames: int = 512) ->
     (2, 512, 101)
     """
     import scipy.fft
-    from scipy.signal import get_window
 
     channels, samples = audio.shape
     frames = frame_count(samples, profile.hop)
     filters = _sparse_filters(profile)
-    window = get_window("hann", profile.window).astype(np.float32)
-    half = profile.window // 2
-    padded = np.pad(np.asarray(audio, np.float32), ((0, 0), (half, profile.window)))
-    every = np.lib.stride_tricks.sliding_window_view(padded, profile.window, axis=1)[:, :: profile.hop]
+    window = np.hanning(profile.window + 1)[:-1].astype(np.float32)
     result = np.empty((channels, profile.bands, frames), np.float32)
-    for channel in range(channels):
-        for first in range(0, frames, block_frames):
-            last = min(frames, first + block_frames)
-            spectrum = np.abs(scipy.fft.rfft(every[channel, first:last] * window, profile.n_fft, axis=1))
+    for first in range(0, frames, block_frames):
+        last = min(frames, first + block_frames)
+        low = first * profile.hop - profile.window // 2
+        piece = _zero_padded(audio, low, low + (last - first - 1) * profile.hop + profile.window)
+        cut = np.lib.stride_tricks.sliding_window_view(piece, profile.window, axis=1)[:, :: profile.hop]
+        for channel in range(channels):
+            spectrum = np.abs(scipy.fft.rfft(cut[channel] * window, profile.n_fft, axis=1))
             result[channel, :, first:last] = filters @ spectrum.T
     return result
+
+
+def _zero_padded(audio: Floats, low: int, high: int) -> NDArray[np.float32]:
+    """Samples `[low, high)`, zero where there are none."""
+    piece = np.zeros((len(audio), high - low), np.float32)
+    inside = slice(max(0, low), min(audio.shape[1], high))
+    piece[:, inside.start - low : inside.stop - low] = audio[:, inside]
+    return piece
 
 
 def to_image(mel: Floats, profile: Profile, maximum: float) -> NDArray[np.float32]:

@@ -26,11 +26,12 @@ def plucks(seconds: float, every: float = 0.25, channels: int = 1) -> Audio:
     result = np.zeros((channels, round(seconds * RATE)), np.float32)
     for number, start in enumerate(np.arange(0, seconds, every)):
         at = round(start * RATE)
-        time = np.arange(result.shape[1] - at) / RATE
+        # After four seconds there is nothing left of one.
+        time = np.arange(min(4 * RATE, result.shape[1] - at)) / RATE
         frequency = 220 * 2 ** (number * 3 % 12 / 12)
         for channel in range(channels):
             partials = sum(np.sin(2 * np.pi * frequency * k * time) / k**1.5 for k in range(1, 8))
-            result[channel, at:] += 0.1 * (1 + channel) * partials * np.exp(-6 * time)
+            result[channel, at : at + len(time)] += 0.1 * (1 + channel) * partials * np.exp(-6 * time)
     return result
 
 

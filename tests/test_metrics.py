@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+import librosa
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -103,6 +104,14 @@ def test_restyled_notes_keep_their_chroma_and_onsets_and_come_nearer_to_the_styl
 def test_other_notes_do_not_keep_it(steps: int) -> None:
     moved = notes(tuple(key + steps for key in MELODY), FLUTE)
     assert chroma_similarity(chroma(moved), chroma(CONTENT)) < (0.5 if steps == 1 else 0.2)
+
+
+def test_chroma_is_librosas() -> None:
+    expected = librosa.feature.chroma_stft(
+        y=CONTENT[0], sr=RATE, n_fft=8192, hop_length=2048, pad_mode="constant", norm=None, tuning=0.0
+    )
+    ours = chroma(CONTENT[:1])
+    assert np.abs(ours - (expected - expected.min(0))).max() < 1e-3 * expected.max()
 
 
 def test_an_octave_is_the_same_chroma() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stylus_audio import phase
-from stylus_audio.gains import LIMIT_DB, Gains, spread
+from stylus_audio.gains import LIMIT_DB, Gains, hold, spread
 from stylus_audio.metrics import si_sdr
 from stylus_audio.phase import Stft, apply_gain, apply_phase, griffin_lim
 from stylus_audio.spectrogram import MINI, RIFFUSION, Profile, band_centres, mel_spectrogram
@@ -44,9 +44,20 @@ def test_a_gain_of_one_band_moves_that_tone_only() -> None:
 def test_gains_are_held_at_the_edges() -> None:
     reference = np.full((1, 2, 6), 0.5, np.float32)
     styled = reference * np.array([9, 9, 2, 3, 4, 9], np.float32)
-    held = Gains(styled, reference, MINI).held(2, 4)
-    assert (10 ** (held.db[0, 0] / 20)).tolist() == pytest.approx([2, 2, 2, 3, 4, 4], rel=1e-3)
-    assert Gains(styled, reference, MINI).held(4, 2).db[0, 0, 0] == pytest.approx(20 * np.log10(9), abs=0.01)
+    before = styled.copy()
+    hold(styled, reference, 4, 2)
+    assert np.array_equal(styled, before)
+    hold(styled, reference, 2, 4)
+    assert (styled[0, 0] / 0.5).tolist() == pytest.approx([2, 2, 2, 3, 4, 4], rel=1e-3)
+
+
+@pytest.mark.parametrize("first", [0.0, 0.0123, 0.5, 3.0])
+def test_gains_at_some_times_are_those_of_the_whole(first: float) -> None:
+    styled, reference = np.random.default_rng(0).uniform(0.01, 1, (2, 1, MINI.bands, 90)).astype(np.float32)
+    gains = Gains(styled, reference, MINI, amount=0.7)
+    times, frequencies = first + np.arange(40) * 0.0087, np.linspace(0, 24000, 300)
+    expected = spread(gains.db, MINI, times, frequencies)
+    assert np.allclose(gains.db_at(times, frequencies), expected, atol=1e-4)
 
 
 def test_gains_are_limited_and_silence_has_none() -> None:
