@@ -24,7 +24,7 @@ Floats = NDArray[np.floating[Any]]
 RATES = (8000, 384000)
 CHANNELS = 32
 FORMATS = ("WAV", "WAVEX", "AIFF", "FLAC", "RF64", "W64", "CAF", "OGG", "MP3")
-ALLOWED = "WAV, AIFF, FLAC, RF64, W64, CAF, Ogg and MP3 are read"
+ALLOWED = "WAV, AIFF, FLAC, RF64, W64, CAF, Ogg, MP3, and PNG spectrograms are read"
 _WIDE = ("PCM_32", "DOUBLE")
 _SEEKS_BADLY = ("OGG", "MP3")
 _BLOCK = 2**18
@@ -82,12 +82,18 @@ def _check(name: str, sample_rate: int, channels: int, samples: int) -> None:
 
 
 def probe(path: Path) -> AudioInfo:
-    """Read a file's header.
+    """Read a file's header; a PNG picture is a spectrogram, and as long as the sound that it becomes.
 
     Raises `NotFound` and `NotAllowed` for what cannot be opened, `UnsupportedAudio` for what is not audio, is cut
     short, or lies outside 8–384 kHz and 1–32 channels.
     """
     _openable(path)
+    if is_png(path):
+        from .spectrogram_image import read_image
+
+        picture = read_image(path)
+        rate, channels = picture.profile.sample_rate, len(picture.mel)
+        return AudioInfo(rate, channels, picture.samples, "PCM_24", "PNG", ())
     try:
         info = soundfile.info(str(path))
     except (soundfile.LibsndfileError, RuntimeError):
@@ -97,6 +103,12 @@ def probe(path: Path) -> AudioInfo:
     _not_cut_short(path, info.format)
     _check(path.name, info.samplerate, info.channels, info.frames)
     return AudioInfo(info.samplerate, info.channels, info.frames, info.subtype, info.format, read_chunks(path))
+
+
+def is_png(path: Path) -> bool:
+    """Whether a file is a PNG picture, by its first bytes."""
+    with path.open("rb") as stream:
+        return stream.read(8) == b"\x89PNG\r\n\x1a\n"
 
 
 def _openable(path: Path) -> None:
@@ -162,6 +174,11 @@ def read_clip(path: Path, start: int = 0, end: int | None = None) -> Clip:
     end = info.samples if end is None else min(end, info.samples)
     if not 0 <= start < end:
         raise BadRequest(f"samples {start} to {end} hold nothing of {path.name}, which has {info.samples}")
+    if info.format == "PNG":
+        from .spectrogram_image import read_sound
+
+        audio = read_sound(path)[:, start:end].copy()
+        return Clip(audio, info.sample_rate, info.subtype, info.format, start, info.samples, path=path)
     dtype: Any = np.float64 if info.subtype in _WIDE else np.float32
     audio = np.empty((info.channels, end - start), dtype)
     try:

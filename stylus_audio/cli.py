@@ -10,8 +10,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -20,7 +20,7 @@ import typer
 
 from .errors import BadRequest, Cancelled, StylusError
 from .interruption import interruption
-from .settings import OPTIONS, RECIPES, Settings
+from .settings import LATENT_OPTIONS, OPTIONS, RECIPES, Settings
 
 app = typer.Typer(
     name="stylus",
@@ -36,7 +36,11 @@ preset_app = typer.Typer(no_args_is_help=True, help="Your own presets of render 
 models_app = typer.Typer(
     no_args_is_help=True, help="Models: embedded, from Hugging Face, your own.", rich_markup_mode=None
 )
+image_app = typer.Typer(
+    no_args_is_help=True, help="Spectrograms as pictures, and pictures in another manner.", rich_markup_mode=None
+)
 app.add_typer(style_app, name="style")
+app.add_typer(image_app, name="image")
 app.add_typer(preset_app, name="preset")
 app.add_typer(models_app, name="models")
 
@@ -57,11 +61,11 @@ def _parameter(name: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, info])
 
 
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command every setting as an option; the asked ones reach it as the dictionary `asked`."""
+def with_settings(command: Callable[..., None], names: Sequence[str] = tuple(OPTIONS)) -> Callable[..., None]:
+    """Gives a command settings as options, all or some; the asked ones reach it as the dictionary `asked`."""
     own = inspect.signature(command, eval_str=True)
     parameters = [p for p in own.parameters.values() if p.name != "asked"]
-    settings = [_parameter(name) for name in OPTIONS]
+    settings = [_parameter(name) for name in names]
 
     def run(**values: Any) -> None:
         asked = {p.name: values.pop(p.name) for p in settings}
@@ -248,6 +252,53 @@ def preset_remove(name: str) -> None:
     from .presets import remove_preset
 
     remove_preset(name)
+
+
+Picture = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.png", help="the picture [beside it]")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what is there")]
+
+
+@image_app.command("from-audio")
+def image_from_audio(clip: Path, output: Picture = None, overwrite: Overwrite = False) -> None:
+    """Draw a clip as Riffusion's spectrogram: a PNG with its parameters in EXIF tags."""
+    from .image_commands import run_from_audio
+
+    run_from_audio(clip, output, overwrite)
+
+
+@image_app.command("to-audio")
+def image_to_audio(
+    picture: Path,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="the sound [beside the picture]")
+    ] = None,
+    refine: Annotated[int, typer.Option("--refine", metavar="N", min=0, max=1000, help="Griffin-Lim iterations")] = 32,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="of the first phase")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn a spectrogram picture into sound, Riffusion's, ours or any other PNG."""
+    from .image_commands import run_to_audio
+
+    run_to_audio(picture, output, refine, seed, overwrite)
+
+
+@image_app.command("transfer")
+@partial(with_settings, names=LATENT_OPTIONS)
+def image_transfer(
+    asked: dict[str, Any],
+    content: Path,
+    style: Annotated[
+        list[Path], typer.Option("--style", "-s", metavar="FILE", help="the reference; repeat it to blend several")
+    ] = [],  # noqa: B006
+    output: Picture = None,
+    model: ModelName = "sd15",
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Give a plain picture the manner of another, by StyleID's published values: needs sd15, sd21 or the like."""
+    from .image_commands import run_transfer
+
+    run_transfer(content, tuple(style), output, model, device, overwrite, asked)
 
 
 @models_app.command("list")

@@ -69,7 +69,7 @@ def run_render(request: RenderRequest) -> None:
     output = Path(request.output) if request.output else None
     if request.sidecar == "embed" and output and output.suffix.lower() not in (".wav", ".rf64", ""):
         raise BadRequest(f"sidecar: embed needs a .wav stem, not {output.suffix}")
-    with _shown_progress() as progress:
+    with shown_progress() as progress:
         progress(0.0, "loading the model")
         engine = Engine(model, request.device, dtype)
         result = render_file(
@@ -115,7 +115,7 @@ def _resolved(request: RenderRequest) -> tuple[Path, list[tuple[Path, str]], dic
 def run_demo(folder: Path) -> None:
     """Render the shipped clip in the shipped style and draw both with the result."""
     writable_folder(folder)
-    with _shown_progress() as progress:
+    with shown_progress() as progress:
         progress(0.0, "loading the model")
         engine = Engine("mini")
         styles = [(DEMO_STYLE, DEMO_STYLE.stem)]
@@ -209,7 +209,7 @@ def draw(picture: Path, render: Render, styles: list[tuple[Path, str]]) -> None:
 
 
 @contextmanager
-def _shown_progress() -> Iterator[Callable[[float, str], None]]:
+def shown_progress() -> Iterator[Callable[[float, str], None]]:
     """A progress bar on stderr, and a word beforehand where it will take minutes."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

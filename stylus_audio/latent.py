@@ -60,19 +60,28 @@ class Autoencoder:
         self.vae = vae
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
-    @torch.no_grad()
     def encode(self, picture: Tensor) -> Tensor:
         """Picture to latent, scaled by the autoencoder's `scaling_factor`."""
-        rgb = (picture.flip(1) * 2 - 1)[:, None].expand(-1, 3, -1, -1)
-        modes = [self.vae.encode(self._in(window[None])).latent_dist.mode() for window in rgb]
-        return torch.cat(modes).float() * float(self.vae.config.scaling_factor)
+        return self.encode_colours(picture.flip(1)[:, None].expand(-1, 3, -1, -1))
 
-    @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """Latent to picture, the mean of the three colours."""
+        return self._decoded(latent).mean(1).clamp(0, 1).flip(1)
+
+    @torch.no_grad()
+    def encode_colours(self, pictures: Tensor) -> Tensor:
+        """Any pictures, `[picture, colour, row, column]` in [0, 1] from the top down, to latents."""
+        modes = [self.vae.encode(self._in(one[None] * 2 - 1)).latent_dist.mode() for one in pictures]
+        return torch.cat(modes).float() * float(self.vae.config.scaling_factor)
+
+    def decode_colours(self, latent: Tensor) -> Tensor:
+        """Latents to pictures as `encode_colours` takes them."""
+        return self._decoded(latent).clamp(0, 1)
+
+    @torch.no_grad()
+    def _decoded(self, latent: Tensor) -> Tensor:
         scaled = latent / self.vae.config.scaling_factor
-        rgb = torch.cat([self.vae.decode(self._in(window[None])).sample for window in scaled]).float()
-        return ((rgb.mean(1) + 1) / 2).clamp(0, 1).flip(1)
+        return torch.cat([self.vae.decode(self._in(one[None])).sample.float() / 2 + 0.5 for one in scaled])
 
     def _in(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.vae.device, self.vae.dtype)

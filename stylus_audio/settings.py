@@ -330,6 +330,12 @@ def _checked_switch(name: str, value: object) -> bool:
 OPTIONS: dict[str, Option] = {item.name: item.metadata["option"] for item in fields(Settings)}
 """Setting to what is allowed."""
 
+LATENT_OPTIONS = (
+    "gamma", "alpha", "tau", "steps", "layers", "start_step", "inversion", "init", "injection", "blend", "style_weight",
+    "denoise",
+)  # fmt: skip
+"""Settings that act on latents alone, whatever these are pictures of."""
+
 ALIASES: dict[str, str] = {alias: name for name, option in OPTIONS.items() for alias in option.names}
 """Producer's name to setting: keep, amount, sharpness."""
 

@@ -1,0 +1,111 @@
+"""What `stylus image` does: sound to Riffusion's pictures and back, and the method on plain pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .audio import is_png, probe, read_clip
+from .errors import BadRequest, NotFound, UnsupportedAudio
+from .files import write_new
+from .settings import RECIPE_DTYPE, RECIPES, Settings
+from .stem import write_stem
+
+ASPECT = 8
+"""A picture longer than so many times its height is refused: its attention would not fit in memory."""
+
+
+def run_from_audio(clip: Path, output: Path | None, overwrite: bool) -> None:
+    """Draw a clip as a PNG that Riffusion reads, and print its path."""
+    from .spectrogram_image import drawn, encoded
+
+    target = output or clip.with_suffix(".png")
+    _check_suffix(target, ".png")
+    sound = read_clip(clip)
+    print(write_new(target, encoded(drawn(sound.audio, sound.sample_rate)), overwrite, protect=[clip]))
+
+
+def run_to_audio(picture: Path, output: Path | None, iterations: int, seed: int, overwrite: bool) -> None:
+    """Turn a PNG of Riffusion's or of ours into sound, and print its path."""
+    from .loudness import sample_peak
+    from .spectrogram_image import read_image, sounded
+
+    probe(picture)
+    if not is_png(picture):
+        raise UnsupportedAudio(f"{picture.name} is no PNG picture")
+    audio = sounded(image := read_image(picture), iterations, seed)
+    # The file holds integers; a picture may be louder than they can be.
+    audio = audio * np.float32(min(1.0, 10 ** (-sample_peak(audio) / 20)))
+    print(
+        write_stem(
+            audio, image.profile.sample_rate, output or picture.with_suffix(".wav"), subtype="PCM_24",
+            overwrite=overwrite, seed=seed, protect=[picture],
+        )
+    )  # fmt: skip
+
+
+def run_transfer(
+    content: Path,
+    styles: tuple[Path, ...],
+    output: Path | None,
+    model: str,
+    device: str,
+    overwrite: bool,
+    asked: Mapping[str, object],
+) -> None:
+    """Give one picture the manner of others, and print its path."""
+    if not styles:
+        raise BadRequest("image transfer needs a style: stylus image transfer PICTURE --style REFERENCE")
+    target = output or content.with_name(f"{content.stem}_{'+'.join(style.stem for style in styles)}.png")
+    _check_suffix(target, ".png")
+    settings = Settings.parse({**RECIPES["styleid"], **asked})
+    pixels = [_pixels(path) for path in (content, *styles)]
+    from .commands import shown_progress
+    from .image_transfer import transfer
+    from .model import load_model
+
+    with shown_progress() as progress:
+        progress(0.0, "loading the model")
+        loaded = load_model(model, device, RECIPE_DTYPE)
+        passes, done = (settings.steps or 1) * (2 + len(styles)), 0
+
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            progress(min(0.95, 0.95 * done / passes), "diffusion")
+
+        made = transfer(loaded, pixels[0], pixels[1:], settings, tick)
+    print(write_new(target, _png(made), overwrite, protect=[content, *styles]))
+
+
+def _check_suffix(path: Path, suffix: str) -> None:
+    if path.suffix.lower() != suffix:
+        raise BadRequest(f"{path.name}: the picture is a {suffix} file")
+
+
+def _pixels(path: Path) -> NDArray[np.uint8]:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if max(width, height) > ASPECT * min(width, height):
+                raise UnsupportedAudio(f"{path.name} is {width} × {height}; at most {ASPECT} to 1 is taken")
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except FileNotFoundError:
+        raise NotFound(f"{path} does not exist") from None
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise UnsupportedAudio(f"{path.name} is no picture that can be read: {error}") from None
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    import io
+
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
