@@ -175,7 +175,7 @@ def run_models_list(as_json: bool) -> None:
             f"here  {str(row['sha256'])[:12]}" if row["here"] else "not here" + (" (offline)" if is_offline() else "")
         )
         source = "in the package" if row["kind"] == "embedded" else row["source"]
-        print(f"{row['name']:<10} {row['size']:>7}  {state:<20}  {row['note']} ({source})")
+        print(f"{row['name']:<15} {row['size']:>6}  {state:<20}  {row['note']} ({source})")
 
 
 def run_models_verify(name: str) -> None:

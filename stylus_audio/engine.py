@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from . import auto
 from .audio import AudioInfo, Clip, probe, read_clip
 from .conditional import Conditional
 from .denoiser import Denoiser
@@ -30,7 +31,7 @@ from .model import Model, load_model
 from .passage import Passage, is_segment, passage_of, segment_of
 from .phase import apply_gain, apply_phase, griffin_lim
 from .reference import Picture, picture_of, reference_windows
-from .settings import Settings
+from .settings import Line, Settings
 from .spectrogram import from_image
 from .stem import stem_subtype
 from .style import normalised
@@ -134,10 +135,50 @@ class Engine:
         model, and whatever `progress` raises; `OutOfMemory` where less and less memory at a time did not help.
         """
         settings = self.model.with_steps(settings or self.settings())
+        if settings.auto is not None:
+            return self._automatic(content, style, settings, progress)
         render, said = self._within_memory(
             lambda: self._on(settings.method)._rendered(content, style, settings, _Watch(progress))
         )
         render.report["notes"] += said
+        return render
+
+    def _automatic(
+        self, content: Source, style: Source | Sequence[Source], settings: Settings, progress: Progress | None
+    ) -> Render:
+        """A render whose γ and α are found (`auto`); says what was found, and where the clip would not bear it."""
+        here = copy(self)
+        # Every try has the same style.
+        here.cache = self.cache or StyleCache()
+        tries = 0
+
+        def excerpt(tried: Settings) -> float:
+            nonlocal tries
+            tries += 1
+            render = here.render(
+                content, style, tried, partly("auto", (tries - 1) / auto.TRIES / 2, tries / auto.TRIES / 2)
+            )
+            return _kept(render)
+
+        def whole(tried: Settings) -> tuple[Render, float]:
+            render = here.render(content, style, tried, partly("", 0.5, 1.0))
+            return render, _kept(render)
+
+        def partly(stage: str, first: float, last: float) -> Progress | None:
+            if progress is None:
+                return None
+            return lambda fraction, now: progress(first + fraction * (last - first), stage or now)
+
+        found = auto.found(settings, excerpt, whole)
+        render, asked = found.made, settings.auto
+        render.report["auto"] = {"asked": asked, "similarity": round(found.similarity, 4)}
+        values = f"keep {_shown(found.settings.gamma)}, amount {_shown(found.settings.alpha)}"
+        if found.kept:
+            render.report["notes"].append(f"auto: {values}; similarity {found.similarity:.2f} of at least {asked:g}")
+        else:
+            render.report["notes"].append(
+                f"auto: the similarity is {found.similarity:.2f}, LESS than the {asked:g} asked for, even with {values}"
+            )
         return render
 
     def _within_memory(self, work: Callable[[], Done]) -> tuple[Done, list[str]]:
@@ -528,6 +569,16 @@ def _listed(style: Source | Sequence[Source]) -> list[Source]:
 
 def _read(source: Source) -> Clip:
     return Clip.from_array(*source) if isinstance(source, tuple) else read_clip(Path(source))
+
+
+def _kept(render: Render) -> float:
+    """How similar a stem is to what was rendered."""
+    passage = render.passage
+    return auto.similarity(render.audio, passage.dry[:, passage.first : passage.last], render.sample_rate)
+
+
+def _shown(line: Line) -> str:
+    return ":".join(f"{value:g}" for value in line) if isinstance(line, tuple) else f"{line:g}"
 
 
 def _inside(seams: Sequence[float], passage: Passage) -> list[float]:

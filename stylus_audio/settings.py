@@ -225,6 +225,10 @@ class Settings:
         "injection", "choice", "injection inverts the content; conditional tells the network of it (embedded model)",
         choices=("injection", "conditional"),
     )  # fmt: skip
+    auto: float | None = _option(
+        None, "number", "find how much style leaves notes and groove so similar, at most what keep and amount say",
+        low=0, high=1,
+    )  # fmt: skip
     quality: str = _option(
         "balanced", "choice", "steps, by name; the model says how many", choices=("fast", "balanced", "best")
     )

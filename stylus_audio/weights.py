@@ -42,6 +42,12 @@ KNOWN = {
         "4.3 GB",
         "Stable Diffusion 1.5, Stylus's",
     ),
+    "sd20-base": Weights(
+        "sd20-base", "hub", "stabilityai/stable-diffusion-2-base", "5.2 GB", "Stable Diffusion 2.0 at 512"
+    ),
+    "sd21-base": Weights(
+        "sd21-base", "hub", "stabilityai/stable-diffusion-2-1-base", "5.2 GB", "Stable Diffusion 2.1 at 512"
+    ),
     "sd21": Weights("sd21", "hub", "stabilityai/stable-diffusion-2-1", "5.2 GB", "Stable Diffusion 2.1, v-prediction"),
     "riffusion": Weights(
         "riffusion", "hub", "riffusion/riffusion-model-v1", "4.3 GB", "Stable Diffusion 1.5 tuned on spectrograms"

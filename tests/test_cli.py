@@ -210,7 +210,7 @@ BAD_OPTIONS: list[tuple[list[Any], int, str]] = [
     (["--prompt", "bells"], 2, "no text encoder"),
     (["--style-weight", "1,2"], 2, "2 weights for 1 styles"),
     (["--style", "no-such-style"], 2, "not in the library"),
-    (["--model", "no-such-model"], 2, "mini, mini-injection, sd15, sd21, riffusion"),
+    (["--model", "no-such-model"], 2, "mini, mini-injection, sd15, sd20-base, sd21-base, sd21, riffusion"),
     (["--model", "weights.ckpt"], 2, "pickle"),
     (["--device", "abacus"], 2, "auto, cuda"),
     (["--device", "cuda:99"], 2, "not available"),
