@@ -24,6 +24,11 @@ Floats = NDArray[np.floating[Any]]
 RATES = (8000, 384000)
 CHANNELS = 32
 FORMATS = ("WAV", "WAVEX", "AIFF", "FLAC", "RF64", "W64", "CAF", "OGG", "MP3")
+SUFFIXES = frozenset(
+    (".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".flac", ".caf", ".ogg", ".oga", ".opus",
+     ".mp3")
+)  # fmt: skip
+"""How names of clips end, in lower case; what a folder holds besides is no audio."""
 ALLOWED = "WAV, AIFF, FLAC, RF64, W64, CAF, Ogg, MP3, and PNG spectrograms are read"
 _WIDE = ("PCM_32", "DOUBLE")
 _SEEKS_BADLY = ("OGG", "MP3")

@@ -146,15 +146,24 @@ def demo(
 
 @app.command()
 def evaluate(
-    output: Annotated[Path, typer.Argument(help="the stem")],
-    content: Annotated[Path, typer.Option("--content", "-c", metavar="FILE", help="the clip it was made from")],
-    style: Annotated[Path | None, typer.Option("--style", "-s", metavar="FILE", help="the reference")] = None,
+    output: Annotated[Path, typer.Argument(help="the stem, or a folder of stems")],
+    content: Annotated[
+        Path | None,
+        typer.Option("--content", "-c", metavar="FILE|DIR", help="what it was made from [a folder's sidecars say it]"),
+    ] = None,
+    style: Annotated[
+        Path | None, typer.Option("--style", "-s", metavar="FILE|DIR", help="the reference, or a folder of them")
+    ] = None,
+    clap: Annotated[
+        Path | None,
+        typer.Option("--clap", metavar="DIR", help="CLAP's weights, a transformers folder [the Hugging Face cache]"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a stem: notes and onsets kept, distance to content and style, level."""
-    from .commands import run_evaluate
+    """Measure stems: notes and onsets kept, distance to content and style, level; Fréchet distances of a folder."""
+    from .commands import EvaluateRequest, run_evaluate
 
-    run_evaluate(output, content, style, as_json)
+    run_evaluate(EvaluateRequest(output, content, style, clap, as_json))
 
 
 @app.command()
@@ -312,9 +321,9 @@ def models_list(as_json: Json = False) -> None:
 @models_app.command("pull")
 def models_pull(name: str) -> None:
     """Download a model's weights to the Hugging Face cache."""
-    from .weights import fingerprint, located, named
+    from .weights import fingerprint, listed, located
 
-    weights = named(name)
+    weights = listed(name)
     path = located(weights)
     print(f"{path}\nsha256 {fingerprint(weights, path)}")
 

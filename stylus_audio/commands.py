@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, cast
 from . import library, store
 from .audio import read_clip
 from .engine import Engine, Render
-from .errors import BadRequest, Cancelled, NotFound
+from .errors import BadRequest, Cancelled, NoModel, NotFound
 from .files import writable_folder
 from .interruption import interruption
 from .job import render_file
@@ -23,7 +23,7 @@ from .presets import preset as preset_values
 from .provenance import read_recipe
 from .settings import RECIPE_DTYPE, RECIPES, Settings
 from .target import DEFAULT_NAME, Sidecar, Target
-from .weights import KNOWN, fingerprint, is_offline, located, named, verify
+from .weights import CLAP, KNOWN, fingerprint, is_offline, listed, located, verify
 
 SAYS_HOW_LONG = 60.0
 """A render that will take more seconds than this says so."""
@@ -127,12 +127,32 @@ def run_demo(folder: Path) -> None:
     print(f"{result.path}\n{picture}")
 
 
-def run_evaluate(output: Path, content: Path, style: Path | None, as_json: bool) -> None:
-    """Print the metrics of a stem."""
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """`stylus evaluate` as it was typed."""
+
+    output: Path
+    content: Path | None
+    style: Path | None
+    clap: Path | None
+    as_json: bool
+
+
+def run_evaluate(request: EvaluateRequest) -> None:
+    """Print the metrics of a stem, or of a folder of them."""
+    if request.output.is_dir():
+        _evaluate_folder(request)
+    else:
+        _evaluate_file(request)
+
+
+def _evaluate_file(request: EvaluateRequest) -> None:
     from .metrics import evaluate
 
-    stem, clip = read_clip(output), read_clip(content)
-    reference = read_clip(style) if style else None
+    if request.content is None:
+        raise BadRequest("evaluate needs the clip that the stem was made from: --content CLIP")
+    stem, clip = read_clip(request.output), read_clip(request.content)
+    reference = read_clip(request.style) if request.style else None
     metrics = evaluate(
         stem.audio,
         clip.audio,
@@ -140,13 +160,61 @@ def run_evaluate(output: Path, content: Path, style: Path | None, as_json: bool)
         sample_rate=stem.sample_rate,
         content_rate=clip.sample_rate,
         style_rate=reference.sample_rate if reference else None,
-        seams=_seams_of(output),
+        seams=_seams_of(request.output),
     )
-    if as_json:
-        print(json.dumps(metrics))
+    if request.clap is not None:
+        from .clap import Clap
+        from .evaluate_folder import similarities
+
+        listen = Clap.of_folder(request.clap)
+        ours, theirs = (listen(one.audio, one.sample_rate) for one in (stem, clip))
+        metrics |= similarities(ours, theirs, listen(reference.audio, reference.sample_rate) if reference else None)
+    print(json.dumps(metrics) if request.as_json else _lines(metrics))
+
+
+def _evaluate_folder(request: EvaluateRequest) -> None:
+    from .evaluate_folder import audio_files, evaluate_items, find_items
+    from .table import table
+
+    def leave_out(line: str) -> None:
+        print(f"stylus: {line}", file=sys.stderr)
+
+    items = find_items(request.output, request.content, request.style, leave_out)
+    styles = audio_files(request.style) if request.style else []
+    clap = _clap(request.clap) if items else None
+    with shown_progress() as progress:
+        report = evaluate_items(items, styles, clap, progress, leave_out)
+    if request.as_json:
+        print(json.dumps(report, ensure_ascii=False))
         return
-    for name, value in metrics.items():
-        print(f"{name:<28} {'-' if value is None else f'{value:.4f}'}")
+    print(table({**report["stems"], "mean": report["mean"]}))
+    print(f"\n{_lines(report['sets'])}")
+
+
+def _clap(folder: Path | None) -> Callable[..., Any] | None:
+    """CLAP from the folder that was named, or from the Hugging Face cache, or none and a line that says how to get it.
+
+    Weights that were named and cannot be used are an error; those in the cache are the hub's affair.
+    """
+    try:
+        place = folder or located(CLAP, download=False)
+        from .clap import Clap
+
+        return Clap.of_folder(place)
+    except NoModel as error:
+        if folder is not None:
+            raise
+        print(f"stylus: CLAP's metrics are left out: {error}, or --clap FOLDER", file=sys.stderr)
+        return None
+
+
+def _lines(values: Mapping[str, float | None]) -> str:
+    """A line for every value; whole numbers count something."""
+
+    def shown(value: float | None) -> str:
+        return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
+
+    return "\n".join(f"{name:<28} {shown(value)}" for name, value in values.items())
 
 
 def _seams_of(output: Path) -> list[float]:
@@ -157,7 +225,7 @@ def _seams_of(output: Path) -> list[float]:
 def run_models_list(as_json: bool) -> None:
     """Print every model: where it comes from, whether it is here, its SHA-256 where that is known."""
     rows = []
-    for weights in KNOWN.values():
+    for weights in (*KNOWN.values(), CLAP):
         try:
             path: Path | None = located(weights, download=False)
         except Exception:  # absent, in whatever way the hub's cache says it
@@ -180,11 +248,9 @@ def run_models_list(as_json: bool) -> None:
 
 def run_models_verify(name: str) -> None:
     """Compare a model's weights with the SHA-256 that was kept when they were first used."""
-    digest, same = verify(named(name))
+    digest, same = verify(listed(name))
     print(f"sha256 {digest}")
     if not same:
-        from .errors import NoModel
-
         raise NoModel(f"{name}: the weights are not those that were there before; delete them and pull again")
 
 

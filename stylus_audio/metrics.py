@@ -103,7 +103,7 @@ def log_mel_distance(output: Picture, content: Picture) -> float:
     Both at the same mean power; what lies `RANGE_DB` under the content's maximum counts as that. NaN where the content
     is silent.
     """
-    difference = _logs(output, content) - _logs(content, content)
+    difference = log_mels(output, content) - log_mels(content, content)
     return float(np.sqrt(np.mean(difference**2, dtype=np.float64)))
 
 
@@ -114,12 +114,15 @@ def timbre_distance(output: Picture, style: Picture) -> float:
     """
     if output.silent.all() or style.silent.all():
         return math.nan
-    means = (_logs(picture, style)[:, ~picture.silent].mean(1, dtype=np.float64) for picture in (output, style))
+    means = (log_mels(picture, style)[:, ~picture.silent].mean(1, dtype=np.float64) for picture in (output, style))
     return float(np.sqrt(np.mean((next(means) - next(means)) ** 2)))
 
 
-def _logs(picture: Picture, reference: Picture) -> NDArray[np.float32]:
-    """Log10 of the mel `[mel, frame]` over its own level, floored under the maximum of `reference` over its level."""
+def log_mels(picture: Picture, reference: Picture) -> NDArray[np.float32]:
+    """Log10 of the mel `[mel, frame]` over its own level, at least `RANGE_DB` under the maximum of `reference`.
+
+    That maximum, too, is taken over its picture's level; all are NaN where the reference is silent.
+    """
     level, own = _level(reference), _level(picture) or 1.0
     if level <= 0:
         return np.full(picture.mel.shape[1:], np.nan, np.float32)

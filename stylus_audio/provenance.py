@@ -89,6 +89,44 @@ def read_recipe(file: Path) -> Recipe:
         raise BadRequest(f"{file.name} is not a sidecar of a stem (STEM.json)") from None
 
 
+@dataclass(frozen=True)
+class Sources:
+    """What a stem was made from, as far as it is found.
+
+    `start` is the sample of the content that the stem begins at, `seams` the seconds of it where windows meet.
+    """
+
+    content: Path | None = None
+    styles: tuple[Path, ...] = ()
+    start: int = 0
+    seams: tuple[float, ...] = ()
+
+
+def read_sources(stem: Path, places: Sequence[Path]) -> Sources:
+    """The files that a stem's sidecar names, embedded or beside it; moved ones are found by their hash in `places`.
+
+    Nothing of a stem without a sidecar. Raises `NotFound` where there is no stem.
+    """
+
+    def found(identity: dict[str, Any]) -> Path | None:
+        try:
+            return _found(identity, places)
+        except NotFound:
+            return None
+
+    try:
+        values = _read(stem)
+        styles = [found(style) for style in values["styles"]]
+        return Sources(
+            found(values["content"]),
+            tuple(style for style in styles if style is not None),
+            int(values.get("start_sample", 0)),
+            tuple(float(seam) for seam in values.get("seams", [])),
+        )
+    except (BadRequest, KeyError, TypeError, ValueError, AttributeError):
+        return Sources()
+
+
 def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise NotFound(f"{file} does not exist")

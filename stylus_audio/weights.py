@@ -18,16 +18,28 @@ from .audio import sha256
 from .errors import BadRequest, NoModel, NotAllowed
 from .places import MODELS, user_data
 
+_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_PATTERNS = (
+    "model_index.json",
+    "stylus.json",
+    *(f"{part}/*.{end}" for part in _PARTS for end in ("json", "txt")),
+    # The plain weights only: a repository also holds fp16, EMA and pickled copies.
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/model.safetensors",
+)
+
 
 @dataclass(frozen=True)
 class Weights:
-    """A model's name and where it comes from."""
+    """A model's name, where it comes from, and which files of a hub's repository it consists of."""
 
     name: str
     kind: Literal["embedded", "hub", "folder", "file"]
     source: str
     size: str
     note: str
+    files: tuple[str, ...] = _PATTERNS
 
 
 KNOWN = {
@@ -53,17 +65,12 @@ KNOWN = {
         "riffusion", "hub", "riffusion/riffusion-model-v1", "4.3 GB", "Stable Diffusion 1.5 tuned on spectrograms"
     ),
 }
+"""What renders."""
 
-_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-_PATTERNS = [
-    "model_index.json",
-    "stylus.json",
-    *(f"{part}/*.{end}" for part in _PARTS for end in ("json", "txt")),
-    # The plain weights only: a repository also holds fp16, EMA and pickled copies.
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/diffusion_pytorch_model.safetensors",
-    "text_encoder/model.safetensors",
-]
+CLAP = Weights(
+    "clap", "hub", "laion/clap-htsat-unfused", "0.6 GB", "listens for `stylus evaluate`; renders nothing",
+    ("config.json", "preprocessor_config.json", "model.safetensors"),
+)  # fmt: skip
 
 
 def named(model: str) -> Weights:
@@ -85,6 +92,11 @@ def named(model: str) -> Weights:
     )
 
 
+def listed(name: str) -> Weights:
+    """As `named`, and what measures too: all that `stylus models` knows."""
+    return CLAP if name == CLAP.name else named(name)
+
+
 def is_offline() -> bool:
     """Whether the user forbids downloads, by the hub's own switch."""
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
@@ -98,7 +110,7 @@ def located(weights: Weights, download: bool = True) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(weights.source, allow_patterns=_PATTERNS, local_files_only=True))
+        folder = Path(snapshot_download(weights.source, allow_patterns=list(weights.files), local_files_only=True))
         if _weight_files(folder):
             return folder
     except LocalEntryNotFoundError:
@@ -106,10 +118,16 @@ def located(weights: Weights, download: bool = True) -> Path:
     if is_offline() or not download:
         raise NoModel(f"{weights.name} is not on this machine; `stylus models pull {weights.name}` ({weights.size})")
     try:
-        return Path(snapshot_download(weights.source, allow_patterns=_PATTERNS))
+        folder = Path(snapshot_download(weights.source, allow_patterns=list(weights.files)))
     except Exception as error:  # the hub client raises its HTTP library's errors, which differ between versions
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NoModel(f"{weights.name} could not be downloaded from {weights.source}: {reason}") from error
+    if not _weight_files(folder):
+        raise NoModel(
+            f"{weights.source} offers no .safetensors weights, and its pickled ones are not opened; convert them on a "
+            "machine that you trust with them, and give the folder"
+        )
+    return folder
 
 
 def _weight_files(path: Path) -> list[Path]:

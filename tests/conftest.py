@@ -9,7 +9,7 @@ import pytest
 
 from stylus_audio import Engine
 from stylus_audio.style_encoder import StyleEncoder
-from tests.tiny import STEPS, save_injection, save_tiny
+from tests.tiny import STEPS, save_clap, save_injection, save_tiny
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +21,12 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model for injection."""
     return save_injection(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def clap_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small CLAP."""
+    return save_clap(tmp_path_factory.mktemp("models") / "clap")
 
 
 @pytest.fixture(scope="session")

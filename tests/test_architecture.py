@@ -14,10 +14,10 @@ PACKAGE = Path(__file__).parents[1] / "stylus_audio"
 MODULES = sorted(PACKAGE.glob("*.py"))
 
 SOUND = {"audio", "riff", "files", "stem", "loudness", "onsets", "spectrogram", "windows", "gains", "phase", "passage",
-         "finish", "reference", "match_eq", "metrics", "oracle_metrics", "plot", "style_cache",
+         "finish", "reference", "match_eq", "metrics", "oracle_metrics", "frechet", "plot", "style_cache",
          "spectrogram_image"}  # fmt: skip
 METHOD = {"attention", "features", "denoiser", "inversion", "sampling", "style", "stylize", "shelf", "conditional"}
-MODEL = {"latent", "model", "text", "quiet", "style_encoder"}
+MODEL = {"latent", "model", "text", "quiet", "style_encoder", "clap"}
 
 
 def imports(path: Path) -> tuple[set[str], set[str]]:

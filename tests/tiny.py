@@ -51,3 +51,23 @@ def save_tiny(folder: Path, maps: int, methods: dict[str, object]) -> Path:
 def save_injection(folder: Path) -> Path:
     """One for injection alone."""
     return save_tiny(folder, 0, {"injection": {"steps": STEPS, "settings": {}}})
+
+
+def save_clap(folder: Path, fused: bool = False) -> Path:
+    """A small CLAP of random weights with windows of 1 s, as transformers saves one."""
+    from transformers import ClapAudioConfig, ClapConfig, ClapFeatureExtractor, ClapModel, ClapTextConfig
+
+    torch.manual_seed(2)
+    text = ClapTextConfig(
+        vocab_size=32, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    fusion = {"enable_fusion": True, "fusion_type": "aff_2d", "patch_embed_input_channels": 1} if fused else {}
+    audio = ClapAudioConfig(
+        hidden_size=32, patch_embeds_hidden_size=16, depths=[1, 1], num_attention_heads=[2, 2], num_hidden_layers=2,
+        spec_size=64, num_mel_bins=16, window_size=4, **fusion,
+    )  # fmt: skip
+    config = ClapConfig(text_config=text.to_dict(), audio_config=audio.to_dict(), projection_dim=12)
+    ClapModel(config).save_pretrained(folder, safe_serialization=True)
+    truncation = "fusion" if fused else "rand_trunc"
+    ClapFeatureExtractor(feature_size=16, max_length_s=1, truncation=truncation).save_pretrained(folder)
+    return folder

@@ -7,17 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from stylus_audio.audio import probe, read_clip, sha256
+from stylus_audio.audio import SUFFIXES, probe, read_clip, sha256
 
 from .watch_settings import SIDECAR
 
 STEADY = 2.0
 """Seconds without a change after which a file is no longer being written."""
 
-SUFFIXES = frozenset(
-    (".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".flac", ".caf", ".ogg", ".oga", ".opus",
-     ".mp3")
-)  # fmt: skip
 _OTHERS = frozenset((".tmp", ".part", ".partial", ".crdownload", ".asd", ".reapeaks", ".json", ".toml"))
 """Unfinished downloads, what DAWs put beside audio, and settings: nobody expects a stem of them."""
 

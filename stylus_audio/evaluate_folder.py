@@ -1,0 +1,221 @@
+"""A folder of stems, measured one by one and as a set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .audio import SUFFIXES, Clip, read_clip, same_file
+from .errors import BadRequest, NotAllowed, NotFound, UnsupportedAudio
+from .frechet import frechet_distance, mel_embeddings
+from .metrics import evaluate
+from .provenance import read_sources
+
+Floats = NDArray[np.floating[Any]]
+Values = dict[str, float | None]
+Embed = Callable[[Floats, int], NDArray[np.float64]]
+"""Audio `[channel, sample]` and its rate in Hz to embeddings `[window, dimension]`."""
+Heard = dict[str, NDArray[np.float64]]
+"""A file's embeddings by the name of what made them."""
+
+_UNREADABLE = (UnsupportedAudio, NotFound, NotAllowed, BadRequest)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A stem, the passage of the content that it was made from, and its own style where that is known.
+
+    `styles` are all that its sidecar names; the first is the one that it is compared with. `start` is the sample of the
+    content that it begins at, `seams` the seconds of it where windows meet.
+    """
+
+    stem: Path
+    content: Path
+    styles: tuple[Path, ...] = ()
+    start: int = 0
+    seams: tuple[float, ...] = ()
+
+
+def audio_files(place: Path) -> list[Path]:
+    """The audio files of a folder by name, without those in its subfolders; of a file itself.
+
+    Raises `NotFound` where there is neither, `NotAllowed` for a folder that may not be read.
+    """
+    if not place.exists():
+        raise NotFound(f"{place} does not exist")
+    if not place.is_dir():
+        return [place.resolve()]
+    try:
+        return sorted(file for file in place.resolve().iterdir() if _is_clip(file))
+    except OSError as error:
+        raise NotAllowed(f"{place} cannot be read: {error.strerror}") from None
+
+
+def _is_clip(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+
+
+def find_items(folder: Path, content: Path | None, style: Path | None, leave_out: Callable[[str], None]) -> list[Item]:
+    """The stems of a folder by name, with what they were made from.
+
+    A sidecar says it, also of files that were moved to the stem's folder or to those given. A stem without one has the
+    content whose name it bears or begins with before a `_`, and the style that it ends with behind a `_`, the longest
+    names first; a file given instead of a folder counts for all. What others were made from is no stem; a stem whose
+    content is not found is told to `leave_out`, in words. Raises what `audio_files` raises, and
+    `BadRequest` for a folder without audio.
+    """
+    contents, styles = ([] if place is None else audio_files(place) for place in (content, style))
+    places = [place for place in (content, style) if place is not None and place.is_dir()]
+    stems = audio_files(folder)
+    if not stems:
+        raise BadRequest(f"{folder} holds no audio files")
+    known = {stem: read_sources(stem, [*places, folder]) for stem in stems}
+    used = [file for one in known.values() for file in (one.content, *one.styles) if file is not None]
+    sources = {file.resolve() for file in used}
+    items = []
+    for stem, said in known.items():
+        if stem.resolve() in sources:
+            continue
+        origin = said.content or _named(contents, stem, content, lambda name, own: f"{own}_".startswith(f"{name}_"))
+        if origin is None:
+            leave_out(f"{stem.name} is left out: neither a sidecar nor --content has the clip that it was made from")
+            continue
+        own = _named(styles, stem, style, lambda name, own: f"_{own}".endswith(f"_{name}"))
+        # A start is the sidecar's of its own content.
+        start = said.start if said.content else 0
+        items.append(Item(stem, origin, said.styles or ((own,) if own else ()), start, said.seams))
+    return items
+
+
+def _named(files: Sequence[Path], stem: Path, place: Path | None, fits: Callable[[str, str], bool]) -> Path | None:
+    if place is not None and not place.is_dir():
+        return place.resolve()
+    fitting = [file for file in files if fits(file.stem, stem.stem) and not same_file(file, stem)]
+    return max(fitting, key=lambda file: len(file.stem), default=None)
+
+
+def evaluate_items(
+    items: Sequence[Item],
+    style_set: Sequence[Path] = (),
+    clap: Embed | None = None,
+    progress: Callable[[float, str], None] = lambda fraction, stage: None,
+    leave_out: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Metrics of every stem, their means, and the distances between the sets.
+
+    `stems` has for every stem's file name what `metrics.evaluate` says and, with `clap`, its similarities; `mean` the
+    means of the values that exist; `sets` the numbers of files and the Fréchet distances from the stems to the styles
+    (`fad_mel`, `fad_clap`), from the stems to the contents (`…_content`) and from the contents to the styles
+    (`…_content_style`). The styles are those of `style_set`, or else all that the items name. None is what does not
+    exist; all others are finite. A file that cannot be read is told to `leave_out`.
+
+    Raises `BadRequest` where no stem is left.
+    """
+    own = {item.styles[0] for item in items if item.styles}
+    chosen = set(style_set) or {style for item in items for style in item.styles}
+    embeds: dict[str, Embed] = {"mel": mel_embeddings} | ({"clap": clap} if clap else {})
+
+    def hear(clip: Clip) -> Heard:
+        return {name: embed(clip.audio, clip.sample_rate) for name, embed in embeds.items()}
+
+    steps = len(own | chosen) + len(items)
+    styles: dict[Path, Heard] = {}
+    for number, path in enumerate(sorted(own | chosen)):
+        progress(number / steps, path.name)
+        try:
+            styles[path] = hear(read_clip(path))
+        except _UNREADABLE as error:
+            leave_out(f"the style {path.name} is left out: {error}")
+    rows: dict[str, Values] = {}
+    stems: list[Heard] = []
+    contents: dict[tuple[Path, int, int], Heard] = {}
+    for number, item in enumerate(items, len(own | chosen)):
+        progress(number / steps, item.stem.name)
+        style = next((path for path in item.styles[:1] if path in styles), None)
+        try:
+            stem = read_clip(item.stem)
+            content, passage = _content_of(item, stem)
+        except _UNREADABLE as error:
+            leave_out(f"{item.stem.name} is left out: {error}")
+            continue
+        values = _measured(stem, content, read_clip(style) if style else None, item.seams)
+        stems.append(hear(stem))
+        if passage not in contents:
+            contents[passage] = hear(content)
+        if clap:
+            reference = styles[style]["clap"] if style else None
+            values |= similarities(stems[-1]["clap"], contents[passage]["clap"], reference)
+        rows[item.stem.name] = values
+    if not rows:
+        raise BadRequest("no stem to measure; --content DIR says where the clips are that the stems were made from")
+    progress(1.0, "done")
+    sets = {
+        "stems": stems,
+        "contents": list(contents.values()),
+        "styles": [one for path, one in styles.items() if path in chosen],
+    }
+    return {"stems": rows, "mean": _means(list(rows.values())), "sets": _distances(sets, list(embeds))}
+
+
+def _measured(stem: Clip, content: Clip, style: Clip | None, seams: Sequence[float]) -> Values:
+    return evaluate(
+        stem.audio,
+        content.audio,
+        style.audio if style else None,
+        sample_rate=stem.sample_rate,
+        content_rate=content.sample_rate,
+        style_rate=style.sample_rate if style else None,
+        seams=seams,
+    )
+
+
+def _content_of(item: Item, stem: Clip) -> tuple[Clip, tuple[Path, int, int]]:
+    """The passage of the content that lies under a stem, and which one it is: file, first sample, number of samples."""
+    if not item.start:
+        return read_clip(item.content), (item.content, 0, 0)
+    samples = stem.audio.shape[1]
+    clip = read_clip(item.content, item.start, item.start + samples)
+    return clip, (item.content, item.start, samples)
+
+
+def similarities(stem: Floats, content: Floats, style: Floats | None) -> Values:
+    """Cosines, -1 to 1, between the mean CLAP embeddings `[window, dimension]` of a stem, its content and its style."""
+    return {
+        "clap_content_similarity": _cosine(stem, content),
+        "clap_style_similarity": None if style is None else _cosine(stem, style),
+        "clap_content_style_similarity": None if style is None else _cosine(content, style),
+    }
+
+
+def _cosine(one: Floats, other: Floats) -> float | None:
+    ours, theirs = one.mean(0), other.mean(0)
+    return _finite(float(ours @ theirs / (np.linalg.norm(ours) * np.linalg.norm(theirs))))
+
+
+def _means(rows: Sequence[Values]) -> Values:
+    """Of every metric the mean of the values that exist."""
+    known = {name: [value for row in rows if (value := row[name]) is not None] for name in rows[0]}
+    return {name: _finite(float(np.mean(values))) if values else None for name, values in known.items()}
+
+
+def _distances(sets: Mapping[str, Sequence[Heard]], names: Sequence[str]) -> Values:
+    values: Values = {kind: len(files) for kind, files in sets.items()}
+    for name in names:
+        rows = {kind: [row for one in files for row in one[name]] for kind, files in sets.items()}
+        for end, one, other in (
+            ("", "stems", "styles"),
+            ("_content", "stems", "contents"),
+            ("_content_style", "contents", "styles"),
+        ):
+            values[f"fad_{name}{end}"] = _finite(frechet_distance(np.array(rows[one]), np.array(rows[other])))
+    return values
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
