@@ -6,11 +6,11 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import NotAllowed
+from .errors import DiskFull, NotAllowed
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, *({errno.EDQUOT} if hasattr(errno, "EDQUOT") else set())}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES, errno.ENOSYS}
@@ -83,6 +83,28 @@ def publish_all(pairs: Sequence[tuple[Path, Path]], overwrite: bool) -> bool:
         raise
     _take_back(published)
     return False
+
+
+def write_files(contents: Mapping[Path, bytes], overwrite: bool) -> bool:
+    """Write several small files, all of them whole or none; false where a name is taken, but for `overwrite`.
+
+    Raises `DiskFull` and `NotAllowed`.
+    """
+    parts = [(path.with_name(f".{path.name}.part"), path) for path in contents]
+    try:
+        for part, path in parts:
+            part.write_bytes(contents[path])
+        with uninterrupted():
+            return publish_all(parts, overwrite)
+    except OSError as error:
+        names = " and ".join(str(path) for path in contents)
+        if means_full(error):
+            raise DiskFull(f"no room left for {names}") from error
+        raise NotAllowed(f"{names} cannot be written: {error.strerror}") from error
+    finally:
+        for part, _ in parts:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 def writable_folder(folder: Path) -> None:
