@@ -94,13 +94,15 @@ Dtype = Annotated[str, typer.Option("--dtype", metavar="auto|float32|bfloat16|fl
 @app.command()
 @with_settings
 def render(
+    context: typer.Context,
     asked: dict[str, Any],
     content: Annotated[Path | None, typer.Argument(help="the clip to restyle")] = None,
     style: Annotated[
         list[str], typer.Option("--style", "-s", metavar="FILE|NAME", help="the reference; repeat it to blend several")
     ] = [],  # noqa: B006
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE|DIR", help="the stem [beside the content]")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE|DIR", help="the stem, or a folder [beside the content]"),
     ] = None,
     from_: Annotated[
         Path | None, typer.Option("--from", metavar="STEM.json", help="render again what made this stem")
@@ -121,13 +123,17 @@ def render(
     play: Annotated[bool, typer.Option("--play", help="play the stem")] = False,
     as_json: Json = False,
 ) -> None:
-    """Restyle one clip: stylus render piano.flac --style accordion.flac"""
+    """Restyle one clip: stylus render piano.flac --style accordion.flac
+
+    Lists render every combination, into a folder with a contact sheet: --gamma 0.2,0.5,0.8 --alpha 0.1..0.9/9
+    (evenly spaced); with ; between them for --style-weight and --layers.
+    """
     from .commands import RenderRequest, run_render
 
     run_render(
         RenderRequest(
             content, tuple(style), output, from_, model, recipe, preset, device, dtype, name, sidecar, plot, overwrite,
-            play, as_json, asked,
+            play, as_json, asked, context.obj or (),
         )
     )  # fmt: skip
 
@@ -379,7 +385,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         signal.signal(number, _interrupt)
     try:
         _add_others()
-        code = typer.main.get_command(app).main(words, prog_name="stylus", standalone_mode=False)
+        code = typer.main.get_command(app).main(words, prog_name="stylus", standalone_mode=False, obj=tuple(words))
         if interruption.is_set():
             raise KeyboardInterrupt
         _leave(code if isinstance(code, int) else 0)

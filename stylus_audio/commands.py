@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from .places import DEMO_CONTENT, DEMO_STYLE
 from .presets import preset as preset_values
 from .provenance import read_recipe
 from .settings import RECIPE_DTYPE, RECIPES, Settings
+from .sweep import Axis, combinations, swept, unswept
 from .target import DEFAULT_NAME, Sidecar, Target
 from .weights import CLAP, KNOWN, fingerprint, is_offline, listed, located, verify
 
@@ -49,10 +50,12 @@ class RenderRequest:
     play: bool
     as_json: bool
     asked: dict[str, Any]
+    words: tuple[str, ...] = ()
+    """The command line, which says by which names and in which order the options came."""
 
 
 def run_render(request: RenderRequest) -> None:
-    """Resolve what was asked, render, and print the stem's path, or JSON."""
+    """Resolve what was asked, render, and print the stem's path, or JSON; with lists of values, the sweep's."""
     if request.sidecar not in ("file", "embed", "none"):
         raise BadRequest(f"sidecar: {request.sidecar!r} is none of file, embed, none")
     if request.plot is not None and request.plot.suffix.lower() != ".png":
@@ -65,6 +68,9 @@ def run_render(request: RenderRequest) -> None:
     for path, _ in styles:
         if not path.exists():
             raise NotFound(f"style: {path} does not exist")
+    if axes := swept(request.asked, request.words):
+        _run_sweep(request, axes, content, styles, unswept(values, axes), model, dtype)
+        return
     Settings.parse(values)
     output = Path(request.output) if request.output else None
     if request.sidecar == "embed" and output and output.suffix.lower() not in (".wav", ".rf64", ""):
@@ -91,6 +97,36 @@ def run_render(request: RenderRequest) -> None:
         from .playback import play
 
         play(result.render.audio, result.render.sample_rate)
+
+
+def _run_sweep(
+    request: RenderRequest,
+    axes: Sequence[Axis],
+    content: Path,
+    styles: list[tuple[Path, str]],
+    fixed: dict[str, Any],
+    model: str,
+    dtype: str,
+) -> None:
+    """Render every combination of the swept options, and print the folder's path, or JSON: a row for each stem."""
+    from .sweep_job import render_sweep, sweep_folder
+
+    if request.play:
+        raise BadRequest("play: a sweep has several stems; leave --play out")
+    if request.plot is not None:
+        raise BadRequest("plot: a sweep draws a contact sheet in its folder; leave --plot out")
+    for combination in combinations(axes):
+        Settings.parse({**fixed, **combination})
+    target = Target(request.output, request.name or DEFAULT_NAME, request.overwrite, cast(Sidecar, request.sidecar))
+    target = replace(target, output=sweep_folder(content, [name for _, name in styles], target))
+    with shown_progress() as progress:
+        progress(0.0, "loading the model")
+        engine = Engine(model, request.device, dtype)
+        sweep = render_sweep(engine, content, styles, fixed, axes, target, model, progress)
+    for note in sweep.notes:
+        print(f"stylus: {note}", file=sys.stderr)
+    rows = [{**row, "stem": str(sweep.folder / row["stem"])} for row in sweep.rows]
+    print(json.dumps(rows, ensure_ascii=False) if request.as_json else sweep.folder)
 
 
 def _resolved(request: RenderRequest) -> tuple[Path, list[tuple[Path, str]], dict[str, Any], str, str]:

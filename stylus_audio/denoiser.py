@@ -27,10 +27,15 @@ class Schedule:
 
     @classmethod
     def of(cls, scheduler: Any, steps: int, denoise: float = 1.0) -> Schedule:
-        """The scheduler's own times for `steps` steps; `denoise` under 1 keeps only the last, cleaner ones."""
+        """The scheduler's own times for `steps` steps; `denoise` under 1 keeps only the last, cleaner ones.
+
+        Raises `BadRequest` for more steps than there are times.
+        """
         total = _total(scheduler, steps)
         scheduler.set_timesteps(steps)
         times = [int(t) for t in scheduler.timesteps]
+        if times[0] >= total:
+            raise BadRequest(f"steps: {steps} do not fit in the model's {total} times")
         times = times[len(times) - max(1, round(steps * denoise)) :]
         return cls._along(scheduler, times, [max(0, t - total // steps) for t in times])
 

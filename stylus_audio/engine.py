@@ -181,6 +181,18 @@ class Engine:
             )
         return render
 
+    def check(self, content: Source, style: Source | Sequence[Source], settings: Settings | None = None) -> None:
+        """Raise what `render` would for settings that do not fit the clip, the styles or the model.
+
+        Takes no pass of the UNet, and reads no more of a file than its header.
+        """
+        settings = self.model.with_steps(settings or self.settings())
+        channels, total, rate = _extent(content)
+        _check_counts(settings, len(_listed(style)), channels)
+        segment_of(settings, total, rate)
+        if settings.mix > 0:
+            self._on(settings.method)._way(settings, _Watch(None))
+
     def _within_memory(self, work: Callable[[], Done]) -> tuple[Done, list[str]]:
         """Work, on less and less memory at a time where it does not suffice; with what that took, in words."""
         said: list[str] = []
@@ -196,11 +208,8 @@ class Engine:
     def _rendered(self, content: Source, style: Source | Sequence[Source], settings: Settings, watch: _Watch) -> Render:
         watch.stage("reading")
         styles = [_read(one) for one in _listed(style)]
-        if settings.style_weight is not None and len(settings.style_weight) != len(styles):
-            raise BadRequest(f"style_weight: {len(settings.style_weight)} weights for {len(styles)} styles")
         clip, passage = self.passage(content, settings)
-        if settings.stereo == "mid-side" and len(passage.dry) != 2:
-            raise BadRequest(f"stereo: mid-side needs 2 channels, the content has {len(passage.dry)}")
+        _check_counts(settings, len(styles), len(passage.dry))
         gains, wet = None, np.zeros(passage.carrier.shape, passage.carrier.dtype)
         if settings.mix > 0 and passage.carrier.any():
             with self._enough_memory():
@@ -579,6 +588,22 @@ def _kept(render: Render) -> float:
 
 def _shown(line: Line) -> str:
     return ":".join(f"{value:g}" for value in line) if isinstance(line, tuple) else f"{line:g}"
+
+
+def _extent(source: Source) -> tuple[int, int, int]:
+    """Channels, samples and sample rate of a clip."""
+    if isinstance(source, tuple):
+        clip = Clip.from_array(*source)
+        return (*clip.audio.shape, clip.sample_rate)
+    info = probe(Path(source))
+    return info.channels, info.samples, info.sample_rate
+
+
+def _check_counts(settings: Settings, styles: int, channels: int) -> None:
+    if settings.style_weight is not None and len(settings.style_weight) != styles:
+        raise BadRequest(f"style_weight: {len(settings.style_weight)} weights for {styles} styles")
+    if settings.stereo == "mid-side" and channels != 2:
+        raise BadRequest(f"stereo: mid-side needs 2 channels, the content has {channels}")
 
 
 def _inside(seams: Sequence[float], passage: Passage) -> list[float]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import secrets
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -70,36 +69,6 @@ def publish(part: Path, target: Path, overwrite: bool) -> bool:
     return True
 
 
-def write_new(target: Path, data: bytes, overwrite: bool, protect: Sequence[Path] = ()) -> Path:
-    """Write a whole file or nothing; returns its path, without `overwrite` the next free `_2` where the name is taken.
-
-    Files in `protect` are never replaced. Raises `NotFound` for a missing folder, `NotAllowed`, and `DiskFull`.
-    """
-    folder = target.parent
-    if not folder.is_dir():
-        raise NotFound(f"the folder {folder} does not exist")
-    if target.is_dir():
-        raise NotAllowed(f"{target} is a folder; give the file a name in it")
-    if overwrite and any(target.exists() and kept.exists() and target.samefile(kept) for kept in protect):
-        raise NotAllowed(f"{target.name} is what is being read; it is never replaced")
-    part = folder / f".{target.name[:100]}.{secrets.token_hex(4)}.part"
-    try:
-        part.write_bytes(data)
-        flush_file(part)
-        for number in itertools.count(1):
-            named = target if number == 1 else target.with_name(f"{target.stem}_{number}{target.suffix}")
-            if publish(part, named, overwrite):
-                return named
-    except OSError as error:
-        if means_full(error):
-            raise DiskFull(f"no room left for {target}") from error
-        raise NotAllowed(f"{target} cannot be written: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-    raise AssertionError("numbers do not run out")
-
-
 def publish_all(pairs: Sequence[tuple[Path, Path]], overwrite: bool) -> bool:
     """Publish several files together, or none of them; must not be interrupted (see `uninterrupted`)."""
     published: list[tuple[Path, Path]] = []
@@ -115,6 +84,47 @@ def publish_all(pairs: Sequence[tuple[Path, Path]], overwrite: bool) -> bool:
         raise
     _take_back(published)
     return False
+
+
+def write_files(contents: Mapping[Path, bytes], overwrite: bool) -> bool:
+    """Write several small files, all of them whole or none; false where a name is taken, but for `overwrite`.
+
+    Raises `DiskFull` and `NotAllowed`.
+    """
+    parts = [(path.with_name(f".{path.name}.part"), path) for path in contents]
+    try:
+        for part, path in parts:
+            part.write_bytes(contents[path])
+        with uninterrupted():
+            return publish_all(parts, overwrite)
+    except OSError as error:
+        names = " and ".join(str(path) for path in contents)
+        if means_full(error):
+            raise DiskFull(f"no room left for {names}") from error
+        raise NotAllowed(f"{names} cannot be written: {error.strerror}") from error
+    finally:
+        for part, _ in parts:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def write_new(target: Path, data: bytes, overwrite: bool, protect: Sequence[Path] = ()) -> Path:
+    """Write a whole file or nothing; returns its path, without `overwrite` the next free `_2` where the name is taken.
+
+    Files in `protect` are never replaced. Raises `NotFound` for a missing folder, `NotAllowed`, and `DiskFull`.
+    """
+    folder = target.parent
+    if not folder.is_dir():
+        raise NotFound(f"the folder {folder} does not exist")
+    if target.is_dir():
+        raise NotAllowed(f"{target} is a folder; give the file a name in it")
+    if overwrite and any(target.exists() and kept.exists() and target.samefile(kept) for kept in protect):
+        raise NotAllowed(f"{target.name} is what is being read; it is never replaced")
+    for number in itertools.count(1):
+        named = target if number == 1 else target.with_name(f"{target.stem}_{number}{target.suffix}")
+        if write_files({named: data}, overwrite):
+            return named
+    raise AssertionError("numbers do not run out")
 
 
 def writable_folder(folder: Path) -> None:

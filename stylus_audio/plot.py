@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DiskFull, NotAllowed, NotFound
-from .files import means_full
+from .errors import NotAllowed, NotFound
+from .files import write_files
 from .reference import picture_of
 from .spectrogram import MINI, band_centres, hz_to_mel
 
@@ -43,6 +42,15 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class MelPanel:
+    """A sound as it is drawn: `mel` `[mel, frame]`, linear, in `MINI`'s bands, `frame_rate` frames a second."""
+
+    title: str
+    mel: Floats
+    frame_rate: float
+
+
+@dataclass(frozen=True)
 class GainPanel:
     """Gains in dB `[mel, frame]`; the bands' centres in Hz `[mel]` are evenly spaced on the mel scale."""
 
@@ -62,18 +70,7 @@ def save_plot(path: Path, panels: Sequence[Panel | GainPanel]) -> None:
         raise NotFound(f"the folder {path.parent} does not exist")
     if path.is_dir():
         raise NotAllowed(f"{path} is a folder; the picture needs a file name")
-    png = _png(panels)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(png)
-        part.replace(path)
-    except OSError as error:
-        if means_full(error):
-            raise DiskFull(f"no room left for {path}") from error
-        raise NotAllowed(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    write_files({path: _png(panels)}, overwrite=True)
 
 
 def _png(panels: Sequence[Panel | GainPanel]) -> bytes:
@@ -86,6 +83,11 @@ def _png(panels: Sequence[Panel | GainPanel]) -> bytes:
     _draw_gains(figure, [(axes, panel) for axes, panel in placed if isinstance(panel, GainPanel)])
     rows[-1].set_xlim(0.0, max(_seconds(panel) for panel in panels))
     rows[-1].set_xlabel("seconds", fontsize=8)
+    return png_of(figure)
+
+
+def png_of(figure: Any) -> bytes:
+    """A figure as a PNG, whatever script its titles are in."""
     png = io.BytesIO()
     with warnings.catch_warnings():
         # A title in a script that the font has no letters for is drawn with boxes; no reason to trouble the user.
@@ -100,17 +102,28 @@ def _seconds(panel: Panel | GainPanel) -> float:
     return float(panel.gain_db.shape[1] / panel.frame_rate)
 
 
-def _draw_sounds(figure: Any, placed: Sequence[tuple[Any, Panel]]) -> None:
-    pictures = [picture_of(panel.audio, panel.sample_rate, MINI) for _, panel in placed]
-    loudest = max((picture.maximum for picture in pictures), default=0.0) or 1.0
+def mel_panel(title: str, audio: Floats, sample_rate: int, columns: int = _COLUMNS) -> MelPanel:
+    """The mel-spectrogram of audio `[channel, sample]` in at most so many columns."""
+    mel = picture_of(audio, sample_rate, MINI).mel[0]
+    step = _step(mel, columns)
+    # The loudest frame of each column, so that no attack is lost.
+    reduced = np.maximum.reduceat(mel, np.arange(0, mel.shape[-1], step), axis=1)
+    return MelPanel(title, reduced, MINI.frame_rate / step)
+
+
+def draw_mels(placed: Sequence[tuple[Any, MelPanel]]) -> Any:
+    """Draw each on its axes, all on one scale in dB under the loudest; returns the last image, for a colour bar."""
+    loudest = max((float(panel.mel.max(initial=0.0)) for _, panel in placed), default=0.0) or 1.0
     image = None
-    for (axes, panel), picture in zip(placed, pictures, strict=True):
-        step = _step(picture.mel)
-        # The loudest frame of each column, so that no attack is lost.
-        mel = np.maximum.reduceat(picture.mel[0], np.arange(0, picture.mel.shape[-1], step), axis=1)
-        db = 20 * np.log10(np.maximum(mel / loudest, 10 ** (-RANGE_DB / 20)))
-        image = _show(axes, panel.title, db, band_centres(MINI), MINI.frame_rate / step, (-RANGE_DB, 0.0), "magma")
-    _scale(figure, image, [axes for axes, _ in placed], "level in dB")
+    for axes, panel in placed:
+        db = 20 * np.log10(np.maximum(panel.mel / loudest, 10 ** (-RANGE_DB / 20)))
+        image = _show(axes, panel.title, db, band_centres(MINI), panel.frame_rate, (-RANGE_DB, 0.0), "magma")
+    return image
+
+
+def _draw_sounds(figure: Any, placed: Sequence[tuple[Any, Panel]]) -> None:
+    panels = [(axes, mel_panel(panel.title, panel.audio, panel.sample_rate)) for axes, panel in placed]
+    _scale(figure, draw_mels(panels), [axes for axes, _ in placed], "level in dB")
 
 
 def _draw_gains(figure: Any, placed: Sequence[tuple[Any, GainPanel]]) -> None:
@@ -124,8 +137,8 @@ def _draw_gains(figure: Any, placed: Sequence[tuple[Any, GainPanel]]) -> None:
     _scale(figure, image, [axes for axes, _ in placed], "gain in dB")
 
 
-def _step(values: Floats) -> int:
-    return -(-int(values.shape[-1]) // _COLUMNS)
+def _step(values: Floats, columns: int = _COLUMNS) -> int:
+    return -(-int(values.shape[-1]) // columns)
 
 
 def _show(

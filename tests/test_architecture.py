@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "stylus_audio"
 MODULES = sorted(PACKAGE.glob("*.py"))
 
 SOUND = {"audio", "riff", "files", "stem", "loudness", "onsets", "spectrogram", "windows", "gains", "phase", "passage",
-         "finish", "reference", "match_eq", "metrics", "oracle_metrics", "frechet", "plot", "style_cache",
-         "spectrogram_image"}  # fmt: skip
+         "finish", "reference", "match_eq", "metrics", "oracle_metrics", "frechet", "plot", "contact_sheet",
+         "style_cache", "spectrogram_image"}  # fmt: skip
 METHOD = {"attention", "features", "denoiser", "inversion", "sampling", "style", "stylize", "shelf", "conditional"}
 MODEL = {"latent", "model", "text", "quiet", "style_encoder", "clap"}
 

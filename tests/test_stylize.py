@@ -191,6 +191,14 @@ def test_denoise_inverts_only_so_far(model: tuple[Any, Any]) -> None:
     assert Schedule.of(model[1], 10).previous[-1] == 0
 
 
+def test_steps_that_do_not_fit_are_refused(model: tuple[Any, Any]) -> None:
+    # Times start at 1, so that a thousand steps would need a thousand and first.
+    assert Schedule.of(model[1], 999).times[0] < 1000
+    for steps in (1000, 1001):
+        with pytest.raises(BadRequest, match=f"steps: {steps}"):
+            Schedule.of(model[1], steps)
+
+
 def test_efdm_gives_the_styles_values_by_rank() -> None:
     content = torch.tensor([3.0, 1.0, 2.0, 0.0]).reshape(1, 1, 2, 2)
     style = torch.tensor([10.0, 40.0, 20.0, 30.0]).reshape(1, 1, 2, 2)

@@ -1,0 +1,144 @@
+"""One sweep from files to a folder: a stem for every combination, a contact sheet, and a table of the metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from .contact_sheet import COLUMNS, contact_sheet
+from .engine import Engine, Progress
+from .errors import BadRequest, NotAllowed, NotFound
+from .files import write_files
+from .job import Result, render_file
+from .plot import MelPanel, mel_panel
+from .sweep import Axis, combinations, in_file_name, in_words
+from .target import Target, stem_path
+
+SCHEMA = 1
+"""Of sweep.json."""
+
+_AUDIO = (".wav", ".flac", ".aiff", ".aif", ".caf", ".w64", ".rf64", ".mp3", ".ogg")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What came of a sweep: its folder, a row for each stem, and what the user should know about them.
+
+    A row has the `stem`'s file name, its swept `values` by name, and its `metrics`.
+    """
+
+    folder: Path
+    rows: list[dict[str, Any]]
+    notes: list[str]
+
+
+def sweep_folder(content: Path, styles: Sequence[str], target: Target) -> Path:
+    """The folder of a sweep: the target's own, or else a new one beside the content, `NAME_sweep`.
+
+    Makes nothing. Raises `BadRequest` for a file's name or a bad pattern, `NotFound` and `NotAllowed` for a place where
+    no folder can be made.
+    """
+    beside = stem_path(content, styles, replace(target, output=None))
+    folder = target.output
+    if folder is None:
+        names = (beside.with_name(f"{beside.stem}_sweep{_numbered(number)}") for number in count(1))
+        folder = next(name for name in names if target.overwrite or not name.exists())
+    if not folder.is_dir():
+        if folder.exists() or folder.suffix.lower() in _AUDIO:
+            raise BadRequest(f"output: {folder.name} is a file's name; a sweep of several stems needs a folder")
+        if not folder.parent.is_dir():
+            raise NotFound(f"the folder {folder.parent} does not exist")
+    if not os.access(folder if folder.is_dir() else folder.parent, os.W_OK):
+        raise NotAllowed(f"{folder} cannot be written")
+    return folder
+
+
+def render_sweep(
+    engine: Engine,
+    content: Path,
+    styles: Sequence[tuple[Path, str]],
+    fixed: Mapping[str, Any],
+    axes: Sequence[Axis],
+    target: Target,
+    model: str = "mini",
+    progress: Progress | None = None,
+) -> Sweep:
+    """Render every combination of `axes` over the settings that are `fixed` into the target's folder (`sweep_folder`).
+
+    Everything is checked before the first render. What is finished stays when a later one fails; a folder made here
+    that would stay empty goes. Raises what `render_file` does.
+    """
+    planned = [(one, engine.settings(**{**fixed, **one})) for one in combinations(axes)]
+    for _, settings in planned:
+        engine.check(content, [file for file, _ in styles], settings)
+    panels: list[MelPanel] = []
+    rows: list[dict[str, Any]] = []
+    notes: dict[str, None] = {}
+    with _made(sweep_folder(content, [name for _, name in styles], target)) as folder:
+        for number, (combination, settings) in enumerate(planned):
+            name = f"{target.name}_{in_file_name(combination)}"
+            result = render_file(
+                engine, content, styles, settings, replace(target, output=folder, name=name), model,
+                _part(progress, number, len(planned)),
+            )  # fmt: skip
+            if not panels:
+                panels.append(_content_panel(result, content))
+            panels.append(mel_panel(in_words(combination), result.render.audio, result.render.sample_rate, COLUMNS))
+            values = {axis.name: result.report["settings"][axis.setting] for axis in axes}
+            rows.append({"stem": result.path.name, "values": values, "metrics": result.report["metrics"]})
+            notes |= dict.fromkeys(result.report["notes"])
+        title = f"{content.stem} in the style of {' + '.join(name for _, name in styles)}"
+        sheet = contact_sheet(title, panels[0], panels[1:], [len(axis.values) for axis in axes])
+        about = {"schema": SCHEMA, "swept": [axis.name for axis in axes], "stems": rows}
+        _write_summary(folder, sheet, json.dumps(about, indent=1, ensure_ascii=False) + "\n", target.overwrite)
+    return Sweep(folder, rows, list(notes))
+
+
+def _content_panel(result: Result, content: Path) -> MelPanel:
+    """The content where the stem lies in it."""
+    passage = result.render.passage
+    dry = passage.dry[:, passage.first : passage.last]
+    return mel_panel(f"content: {content.name}", dry, passage.sample_rate, COLUMNS)
+
+
+def _part(progress: Progress | None, number: int, parts: int) -> Progress | None:
+    """The progress of one render as that of the whole sweep."""
+    if progress is None:
+        return None
+    return lambda fraction, stage: progress((number + fraction) / parts, f"{number + 1}/{parts} {stage}")
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[Path]:
+    """A folder, made if it is not there; one made here goes again after a failure that leaves it empty."""
+    there = folder.is_dir()
+    try:
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise NotAllowed(f"{folder} cannot be made: {error.strerror}") from error
+        yield folder
+    except BaseException:
+        if not there:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _write_summary(folder: Path, sheet: bytes, table: str, overwrite: bool) -> None:
+    """The contact sheet and the table, under names that go together and that are free."""
+    for number in count(1):
+        end = _numbered(number)
+        files = {folder / f"contact_sheet{end}.png": sheet, folder / f"sweep{end}.json": table.encode("utf-8")}
+        if write_files(files, overwrite):
+            return
+
+
+def _numbered(number: int) -> str:
+    return f"_{number}" if number > 1 else ""
