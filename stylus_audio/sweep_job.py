@@ -90,7 +90,7 @@ def render_sweep(
             if not panels:
                 panels.append(_content_panel(result, content))
             panels.append(mel_panel(in_words(combination), result.render.audio, result.render.sample_rate, COLUMNS))
-            values = {axis.name: result.report["settings"][axis.setting] for axis in axes}
+            values = {axis.name: settings.to_dict()[axis.setting] for axis in axes}
             rows.append({"stem": result.path.name, "values": values, "metrics": result.report["metrics"]})
             notes |= dict.fromkeys(result.report["notes"])
         title = f"{content.stem} in the style of {' + '.join(name for _, name in styles)}"

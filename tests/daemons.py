@@ -25,9 +25,9 @@ from tests.tiny import save_injection
 DEADLINE = 300.0
 
 
-def until(happens: Callable[[], bool]) -> None:
+def until(happens: Callable[[], bool], seconds: float = DEADLINE) -> None:
     """Wait for something; generous, as a test machine may be busy."""
-    end = time.monotonic() + DEADLINE
+    end = time.monotonic() + seconds
     while not happens():
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -31,6 +31,8 @@ STEPS = 40
 """A job takes a second or two on one core."""
 SPAN = 12.0
 """Seconds after a start or the last kill within which the next one falls: half of that is the worker's start."""
+PATIENCE = 3600.0
+"""Seconds for what workers have to do: beside other work, which goes first, they get a small share of a processor."""
 WAITING = 8
 """Jobs that wait at least, so that no kill falls in an empty queue."""
 KINDS = [
@@ -73,7 +75,7 @@ class Trial:
     def undisturbed(self) -> None:
         """Render one of each kind in peace."""
         for job in [self.ask(kind) for kind in range(len(KINDS))]:
-            until(lambda: self.jobs.get(job).state == "done")  # noqa: B023  # called at once
+            until(lambda: self.jobs.get(job).state == "done", PATIENCE)  # noqa: B023  # called at once
             self.right[self.asked[job][1]] = self.jobs.get(job).digest
 
     def kill(self, whole: bool) -> None:
@@ -84,7 +86,9 @@ class Trial:
         if whole:
             self.daemon.kill()
         else:
-            until(lambda: bool(self.daemon.workers()) and not any(self.struck[job.id] for job in self.running()))
+            until(
+                lambda: bool(self.daemon.workers()) and not any(self.struck[job.id] for job in self.running()), PATIENCE
+            )
             for worker in self.daemon.workers():
                 worker.kill()
                 worker.wait()
@@ -106,13 +110,13 @@ class Trial:
 
     def twice(self) -> int:
         """Kill the worker under one job until it is failed; returns the job."""
-        until(lambda: not self.jobs.count("queued", "running"))
+        until(lambda: not self.jobs.count("queued", "running"), PATIENCE)
         job = self.ask(0, 900)
         for attempt in (1, 2):
-            until(lambda: any(one.attempts == attempt and one.stage for one in self.running()))  # noqa: B023
+            until(lambda: any(one.attempts == attempt and one.stage for one in self.running()), PATIENCE)  # noqa: B023
             for worker in self.daemon.workers():
                 worker.kill()
-        until(lambda: self.jobs.get(job).state == "failed")
+        until(lambda: self.jobs.get(job).state == "failed", PATIENCE)
         return job
 
     def leftovers(self) -> list[str]:
