@@ -116,6 +116,10 @@ def render(
     dtype: Dtype = "",
     name: Annotated[str, typer.Option("--name", metavar="PATTERN", help="name of the stem [{content}_{style}]")] = "",
     sidecar: Annotated[str, typer.Option("--sidecar", metavar="file|embed|none", help="where STEM.json goes")] = "file",
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", metavar="DIR", help="keep the styles' features there, and take them from there"),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.png", help="draw content, style, stem and gain")
     ] = None,
@@ -132,8 +136,8 @@ def render(
 
     run_render(
         RenderRequest(
-            content, tuple(style), output, from_, model, recipe, preset, device, dtype, name, sidecar, plot, overwrite,
-            play, as_json, asked, context.obj or (),
+            content, tuple(style), output, from_, model, recipe, preset, device, dtype, name, sidecar, cache, plot,
+            overwrite, play, as_json, asked, context.obj or (),
         )
     )  # fmt: skip
 

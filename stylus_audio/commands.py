@@ -22,6 +22,7 @@ from .places import DEMO_CONTENT, DEMO_STYLE
 from .presets import preset as preset_values
 from .provenance import read_recipe
 from .settings import RECIPE_DTYPE, RECIPES, Settings
+from .style_cache import StyleCache
 from .sweep import Axis, combinations, swept, unswept
 from .target import DEFAULT_NAME, Sidecar, Target
 from .weights import CLAP, KNOWN, fingerprint, is_offline, listed, located, verify
@@ -45,6 +46,7 @@ class RenderRequest:
     dtype: str
     name: str
     sidecar: str
+    cache: Path | None
     plot: Path | None
     overwrite: bool
     play: bool
@@ -60,6 +62,8 @@ def run_render(request: RenderRequest) -> None:
         raise BadRequest(f"sidecar: {request.sidecar!r} is none of file, embed, none")
     if request.plot is not None and request.plot.suffix.lower() != ".png":
         raise BadRequest(f"plot: {request.plot.name} does not end in .png")
+    if request.cache is not None and request.cache.exists() and not request.cache.is_dir():
+        raise BadRequest(f"cache: {request.cache} is a file; the prepared styles need a folder")
     if request.recipe and request.recipe not in RECIPES:
         raise BadRequest(f"recipe: {request.recipe!r} is none of {', '.join(RECIPES)}")
     content, styles, values, model, dtype = _resolved(request)
@@ -77,7 +81,7 @@ def run_render(request: RenderRequest) -> None:
         raise BadRequest(f"sidecar: embed needs a .wav stem, not {output.suffix}")
     with shown_progress() as progress:
         progress(0.0, "loading the model")
-        engine = Engine(model, request.device, dtype)
+        engine = Engine(model, request.device, dtype, StyleCache(request.cache) if request.cache else None)
         result = render_file(
             engine,
             content,
@@ -121,7 +125,8 @@ def _run_sweep(
     target = replace(target, output=sweep_folder(content, [name for _, name in styles], target))
     with shown_progress() as progress:
         progress(0.0, "loading the model")
-        engine = Engine(model, request.device, dtype)
+        # All stems have the same style.
+        engine = Engine(model, request.device, dtype, StyleCache(request.cache))
         sweep = render_sweep(engine, content, styles, fixed, axes, target, model, progress)
     for note in sweep.notes:
         print(f"stylus: {note}", file=sys.stderr)

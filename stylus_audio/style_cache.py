@@ -49,6 +49,8 @@ ABANDONED_SECONDS = 3600
 """An unfinished file older than this is of a process that is gone."""
 
 _SUFFIX = ".style.safetensors"
+_PARTS = f".{'[0-9a-f]' * 64}.*.part"
+"""Unfinished entries: a folder that the user has named may hold hidden files of others."""
 
 
 @dataclass(frozen=True)
@@ -282,7 +284,7 @@ class _Disk:
             with suppress(OSError):
                 file.path.unlink(missing_ok=True)
                 total -= file.size
-        for file in self._listed(".*.part"):
+        for file in self._listed(_PARTS):
             if time.time_ns() - file.used > ABANDONED_SECONDS * 10**9:
                 with suppress(OSError):
                     file.path.unlink(missing_ok=True)

@@ -74,6 +74,23 @@ def test_an_existing_stem_is_kept(shell: Shell) -> None:
     assert (shell.folder / "riff_hiss.wav").read_bytes() != first
 
 
+def test_features_are_kept_and_found_again(shell: Shell) -> None:
+    cache = shell.folder / "features"
+    stems = [shell.folder / f"{name}.wav" for name in ("first", "second", "without")]
+    assert shell.render("--cache", cache, "-o", stems[0])[0] == 0
+    (kept,) = cache.iterdir()
+    assert kept.name.endswith(".style.safetensors")
+    os.utime(kept, (0, 0))
+    number = kept.stat().st_ino
+    assert shell.render("--cache", cache, "-o", stems[1])[0] == 0
+    # Marked as used, and not written again.
+    assert kept.stat().st_mtime > 0
+    assert kept.stat().st_ino == number
+    assert shell.render("-o", stems[2])[0] == 0
+    assert stems[0].read_bytes() == stems[1].read_bytes() == stems[2].read_bytes()
+    assert shell.render("--cache", shell.clip)[0] == 2
+
+
 def test_mix_zero_is_bit_exact(shell: Shell) -> None:
     shell.render("--mix", 0, "-o", shell.folder / "dry.wav")
     assert np.array_equal(*(soundfile.read(shell.folder / name, dtype="int16")[0] for name in ("dry.wav", "riff.wav")))

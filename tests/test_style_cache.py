@@ -383,17 +383,21 @@ def test_the_least_recently_used_leaves_the_disk_first(tmp_path: Path) -> None:
 
 
 def test_files_of_others_are_left_alone_and_abandoned_parts_are_not(tmp_path: Path) -> None:
-    theirs, fresh, old = (tmp_path / name for name in ("model.safetensors", ".a.1.part", ".b.2.part"))
-    for path in (theirs, fresh, old):
+    key, another = "a" * 64, "b" * 64
+    names = ("model.safetensors", ".download.part", f".{key}.1.part", f".{another}.2.part")
+    theirs, download, fresh, old = (tmp_path / name for name in names)
+    for path in (theirs, download, fresh, old):
         path.write_bytes(bytes(100_000))
     then = time.time() - 2 * style_cache.ABANDONED_SECONDS
-    os.utime(old, (then, then))
+    for path in (download, old):
+        os.utime(path, (then, then))
     cache = StyleCache(tmp_path, device_bytes=0, disk_bytes=SIZE + 1000)
     cache.put("a", tensors(0))
     cache.put("b", tensors(1))
     assert not cache.has("a")
     assert cache.has("b")
     assert theirs.exists()
+    assert download.exists()
     assert fresh.exists()
     assert not old.exists()
 
