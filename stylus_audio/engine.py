@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -30,6 +29,7 @@ from .memory import feature_budget, windows_per_pass
 from .model import Model, load_model
 from .passage import Passage, is_segment, passage_of, segment_of
 from .phase import apply_gain, apply_phase, griffin_lim
+from .progress import Progress, Watch
 from .reference import Picture, picture_of, reference_windows
 from .settings import Line, Settings
 from .spectrogram import from_image
@@ -44,9 +44,6 @@ log = logging.getLogger(__name__)
 Floats = NDArray[np.floating[Any]]
 Source = Path | str | tuple[Floats, int]
 """A file, or `(array [channel, sample] or [sample], sample rate)`."""
-
-Progress = Callable[[float, str], None]
-"""Called with the fraction done and the stage; raising in it (`Cancelled`) ends the render."""
 
 Done = TypeVar("Done")
 
@@ -138,7 +135,7 @@ class Engine:
         if settings.auto is not None:
             return self._automatic(content, style, settings, progress)
         render, said = self._within_memory(
-            lambda: self._on(settings.method)._rendered(content, style, settings, _Watch(progress))
+            lambda: self._on(settings.method)._rendered(content, style, settings, Watch(progress))
         )
         render.report["notes"] += said
         return render
@@ -191,7 +188,7 @@ class Engine:
         _check_counts(settings, len(_listed(style)), channels)
         segment_of(settings, total, rate)
         if settings.mix > 0:
-            self._on(settings.method)._way(settings, _Watch(None))
+            self._on(settings.method)._way(settings, Watch(None))
 
     def _within_memory(self, work: Callable[[], Done]) -> tuple[Done, list[str]]:
         """Work, on less and less memory at a time where it does not suffice; with what that took, in words."""
@@ -205,7 +202,7 @@ class Engine:
                 log.warning("out of memory: %s", step)
                 said.append(step)
 
-    def _rendered(self, content: Source, style: Source | Sequence[Source], settings: Settings, watch: _Watch) -> Render:
+    def _rendered(self, content: Source, style: Source | Sequence[Source], settings: Settings, watch: Watch) -> Render:
         watch.stage("reading")
         styles = [_read(one) for one in _listed(style)]
         clip, passage = self.passage(content, settings)
@@ -247,9 +244,9 @@ class Engine:
         if self.cache is None:
             return
         settings = self.model.with_steps(settings or self.settings())
-        self._within_memory(lambda: self._on(settings.method)._warmed(style, settings, _Watch(progress)))
+        self._within_memory(lambda: self._on(settings.method)._warmed(style, settings, Watch(progress)))
 
-    def _warmed(self, style: Source | Sequence[Source], settings: Settings, watch: _Watch) -> None:
+    def _warmed(self, style: Source | Sequence[Source], settings: Settings, watch: Watch) -> None:
         watch.stage("reading")
         references = self._references([_read(one) for one in _listed(style)], settings)
         with self._enough_memory():
@@ -263,7 +260,7 @@ class Engine:
             return False
         settings = self.model.with_steps(settings or self.settings())
         here = self._on(settings.method)
-        way = here._way(settings, _Watch(None))
+        way = here._way(settings, Watch(None))
         references = here._references([_read(one) for one in _listed(style)], settings)
         return all(self.cache.has(here._key(way, *here._windows(*one))) for one in references)
 
@@ -290,7 +287,7 @@ class Engine:
         # It has the samples, with their surroundings: of a long clip every copy counts.
         return replace(clip, audio=clip.audio[:, :0].copy()), passage
 
-    def _gains(self, passage: Passage, styles: Sequence[Clip], settings: Settings, watch: _Watch) -> Gains:
+    def _gains(self, passage: Passage, styles: Sequence[Clip], settings: Settings, watch: Watch) -> Gains:
         """Everything that the model does for a clip (METHOD 1–4 and 6)."""
         model, profile = self.model, self.model.profile
         carrier = mid_side(passage.carrier) if settings.stereo == "mid-side" else passage.carrier
@@ -362,17 +359,17 @@ class Engine:
             chosen = [windows[: min(map(len, chosen))] for windows in chosen]
         return list(zip(pictures, chosen, strict=True))
 
-    def _way(self, settings: Settings, watch: _Watch) -> _Way[Any]:
+    def _way(self, settings: Settings, watch: Watch) -> _Way[Any]:
         return self._told(settings, watch) if settings.method == "conditional" else self._stylizer(settings, watch)
 
-    def _stylizer(self, settings: Settings, watch: _Watch) -> Stylizer:
+    def _stylizer(self, settings: Settings, watch: Watch) -> Stylizer:
         inverter = self._denoiser()
         return Stylizer(
             inverter, self._sampler(inverter, settings), settings, tick=watch.tick,
             windows_per_pass=self.windows_per_pass, feature_budget=self.feature_budget,
         )  # fmt: skip
 
-    def _told(self, settings: Settings, watch: _Watch) -> Conditional:
+    def _told(self, settings: Settings, watch: Watch) -> Conditional:
         model = self.model
         if model.encoder is None:
             raise BadRequest(f"method: {model.name} has no 'conditional'; it has {', '.join(model.methods)}")
@@ -383,7 +380,7 @@ class Engine:
         )
 
     def _prepared(
-        self, way: _Way[Prepared_co], references: Sequence[_Reference], watch: _Watch, passes: Callable[[int], int]
+        self, way: _Way[Prepared_co], references: Sequence[_Reference], watch: Watch, passes: Callable[[int], int]
     ) -> list[Prepared_co]:
         """The styles, from the cache where it has them; `passes` says what to expect, by how many it has not."""
         watch.stage("style")
@@ -489,7 +486,7 @@ class _Task:
     wanted: NDArray[np.bool_]
     references: list[_Reference]
     settings: Settings
-    watch: _Watch
+    watch: Watch
 
 
 class _Style(Protocol):
@@ -615,40 +612,3 @@ def _inside(seams: Sequence[float], passage: Passage) -> list[float]:
 
 def _loudness_of(styles: Sequence[Clip]) -> float:
     return float(np.mean([integrated(clip.audio, clip.sample_rate) for clip in styles]))
-
-
-class _Watch:
-    """Turns passes of the UNet into progress, and stages into timings."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
-        self._passes = 1
-        self._done = 0
-        self._stage = ""
-        self._since = time.perf_counter()
-        self._timings: dict[str, float] = {}
-
-    def expect(self, passes: int) -> None:
-        self._passes = max(1, passes)
-
-    def stage(self, name: str, fraction: float | None = None) -> None:
-        now = time.perf_counter()
-        if self._stage:
-            self._timings[self._stage] = self._timings.get(self._stage, 0.0) + now - self._since
-        self._stage, self._since = name, now
-        self._say(self._fraction() if fraction is None else fraction)
-
-    def tick(self) -> None:
-        self._done += 1
-        self._say(self._fraction())
-
-    def timings(self) -> dict[str, float]:
-        return {name: round(seconds, 3) for name, seconds in self._timings.items()}
-
-    def _fraction(self) -> float:
-        # The passes are nearly all of the work; the rest is reading before and sound after.
-        return min(0.95, 0.95 * self._done / self._passes)
-
-    def _say(self, fraction: float) -> None:
-        if self._progress:
-            self._progress(fraction, self._stage)

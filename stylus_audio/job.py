@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from .audio import read_clip
-from .engine import Engine, Progress, Render
+from .engine import Engine, Render
 from .metrics import evaluate
+from .progress import Progress
 from .provenance import CHUNK, sidecar
 from .riff import Chunk, shifted
 from .settings import Settings

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from .contact_sheet import COLUMNS, contact_sheet
-from .engine import Engine, Progress
+from .engine import Engine
 from .errors import BadRequest, NotAllowed, NotFound
 from .files import write_files
 from .job import Result, render_file
 from .plot import MelPanel, mel_panel
+from .progress import Progress
 from .sweep import Axis, combinations, in_file_name, in_words
 from .target import Target, stem_path
 
