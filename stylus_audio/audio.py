@@ -93,7 +93,7 @@ def probe(path: Path) -> AudioInfo:
     short, or lies outside 8–384 kHz and 1–32 channels.
     """
     _openable(path)
-    if is_png(path):
+    if _is_png(path):
         from .spectrogram_image import read_image
 
         picture = read_image(path)
@@ -110,7 +110,7 @@ def probe(path: Path) -> AudioInfo:
     return AudioInfo(info.samplerate, info.channels, info.frames, info.subtype, info.format, read_chunks(path))
 
 
-def is_png(path: Path) -> bool:
+def _is_png(path: Path) -> bool:
     """Whether a file is a PNG picture, by its first bytes."""
     with path.open("rb") as stream:
         return stream.read(8) == b"\x89PNG\r\n\x1a\n"

@@ -188,21 +188,13 @@ def run_evaluate(request: EvaluateRequest) -> None:
 
 
 def _evaluate_file(request: EvaluateRequest) -> None:
-    from .metrics import evaluate
+    from .metrics import evaluate_clips
 
     if request.content is None:
         raise BadRequest("evaluate needs the clip that the stem was made from: --content CLIP")
     stem, clip = read_clip(request.output), read_clip(request.content)
     reference = read_clip(request.style) if request.style else None
-    metrics = evaluate(
-        stem.audio,
-        clip.audio,
-        reference.audio if reference else None,
-        sample_rate=stem.sample_rate,
-        content_rate=clip.sample_rate,
-        style_rate=reference.sample_rate if reference else None,
-        seams=_seams_of(request.output),
-    )
+    metrics = evaluate_clips(stem, clip, reference, _seams_of(request.output))
     if request.clap is not None:
         from .clap import Clap
         from .evaluate_folder import similarities

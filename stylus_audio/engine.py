@@ -29,7 +29,7 @@ from .memory import feature_budget, windows_per_pass
 from .model import Model, load_model
 from .passage import Passage, is_segment, passage_of, segment_of
 from .phase import apply_gain, apply_phase, griffin_lim
-from .progress import Progress, Watch
+from .progress import Progress, Watch, part
 from .reference import Picture, picture_of, reference_windows
 from .settings import Line, Settings
 from .spectrogram import from_image
@@ -147,24 +147,15 @@ class Engine:
         here = copy(self)
         # Every try has the same style.
         here.cache = self.cache or StyleCache()
-        tries = 0
+        # The excerpts take half of the bar.
+        parts = (part(progress, at / auto.TRIES / 2, (at + 1) / auto.TRIES / 2, "auto") for at in range(auto.TRIES))
 
         def excerpt(tried: Settings) -> float:
-            nonlocal tries
-            tries += 1
-            render = here.render(
-                content, style, tried, partly("auto", (tries - 1) / auto.TRIES / 2, tries / auto.TRIES / 2)
-            )
-            return _kept(render)
+            return _kept(here.render(content, style, tried, next(parts)))
 
         def whole(tried: Settings) -> tuple[Render, float]:
-            render = here.render(content, style, tried, partly("", 0.5, 1.0))
+            render = here.render(content, style, tried, part(progress, 0.5, 1.0))
             return render, _kept(render)
-
-        def partly(stage: str, first: float, last: float) -> Progress | None:
-            if progress is None:
-                return None
-            return lambda fraction, now: progress(first + fraction * (last - first), stage or now)
 
         found = auto.found(settings, excerpt, whole)
         render, asked = found.made, settings.auto

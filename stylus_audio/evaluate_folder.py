@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .audio import SUFFIXES, Clip, read_clip, same_file
 from .errors import BadRequest, NotAllowed, NotFound, UnsupportedAudio
 from .frechet import frechet_distance, mel_embeddings
-from .metrics import evaluate
+from .metrics import evaluate_clips
 from .provenance import read_sources
 
 Floats = NDArray[np.floating[Any]]
@@ -144,7 +144,7 @@ def evaluate_items(
         except _UNREADABLE as error:
             leave_out(f"{item.stem.name} is left out: {error}")
             continue
-        values = _measured(stem, content, read_clip(style) if style else None, item.seams)
+        values = evaluate_clips(stem, content, read_clip(style) if style else None, item.seams)
         stems.append(hear(stem))
         if passage not in contents:
             contents[passage] = hear(content)
@@ -161,18 +161,6 @@ def evaluate_items(
         "styles": [one for path, one in styles.items() if path in chosen],
     }
     return {"stems": rows, "mean": _means(list(rows.values())), "sets": _distances(sets, list(embeds))}
-
-
-def _measured(stem: Clip, content: Clip, style: Clip | None, seams: Sequence[float]) -> Values:
-    return evaluate(
-        stem.audio,
-        content.audio,
-        style.audio if style else None,
-        sample_rate=stem.sample_rate,
-        content_rate=content.sample_rate,
-        style_rate=style.sample_rate if style else None,
-        seams=seams,
-    )
 
 
 def _content_of(item: Item, stem: Clip) -> tuple[Clip, tuple[Path, int, int]]:

@@ -108,6 +108,12 @@ def write_files(contents: Mapping[Path, bytes], overwrite: bool) -> bool:
                 part.unlink(missing_ok=True)
 
 
+def name_endings() -> Iterator[str]:
+    """What tells names apart where the first is taken: nothing, `_2`, `_3` and so on, without an end."""
+    yield ""
+    yield from (f"_{number}" for number in itertools.count(2))
+
+
 def write_new(target: Path, data: bytes, overwrite: bool, protect: Sequence[Path] = ()) -> Path:
     """Write a whole file or nothing; returns its path, without `overwrite` the next free `_2` where the name is taken.
 
@@ -120,8 +126,8 @@ def write_new(target: Path, data: bytes, overwrite: bool, protect: Sequence[Path
         raise NotAllowed(f"{target} is a folder; give the file a name in it")
     if overwrite and any(target.exists() and kept.exists() and target.samefile(kept) for kept in protect):
         raise NotAllowed(f"{target.name} is what is being read; it is never replaced")
-    for number in itertools.count(1):
-        named = target if number == 1 else target.with_name(f"{target.stem}_{number}{target.suffix}")
+    for ending in name_endings():
+        named = target.with_name(f"{target.stem}{ending}{target.suffix}")
         if write_files({named: data}, overwrite):
             return named
     raise AssertionError("numbers do not run out")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import is_png, probe, read_clip
+from .audio import probe, read_clip
 from .errors import BadRequest, NotFound, UnsupportedAudio
 from .files import write_new
 from .settings import RECIPE_DTYPE, RECIPES, Settings
@@ -23,7 +23,7 @@ def run_from_audio(clip: Path, output: Path | None, overwrite: bool) -> None:
     from .spectrogram_image import drawn, encoded
 
     target = output or clip.with_suffix(".png")
-    _check_suffix(target, ".png")
+    _check_png(target)
     sound = read_clip(clip)
     print(write_new(target, encoded(drawn(sound.audio, sound.sample_rate)), overwrite, protect=[clip]))
 
@@ -33,8 +33,7 @@ def run_to_audio(picture: Path, output: Path | None, iterations: int, seed: int,
     from .loudness import sample_peak
     from .spectrogram_image import read_image, sounded
 
-    probe(picture)
-    if not is_png(picture):
+    if probe(picture).format != "PNG":
         raise UnsupportedAudio(f"{picture.name} is no PNG picture")
     audio = sounded(image := read_image(picture), iterations, seed)
     # The file holds integers; a picture may be louder than they can be.
@@ -60,7 +59,7 @@ def run_transfer(
     if not styles:
         raise BadRequest("image transfer needs a style: stylus image transfer PICTURE --style REFERENCE")
     target = output or content.with_name(f"{content.stem}_{'+'.join(style.stem for style in styles)}.png")
-    _check_suffix(target, ".png")
+    _check_png(target)
     settings = Settings.parse({**RECIPES["styleid"], **asked})
     pixels = [_pixels(path) for path in (content, *styles)]
     from .commands import shown_progress
@@ -81,9 +80,9 @@ def run_transfer(
     print(write_new(target, _png(made), overwrite, protect=[content, *styles]))
 
 
-def _check_suffix(path: Path, suffix: str) -> None:
-    if path.suffix.lower() != suffix:
-        raise BadRequest(f"{path.name}: the picture is a {suffix} file")
+def _check_png(path: Path) -> None:
+    if path.suffix.lower() != ".png":
+        raise BadRequest(f"{path.name}: the picture is a .png file")
 
 
 def _pixels(path: Path) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import CHANNELS, RATES, resample
+from .audio import CHANNELS, RATES, Clip, resample
 from .errors import UnsupportedAudio
 from .loudness import integrated, sample_peak, true_peak
 from .onsets import onset_times
@@ -80,6 +80,21 @@ def evaluate(
         "loudness_change_lu": lufs - integrated(content, content_rate) if math.isfinite(lufs) else math.nan,
     }
     return {name: round(value, 6) if math.isfinite(value) else None for name, value in values.items()}
+
+
+def evaluate_clips(
+    stem: Clip, content: Clip, style: Clip | None = None, seams: Sequence[float] = ()
+) -> dict[str, float | None]:
+    """`evaluate` for clips, each at its own rate."""
+    return evaluate(
+        stem.audio,
+        content.audio,
+        style.audio if style else None,
+        sample_rate=stem.sample_rate,
+        content_rate=content.sample_rate,
+        style_rate=style.sample_rate if style else None,
+        seams=seams,
+    )
 
 
 def _common(one: Floats, other: Floats) -> tuple[Floats, Floats]:

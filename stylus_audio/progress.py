@@ -9,6 +9,13 @@ Progress = Callable[[float, str], None]
 """Called with the fraction done and the stage; raising in it (`Cancelled`) ends the render."""
 
 
+def part(progress: Progress | None, first: float, last: float, stage: str = "{}") -> Progress | None:
+    """The progress of a part, which runs from `first` to `last` of the whole; `stage` has `{}` for the part's own."""
+    if progress is None:
+        return None
+    return lambda fraction, own: progress(first + fraction * (last - first), stage.format(own))
+
+
 class Watch:
     """Turns passes of the UNet into progress, and stages into timings."""
 

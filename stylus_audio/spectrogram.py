@@ -75,11 +75,15 @@ def mel_to_hz(mel: Floats | float) -> Floats:
     return np.asarray(700.0 * (10.0 ** (np.asarray(mel) / 2595.0) - 1.0))
 
 
+def _band_edges(profile: Profile) -> Floats:
+    """In Hz, evenly spaced in mel, `[mel + 2]`: a band reaches from one over the next, its centre, to the one after."""
+    return mel_to_hz(np.linspace(hz_to_mel(profile.low), hz_to_mel(profile.high), profile.bands + 2))
+
+
 @lru_cache(maxsize=8)
 def band_centres(profile: Profile) -> Floats:
     """Centre frequency of each band in Hz, `[mel]`."""
-    edges = np.linspace(hz_to_mel(profile.low), hz_to_mel(profile.high), profile.bands + 2)
-    centres = mel_to_hz(edges[1:-1])
+    centres = _band_edges(profile)[1:-1]
     centres.setflags(write=False)
     return centres
 
@@ -91,7 +95,7 @@ def mel_filters(profile: Profile, sample_rate: int | None = None, n_fft: int | N
     With another sample rate or FFT size the bands keep their frequencies; those over Nyquist are empty. Equal to
     librosa's, whose import alone would take longer than the picture of a short clip.
     """
-    edges = mel_to_hz(np.linspace(hz_to_mel(profile.low), hz_to_mel(profile.high), profile.bands + 2))[:, None]
+    edges = _band_edges(profile)[:, None]
     bins = np.fft.rfftfreq(n_fft or profile.n_fft, 1 / (sample_rate or profile.sample_rate))
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     filters = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .audio import same_file
 from .errors import BadRequest, DiskFull, NotAllowed, NotFound
-from .files import flush_file, flush_folder, means_full, publish, publish_all, uninterrupted
+from .files import flush_file, flush_folder, means_full, name_endings, publish, publish_all, uninterrupted
 from .riff import Chunk, append_chunks
 
 Floats = NDArray[np.floating[Any]]
@@ -140,7 +140,8 @@ def _publish(
     sidecar: Callable[[Path], bytes] | None,
     journal: Journal | None,
 ) -> Path:
-    for candidate in _names(target, overwrite):
+    for ending in name_endings():
+        candidate = target.with_name(f"{target.stem}{ending}{target.suffix}")
         beside = candidate.with_suffix(".json")
         if not overwrite and (candidate.exists() or (sidecar and beside.exists())):
             continue
@@ -156,14 +157,6 @@ def _publish(
                 flush_folder(candidate.parent)
                 return candidate
     raise AssertionError("names do not run out")
-
-
-def _names(target: Path, overwrite: bool) -> Iterator[Path]:
-    yield target
-    number = 2
-    while not overwrite:
-        yield target.with_name(f"{target.stem}_{number}{target.suffix}")
-        number += 1
 
 
 def _container(target: Path, audio: Floats, subtype: str) -> str:

@@ -7,24 +7,22 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
+from .audio import SUFFIXES
 from .contact_sheet import COLUMNS, contact_sheet
 from .engine import Engine
 from .errors import BadRequest, NotAllowed, NotFound
-from .files import write_files
+from .files import name_endings, write_files
 from .job import Result, render_file
 from .plot import MelPanel, mel_panel
-from .progress import Progress
+from .progress import Progress, part
 from .sweep import Axis, combinations, in_file_name, in_words
 from .target import Target, stem_path
 
 SCHEMA = 1
 """Of sweep.json."""
-
-_AUDIO = (".wav", ".flac", ".aiff", ".aif", ".caf", ".w64", ".rf64", ".mp3", ".ogg")
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,10 @@ def sweep_folder(content: Path, styles: Sequence[str], target: Target) -> Path:
     beside = stem_path(content, styles, replace(target, output=None))
     folder = target.output
     if folder is None:
-        names = (beside.with_name(f"{beside.stem}_sweep{_numbered(number)}") for number in count(1))
+        names = (beside.with_name(f"{beside.stem}_sweep{ending}") for ending in name_endings())
         folder = next(name for name in names if target.overwrite or not name.exists())
     if not folder.is_dir():
-        if folder.exists() or folder.suffix.lower() in _AUDIO:
+        if folder.exists() or folder.suffix.lower() in SUFFIXES:
             raise BadRequest(f"output: {folder.name} is a file's name; a sweep of several stems needs a folder")
         if not folder.parent.is_dir():
             raise NotFound(f"the folder {folder.parent} does not exist")
@@ -86,7 +84,7 @@ def render_sweep(
             name = f"{target.name}_{in_file_name(combination)}"
             result = render_file(
                 engine, content, styles, settings, replace(target, output=folder, name=name), model,
-                _part(progress, number, len(planned)),
+                part(progress, number / len(planned), (number + 1) / len(planned), f"{number + 1}/{len(planned)} {{}}"),
             )  # fmt: skip
             if not panels:
                 panels.append(_content_panel(result, content))
@@ -108,13 +106,6 @@ def _content_panel(result: Result, content: Path) -> MelPanel:
     return mel_panel(f"content: {content.name}", dry, passage.sample_rate, COLUMNS)
 
 
-def _part(progress: Progress | None, number: int, parts: int) -> Progress | None:
-    """The progress of one render as that of the whole sweep."""
-    if progress is None:
-        return None
-    return lambda fraction, stage: progress((number + fraction) / parts, f"{number + 1}/{parts} {stage}")
-
-
 @contextmanager
 def _made(folder: Path) -> Iterator[Path]:
     """A folder, made if it is not there; one made here goes again after a failure that leaves it empty."""
@@ -134,12 +125,7 @@ def _made(folder: Path) -> Iterator[Path]:
 
 def _write_summary(folder: Path, sheet: bytes, table: str, overwrite: bool) -> None:
     """The contact sheet and the table, under names that go together and that are free."""
-    for number in count(1):
-        end = _numbered(number)
+    for end in name_endings():
         files = {folder / f"contact_sheet{end}.png": sheet, folder / f"sweep{end}.json": table.encode("utf-8")}
         if write_files(files, overwrite):
             return
-
-
-def _numbered(number: int) -> str:
-    return f"_{number}" if number > 1 else ""

@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from stylus_audio.audio import same_file, sha256
-from stylus_audio.files import flush_file, flush_folder, publish
+from stylus_audio.files import flush_file, flush_folder, name_endings, publish
 
 from .watch_looks import Signature, signature_of
 from .watch_settings import SIDECAR
@@ -58,9 +58,8 @@ class Failures:
         self._file(clip).unlink(missing_ok=True)
 
     def _file(self, clip: Path) -> Path:
-        for number in count(1):
-            ending = ".error.txt" if number == 1 else f".error_{number}.txt"
-            file = self._folder / clip.parent / short(clip.name, ending)
+        for ending in name_endings():
+            file = self._folder / clip.parent / short(clip.name, f".error{ending}.txt")
             if not os.path.lexists(file) or _is_ours(file):
                 return file
         raise AssertionError("numbers do not run out")
