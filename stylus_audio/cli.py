@@ -374,7 +374,15 @@ def _fail(error: StylusError, as_json: bool) -> NoReturn:
     _leave(error.exit_code)
 
 
+def _unraisable(ignored: "sys.UnraisableHookArgs") -> None:
+    if not issubclass(ignored.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(ignored)
+
+
 def _interrupt(*_: object) -> NoReturn:
+    # Where nothing can be raised (in a weak reference's callback during an import) Python would print a traceback
+    # and go on: the event ends the work then.
+    sys.unraisablehook = _unraisable
     interruption.set()
     raise KeyboardInterrupt
 

@@ -303,6 +303,39 @@ def test_ctrl_c_leaves_nothing_and_exits_130(shell: Shell, after: float) -> None
     assert shell.files() == before
 
 
+# Ctrl-C while an object of the first import of torch is thrown away, where Python cannot raise anything.
+CTRL_C_IN_A_FINALISER = """
+import os, signal, sys
+
+class Thrown:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        sum(range(1000))
+
+def hook(event, arguments):
+    if event == "import" and arguments[0] == "torch" and not seen:
+        seen.append(Thrown())
+        seen[0] = None
+
+seen = []
+sys.addaudithook(hook)
+from stylus_audio.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C reaches a child process in another way on Windows")
+def test_ctrl_c_where_nothing_can_be_raised(shell: Shell) -> None:
+    before = shell.files()
+    words = ("render", shell.clip, "--style", shell.style, "--model", shell.model)
+    done = subprocess.run(
+        [sys.executable, "-c", CTRL_C_IN_A_FINALISER, *map(str, words)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stylus: cancelled\n")
+    assert shell.files() == before
+
+
 @pytest.mark.slow
 def test_the_same_command_gives_the_same_bytes(shell: Shell) -> None:
     for name in ("a.wav", "b.wav"):
