@@ -124,7 +124,9 @@ def render(
         Path | None, typer.Option("--plot", metavar="FILE.png", help="draw content, style, stem and gain")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing stem")] = False,
-    play: Annotated[bool, typer.Option("--play", help="play the stem")] = False,
+    play: Annotated[
+        bool, typer.Option("--play", help="play the stem, from before all of it is rendered where the method allows")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Restyle one clip: stylus render piano.flac --style accordion.flac
@@ -374,7 +376,7 @@ def _fail(error: StylusError, as_json: bool) -> NoReturn:
     _leave(error.exit_code)
 
 
-def _unraisable(ignored: "sys.UnraisableHookArgs") -> None:
+def _unraisable(ignored: sys.UnraisableHookArgs) -> None:
     if not issubclass(ignored.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(ignored)
 

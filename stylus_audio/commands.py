@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,8 +17,10 @@ from .engine import Engine, Render
 from .errors import BadRequest, Cancelled, NoModel, NotFound
 from .files import writable_folder
 from .interruption import interruption
-from .job import render_file
+from .job import Result, render_file
+from .near_live import NearLive
 from .places import DEMO_CONTENT, DEMO_STYLE
+from .playback import Player
 from .presets import preset as preset_values
 from .provenance import read_recipe
 from .settings import RECIPE_DTYPE, RECIPES, Settings
@@ -79,28 +81,32 @@ def run_render(request: RenderRequest) -> None:
     output = Path(request.output) if request.output else None
     if request.sidecar == "embed" and output and output.suffix.lower() not in (".wav", ".rf64", ""):
         raise BadRequest(f"sidecar: embed needs a .wav stem, not {output.suffix}")
-    with shown_progress() as progress:
-        progress(0.0, "loading the model")
-        engine = Engine(model, request.device, dtype, StyleCache(request.cache) if request.cache else None)
-        result = render_file(
-            engine,
-            content,
-            styles,
-            engine.settings(**values),
-            Target(output, request.name or DEFAULT_NAME, request.overwrite, cast(Sidecar, request.sidecar)),
-            model,
-            progress,
-        )
+    with ExitStack() as stack:
+        near_live = NearLive(stack.enter_context(Player()).hear) if request.play else None
+        with shown_progress() as progress:
+            progress(0.0, "loading the model")
+            engine = Engine(model, request.device, dtype, StyleCache(request.cache) if request.cache else None)
+            result = render_file(
+                engine,
+                content,
+                styles,
+                engine.settings(**values),
+                Target(output, request.name or DEFAULT_NAME, request.overwrite, cast(Sidecar, request.sidecar)),
+                model,
+                progress,
+                near_live=near_live,
+            )
+        _say(request, result, styles)
+
+
+def _say(request: RenderRequest, result: Result, styles: list[tuple[Path, str]]) -> None:
+    """What was rendered, as it was asked for."""
     for note in result.report["notes"]:
         print(f"stylus: {note}", file=sys.stderr)
     if request.plot:
         draw(request.plot, result.render, styles)
     print(json.dumps({"stem": str(result.path), **result.report}, ensure_ascii=False) if request.as_json
-          else result.path)  # fmt: skip
-    if request.play:
-        from .playback import play
-
-        play(result.render.audio, result.render.sample_rate)
+          else result.path, flush=True)  # fmt: skip
 
 
 def _run_sweep(

@@ -27,9 +27,10 @@ from .loudness import integrated
 from .match_eq import equalised, match_eq
 from .memory import feature_budget, windows_per_pass
 from .model import Model, load_model
+from .near_live import NearLive
 from .passage import Passage, is_segment, passage_of, segment_of
-from .phase import apply_gain, apply_phase, griffin_lim
 from .progress import Progress, Watch, part
+from .reconstruction import mid_side, reconstruct
 from .reference import Picture, picture_of, reference_windows
 from .settings import Line, Settings
 from .spectrogram import from_image
@@ -37,7 +38,7 @@ from .stem import stem_subtype
 from .style import normalised
 from .style_cache import StyleCache, style_key
 from .stylize import Stylizer
-from .windows import blend, seams, window_starts
+from .windows import Blend, seams, window_starts
 
 log = logging.getLogger(__name__)
 
@@ -125,19 +126,26 @@ class Engine:
         style: Source | Sequence[Source],
         settings: Settings | None = None,
         progress: Progress | None = None,
+        near_live: NearLive | None = None,
     ) -> Render:
         """Give `content` the sound of `style` (one, or several to be blended).
+
+        `near_live` gets the stem piece by piece, where the method goes window by window (`conditional`) before all of
+        it is rendered.
 
         Raises `NotFound` and `UnsupportedAudio` for files, `BadRequest` for settings that do not fit the clip or the
         model, and whatever `progress` raises; `OutOfMemory` where less and less memory at a time did not help.
         """
         settings = self.model.with_steps(settings or self.settings())
         if settings.auto is not None:
-            return self._automatic(content, style, settings, progress)
-        render, said = self._within_memory(
-            lambda: self._on(settings.method)._rendered(content, style, settings, Watch(progress))
-        )
-        render.report["notes"] += said
+            render = self._automatic(content, style, settings, progress)
+        else:
+            render, said = self._within_memory(
+                lambda: self._on(settings.method)._rendered(content, style, settings, Watch(progress), near_live)
+            )
+            render.report["notes"] += said
+        if near_live:
+            near_live.end(render.audio, render.sample_rate)
         return render
 
     def _automatic(
@@ -193,21 +201,31 @@ class Engine:
                 log.warning("out of memory: %s", step)
                 said.append(step)
 
-    def _rendered(self, content: Source, style: Source | Sequence[Source], settings: Settings, watch: Watch) -> Render:
+    def _rendered(
+        self,
+        content: Source,
+        style: Source | Sequence[Source],
+        settings: Settings,
+        watch: Watch,
+        near_live: NearLive | None = None,
+    ) -> Render:
         watch.stage("reading")
         styles = [_read(one) for one in _listed(style)]
         clip, passage = self.passage(content, settings)
         _check_counts(settings, len(styles), len(passage.dry))
+        subtype = stem_subtype(clip.subtype, settings.bits)
+        integer = subtype not in ("FLOAT", "DOUBLE")
+        style_lufs = _loudness_of(styles) if settings.loudness == "match" else None
+        if near_live:
+            near_live.begin(passage, settings, self.model.profile, integer, style_lufs)
         gains, wet = None, np.zeros(passage.carrier.shape, passage.carrier.dtype)
         if settings.mix > 0 and passage.carrier.any():
             with self._enough_memory():
-                gains = self._gains(passage, styles, settings, watch)
+                gains = self._gains(passage, styles, settings, watch, near_live)
             watch.stage("reconstruction")
             wet = reconstruct(passage, gains, settings)
         watch.stage("finishing")
-        subtype = stem_subtype(clip.subtype, settings.bits)
-        style_lufs = _loudness_of(styles) if settings.loudness == "match" else None
-        audio, notes = finish(passage, wet, settings, subtype not in ("FLOAT", "DOUBLE"), style_lufs)
+        audio, notes = finish(passage, wet, settings, integer, style_lufs)
         watch.stage("done", 1.0)
         report = {
             "settings": settings.to_dict(),
@@ -278,7 +296,9 @@ class Engine:
         # It has the samples, with their surroundings: of a long clip every copy counts.
         return replace(clip, audio=clip.audio[:, :0].copy()), passage
 
-    def _gains(self, passage: Passage, styles: Sequence[Clip], settings: Settings, watch: Watch) -> Gains:
+    def _gains(
+        self, passage: Passage, styles: Sequence[Clip], settings: Settings, watch: Watch, near_live: NearLive | None
+    ) -> Gains:
         """Everything that the model does for a clip (METHOD 1–4 and 6)."""
         model, profile = self.model, self.model.profile
         carrier = mid_side(passage.carrier) if settings.stereo == "mid-side" else passage.carrier
@@ -293,11 +313,17 @@ class Engine:
         way = self._conditional if conditional else self._injection
         latents = way(_Task(picture, starts, wanted, self._references(styles, settings), settings, watch))
         images = (model.latent.decode(latent).cpu().numpy() for latent in latents)
-        mels = (from_image(image, profile, picture.maximum) for image in images)
         kept = [start for start, want in zip(starts, wanted, strict=True) if want]
-        styled, reference = np.split(blend(mels, kept, picture.mel.shape[-1]), 2)
+        blended, (first, last) = Blend(kept, picture.mel.shape[-1]), _full_frames(picture)
+        # With a phase of its own a piece would not fit the one before; with injection all windows come at once.
+        heard = near_live if conditional and settings.reconstruction != "griffin-lim" else None
+        for image in images:
+            blended.add(from_image(image, profile, picture.maximum))
+            if heard:
+                heard.window(blended, first)
+        styled, reference = np.split(blended.result(), 2)
         if settings.reconstruction == "gain":
-            hold(styled, reference, *_full_frames(picture))
+            hold(styled, reference, first, last)
         joints = tuple(frame / profile.frame_rate for frame in seams(kept, profile.frames))
         return Gains(styled, reference, profile, seams=joints)
 
@@ -496,28 +522,6 @@ class _Way(Protocol[Prepared_co]):
     def passes(self, content_windows: int, styles: int) -> int: ...
     def prepare(self, latent: torch.Tensor, columns: torch.Tensor | None) -> Prepared_co: ...
     def restore(self, tensors: Mapping[str, torch.Tensor], columns: torch.Tensor | None) -> Prepared_co: ...
-
-
-def reconstruct(passage: Passage, gains: Gains, settings: Settings) -> Floats:
-    """The wet sound on the passage's carrier, `[channel, sample]`; needs no model."""
-    carrier = mid_side(passage.carrier) if settings.stereo == "mid-side" else passage.carrier
-    rate = passage.sample_rate
-    if settings.reconstruction == "griffin-lim":
-        wet = griffin_lim(carrier, rate, gains, 32 if settings.refine is None else settings.refine, settings.seed)
-    else:
-        apply = apply_gain if settings.reconstruction == "gain" else apply_phase
-        wet = apply(carrier, rate, gains, 8 if settings.refine is None else settings.refine)
-    return mid_side(wet) if settings.stereo == "mid-side" else wet
-
-
-def mid_side(audio: Floats) -> Floats:
-    """Left and right to mid and side and back: its own inverse.
-
-    >>> mid_side(mid_side(np.array([[1.0], [0.5]]))).round(6).tolist()
-    [[1.0], [0.5]]
-    """
-    left, right = audio
-    return np.stack([left + right, left - right]) * np.asarray(0.5**0.5, audio.dtype)
 
 
 def _paired(styled: torch.Tensor, content: torch.Tensor, channels: int) -> Iterator[torch.Tensor]:

@@ -11,6 +11,7 @@ from typing import Any
 from .audio import read_clip
 from .engine import Engine, Render
 from .metrics import evaluate
+from .near_live import NearLive
 from .progress import Progress
 from .provenance import CHUNK, sidecar
 from .riff import Chunk, shifted
@@ -38,6 +39,7 @@ def render_file(
     progress: Progress | None = None,
     origins: Mapping[Path, Path] | None = None,
     journal: Journal | None = None,
+    near_live: NearLive | None = None,
 ) -> Result:
     """Render one file and write its stem and sidecar, both or neither.
 
@@ -48,7 +50,7 @@ def render_file(
     origins = origins or {}
     sources = [origins.get(file, file) for file in (content, *(file for file, _ in styles))]
     check_target(path, target.overwrite, sources)
-    render = engine.render(content, [file for file, _ in styles], settings, progress)
+    render = engine.render(content, [file for file, _ in styles], settings, progress, near_live)
     report = sidecar(render.report, content, styles, _metrics(render, styles), model, origins)
     samples = render.audio.shape[1]
     chunks = shifted(render.clip.chunks, render.passage.offset, samples, render.clip.total)

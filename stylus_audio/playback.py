@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import queue
 import sys
+import threading
+import time
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+MARGIN = 1.2
+"""Later windows may take so many times as long as the earlier."""
 
 
 def portaudio() -> tuple[bool, str]:
@@ -22,15 +28,70 @@ def portaudio() -> tuple[bool, str]:
     return True, f"PortAudio, {device['name']}"
 
 
-def play(audio: NDArray[np.floating[Any]], sample_rate: int) -> None:
-    """Play `[channel, sample]` to its end; without PortAudio or a device a line says so, and the stem is there."""
-    works, detail = portaudio()
-    if not works:
-        print(f"stylus: not played: {detail}", file=sys.stderr)
-        return
-    import sounddevice
+class Player:
+    """Plays a stem whose pieces come while it is rendered, as soon as it can go on to the end without a gap.
 
-    try:
-        sounddevice.play(np.ascontiguousarray(audio[:2].T, np.float32), sample_rate, blocking=True)
-    except sounddevice.PortAudioError as error:
-        print(f"stylus: not played: {error}", file=sys.stderr)
+    Without PortAudio or a device, a line says so and nothing is played. To be closed, as a context manager does it.
+    """
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._pieces: queue.Queue[NDArray[np.float32] | None] = queue.Queue()
+        self._waiting: list[NDArray[np.float32]] = []
+        self._made = 0
+        self._thread: threading.Thread | None = None
+        self._stopped = threading.Event()
+
+    def __enter__(self) -> Player:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._stopped.set()
+        self._pieces.put(None)
+        # In short waits, between which a Ctrl-C arrives on every system.
+        try:
+            while self._thread and self._thread.is_alive():
+                self._thread.join(0.1)
+        finally:
+            self._stopped.set()
+
+    def hear(self, piece: NDArray[np.floating[Any]], sample_rate: int, total: int) -> None:
+        """The next samples `[channel, sample]` of `total`; what comes behind the second channel is not played."""
+        self._waiting.append(np.ascontiguousarray(piece[:2].T, np.float32))
+        self._made += piece.shape[1]
+        made_in = time.monotonic() - self._begun
+        left = made_in * (total / max(1, self._made) - 1)
+        if self._thread is None:
+            if left * MARGIN > total / sample_rate:
+                return
+            works, detail = portaudio()
+            if not works:
+                print(f"stylus: not played: {detail}", file=sys.stderr)
+            channels = self._waiting[0].shape[1]
+            self._thread = threading.Thread(target=self._play if works else self._drop, args=(sample_rate, channels))
+            self._thread.daemon = True
+            self._thread.start()
+        for waiting in self._waiting:
+            self._pieces.put(waiting)
+        self._waiting = []
+
+    def _drop(self, *_: object) -> None:
+        while self._pieces.get() is not None:
+            pass
+
+    def _play(self, sample_rate: int, channels: int) -> None:
+        import sounddevice
+
+        try:
+            with sounddevice.OutputStream(sample_rate, channels=channels, dtype="float32") as stream:
+                while (piece := self._pieces.get()) is not None:
+                    # In short blocks, so that it can be ended.
+                    for first in range(0, len(piece), sample_rate // 10):
+                        if self._stopped.is_set():
+                            stream.abort()
+                            return
+                        stream.write(piece[first : first + sample_rate // 10])
+        except sounddevice.PortAudioError as error:
+            print(f"stylus: not played: {error}", file=sys.stderr)
+            self._drop()

@@ -50,29 +50,58 @@ def seams(starts: Sequence[int], window: int) -> list[float]:
     return [(after + before + window) / 2 for before, after in itertools.pairwise(starts) if after < before + window]
 
 
-def blend(pictures: Iterable[Floats], starts: Sequence[int], frames: int) -> NDArray[np.float32]:
-    """Blend magnitudes, for each start `[channel, mel, window]`, to `[channel, mel, frame]` by their power.
+class Blend:
+    """Magnitudes of windows, `[channel, mel, window]`, blended by their power as they come, to `[channel, mel, frame]`.
 
     The mean power of two unlike textures is the power of either; the mean of their magnitudes or decibels is less, and
-    would be heard as a dip. Frames under no window are zero. Pictures are taken one by one, as they are needed.
+    would be heard as a dip. Frames under no window are zero.
+    """
+
+    def __init__(self, starts: Sequence[int], frames: int) -> None:
+        self._starts, self._frames = starts, frames
+        self._power = np.zeros((0, 0, frames), np.float32)
+        self._covered = np.zeros(frames, np.float32)
+        self._rows = 0
+
+    def add(self, picture: Floats) -> None:
+        """The next window, in the order of the starts."""
+        start, window = self._starts[self._rows], picture.shape[-1]
+        if not self._power.size:
+            self._power = np.zeros((*picture.shape[:-1], self._frames), np.float32)
+        weights = _weights(self._starts, self._rows, window)
+        low, high = max(0, start), min(self._frames, start + window)
+        here = slice(low - start, high - start)
+        self._power[..., low:high] += weights[here] * np.square(picture[..., here])
+        self._covered[low:high] += weights[here]
+        self._rows += 1
+
+    @property
+    def settled(self) -> int:
+        """Frames before this will not change any more."""
+        return self._starts[self._rows] if self._rows < len(self._starts) else self._frames
+
+    def part(self, first: int, last: int) -> NDArray[np.float32]:
+        """Frames `[first, last)` as they are by now."""
+        covered = self._covered[first:last]
+        return np.asarray(np.sqrt(self._power[..., first:last] / np.where(covered > 0, covered, 1)), np.float32)
+
+    def result(self) -> NDArray[np.float32]:
+        """All frames; what it was made of is used up."""
+        # Where more than two windows overlap, the weights do not sum to one by themselves.
+        self._power /= np.where(self._covered > 0, self._covered, 1)
+        return np.sqrt(self._power, out=self._power)
+
+
+def blend(pictures: Iterable[Floats], starts: Sequence[int], frames: int) -> NDArray[np.float32]:
+    """All windows blended as `Blend` does; pictures are taken one by one, as they are needed.
 
     >>> blend(np.full((3, 1, 1, 256), 2.0), [0, 172, 344], 610)[0, 0, [0, 200, 599, 600]].tolist()
     [2.0, 2.0, 2.0, 0.0]
     """
-    power = np.zeros((0, 0, frames), np.float32)
-    covered = np.zeros(frames, np.float32)
-    for row, (start, picture) in enumerate(zip(starts, pictures, strict=True)):
-        window = picture.shape[-1]
-        if not power.size:
-            power = np.zeros((*picture.shape[:-1], frames), np.float32)
-        weights = _weights(starts, row, window)
-        low, high = max(0, start), min(frames, start + window)
-        here = slice(low - start, high - start)
-        power[..., low:high] += weights[here] * np.square(picture[..., here])
-        covered[low:high] += weights[here]
-    # Where more than two windows overlap, the weights do not sum to one by themselves.
-    power /= np.where(covered > 0, covered, 1)
-    return np.sqrt(power, out=power)
+    blended = Blend(starts, frames)
+    for _, picture in zip(starts, pictures, strict=True):
+        blended.add(picture)
+    return blended.result()
 
 
 def _weights(starts: Sequence[int], row: int, window: int) -> NDArray[np.float32]:

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from stylus_audio import Engine
 from stylus_audio.audio import Clip
-from stylus_audio.engine import Render, reconstruct
+from stylus_audio.engine import Render
 from stylus_audio.errors import BadRequest, Cancelled, UnsupportedAudio
 from stylus_audio.finish import finish
 from stylus_audio.metrics import si_sdr
+from stylus_audio.reconstruction import reconstruct
 from stylus_audio.riff import Chunk
 from tests.sounds import RATE, Audio, decibels, noise, plucks, tone
 

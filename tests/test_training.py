@@ -23,12 +23,13 @@ from stylus_audio.training.architecture import CHANNELS, CONTEXT, ROWS, build_un
 from stylus_audio.training.dataset import FRAMES, LEVELS, SECONDS, SHAPE, Pictures, build, picture
 from stylus_audio.training.muon import Muon, orthogonal
 from stylus_audio.training.objective import Diffusion, Latents, Regression
+from stylus_audio.training.run import WARM_UP, Plan
 from stylus_audio.training.sounds import (
     draw_effects,
     with_effects,
 )
 from stylus_audio.training.synthesise import SAMPLE_RATE
-from stylus_audio.training.train import WARM_UP, Trainer
+from stylus_audio.training.train import Trainer
 from tests.programs import need_font, need_program
 
 
@@ -125,7 +126,7 @@ class Small(Diffusion):
 
 
 def _trainer(run: Path, data: Pictures) -> Trainer:
-    return Trainer(run, data, Small(), batch=2, frames=32)
+    return Trainer(run, data, Small(), Plan(batch=2), frames=32)
 
 
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(data: Pictures, tmp_path: Path) -> None:
@@ -152,7 +153,6 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(data: Pictures, tmp
 
 def test_training_brings_the_loss_down(data: Pictures, tmp_path: Path) -> None:
     trainer = _trainer(tmp_path / "run", data)
-    trainer.rate = 2e-3
     losses = [trainer.step() for _ in range(60)]
     assert np.mean(losses[-15:]) < 0.9 * np.mean(losses[:5])
 
@@ -239,10 +239,10 @@ def test_muon_finds_a_known_convolution() -> None:
 
 
 def test_a_cooled_training_ends_at_a_rate_of_nothing(data: Pictures, tmp_path: Path) -> None:
-    trainer = Trainer(tmp_path / "run", data, Small(), batch=1, frames=32, cooling=(2, 4))
+    trainer = Trainer(tmp_path / "run", data, Small(), Plan(batch=1, cooling=(2, 4)), frames=32)
     trainer.train(minutes=15)
     assert trainer.progress.step == 4
-    rates = [trainer._rate(step) / (step / WARM_UP * trainer.rate) for step in (1, 2, 3, 4, 5)]
+    rates = [trainer.plan.rate_at(step) / (step / WARM_UP * trainer.plan.rate) for step in (1, 2, 3, 4, 5)]
     assert rates == pytest.approx([1.0, 1.0, 0.5, 0.0, 0.0])
 
 
@@ -258,7 +258,7 @@ def test_keys_of_the_reference_learn_and_processors_are_put_back() -> None:
 
 
 def test_the_comparator_is_trained_on_the_same_pairs(data: Pictures, tmp_path: Path) -> None:
-    trainer = Trainer(tmp_path / "run", data, Regression(), batch=1, frames=32)
+    trainer = Trainer(tmp_path / "run", data, Regression(), Plan(batch=1), frames=32)
     assert trainer.step() > 0
     assert set(dict(trainer.networks)) == {"unet"}
 
@@ -282,12 +282,12 @@ def test_the_exported_folder_is_the_average_and_loads(data: Pictures, tmp_path: 
         model.with_steps(model.settings(steps=2))
     trainer.export(tmp_path / "left", injection="mini-injection")
     assert list(load_model(str(tmp_path / "left"), "cpu").methods) == ["conditional", "injection"]
-    learned = Trainer(tmp_path / "run", data, Small(refining_from=0), batch=2, frames=32)
+    learned = Trainer(tmp_path / "run", data, Small(refining_from=0), Plan(batch=2), frames=32)
     learned.step()
     learned.export(tmp_path / "learned")
     assert list(load_model(str(tmp_path / "learned"), "cpu").methods) == ["conditional", "injection"]
     assert json.loads((folder / "stylus.json").read_text("utf-8"))["training"]["examples"] == 2
-    later = Trainer(tmp_path / "later", data, Small(), batch=2, frames=32, init=folder)
+    later = Trainer(tmp_path / "later", data, Small(), Plan(batch=2), frames=32, init=folder)
     assert (later.progress.step, later.progress.examples) == (0, 2)
     assert later.progress.spread == trainer.progress.spread
     for name, value in later.networks.state_dict().items():

@@ -8,20 +8,18 @@ these that plays something else.
 from __future__ import annotations
 
 import argparse
-import json
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import NotFound, StylusError
+from ..errors import StylusError
 from ..match_eq import equalised, long_term_level, match_eq
 from ..reference import picture_of
 from ..spectrogram import MINI, to_image
 from .compose import KINDS, compose
+from .growing import grow, grown
 from .sounds import Audio, draw_effects, draw_sound, speech, texture, with_effects
 from .synthesise import SAMPLE_RATE
 
@@ -29,6 +27,8 @@ SOUNDS, PIECES = 3, 2
 FRAMES = 600
 SECONDS = FRAMES * MINI.hop / MINI.sample_rate
 SHAPE = (SOUNDS, PIECES, MINI.bands, FRAMES)
+GROUP = np.dtype((np.uint8, SHAPE))
+FILE = "pictures.u8"
 LEVELS = 255
 """Pictures are kept in bytes: steps of 0.3 dB."""
 
@@ -74,28 +74,8 @@ def _make(seed: int) -> NDArray[np.uint8]:
 
 
 def build(folder: Path, groups: int, workers: int = 2) -> None:
-    """Make groups up to `groups`, in order of their seeds.
-
-    `pictures.u8` holds `[group, sound, piece, mel, frame]`, `index.json` beside it how many groups there are.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    index = folder / "index.json"
-    done = int(json.loads(index.read_text("utf-8"))["groups"]) if index.is_file() else 0
-    file = folder / "pictures.u8"
-    with file.open("ab") as stream:
-        stream.truncate(max(stream.tell(), groups * int(np.prod(SHAPE))))
-    pictures = np.memmap(file, np.uint8, "r+", shape=(groups, *SHAPE))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        seeds = range(done, groups)
-        for seed, made in zip(seeds, pool.map(_make, seeds), strict=True):
-            pictures[seed] = made
-            if seed % 10 == 9 or seed == groups - 1:
-                pictures.flush()
-                # A training that runs meanwhile reads it: never half written.
-                part = index.with_suffix(".part")
-                part.write_text(json.dumps({"groups": seed + 1}), "utf-8")
-                part.replace(index)
-                print(f"{seed + 1} of {groups} groups", flush=True)
+    """Make groups up to `groups`; `pictures.u8` holds `[group, sound, piece, mel, frame]`."""
+    grow(folder / FILE, GROUP, groups, _make, workers)
 
 
 @dataclass(frozen=True)
@@ -112,15 +92,12 @@ class Pictures:
     """Random windows of the groups made so far; `NotFound` where there are none."""
 
     def __init__(self, folder: Path) -> None:
-        if not (folder / "index.json").is_file():
-            raise NotFound(f"no pictures in {folder}; `python -m stylus_audio.training.dataset --out` makes them")
         self.folder = folder
         self.refresh()
 
     def refresh(self) -> None:
         """Takes in what another process has added since."""
-        groups = int(json.loads((self.folder / "index.json").read_text("utf-8"))["groups"])
-        self.pictures = np.memmap(self.folder / "pictures.u8", np.uint8, "r", shape=(groups, *SHAPE))
+        self.pictures = grown(self.folder / FILE, GROUP)
 
     def batch(self, rng: np.random.Generator, size: int, frames: int = MINI.frames) -> Pairs:
         """Drawn pairs; in one of twenty the reference is in the content's own sound, and nothing is to change."""

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..engine import Engine, reconstruct
+from ..engine import Engine
 from ..errors import StylusError
 from ..finish import finish
 from ..gains import Gains
@@ -27,6 +27,7 @@ from ..match_eq import equalised, match_eq
 from ..metrics import chroma, chroma_similarity, log_mel_distance, timbre_distance
 from ..oracle_metrics import flatness, formant_drift, local_contrast, mfcc_distance, note_f1, pitch_leakage
 from ..passage import Passage
+from ..reconstruction import reconstruct
 from ..reference import Picture, picture_of
 from ..settings import RECIPES, Settings
 from ..spectrogram import MINI, from_image, to_image

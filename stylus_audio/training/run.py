@@ -1,0 +1,238 @@
+"""A training run in a folder: networks, their average, optimiser, and the count of what is done.
+
+Stopped at any moment it goes on from its last checkpoint, also on another machine and device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..model import choose_dtype
+from .muon import Muon
+
+WARM_UP = 50
+EMA = 0.998
+CHECKPOINT_SECONDS = 180.0
+
+
+@dataclass
+class Progress:
+    """What a run has behind it."""
+
+    step: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+    loss: float = 1.0
+    """Of the last steps, smoothed."""
+
+
+Progress_ = TypeVar("Progress_", bound=Progress)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run trains.
+
+    The rate is warmed up, then falls with the root of the steps after `slow_down`; with `cooling` it falls straight to
+    nothing between two steps, where the training ends.
+    """
+
+    device: str = "cpu"
+    seed: int = 0
+    batch: int = 8
+    rate: float = 2e-3
+    slow_down: int = 1_000
+    cooling: tuple[int, int] | None = None
+
+    @staticmethod
+    def options(parser: argparse.ArgumentParser) -> None:
+        """Add the options of a run to a trainer's own."""
+        parser.add_argument("--run", type=Path, required=True, help="where checkpoints lie")
+        parser.add_argument("--minutes", type=float, default=45.0, help="how long to train now; 0 only exports")
+        parser.add_argument(
+            "--validate", type=float, default=math.inf, help="minutes between validations on held-out sounds"
+        )
+        parser.add_argument("--device", default="cpu")
+        parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--batch", type=int, default=Plan.batch)
+        parser.add_argument("--rate", type=float, default=Plan.rate)
+        parser.add_argument("--slow-down", type=int, default=Plan.slow_down, help="steps after which the rate falls")
+        parser.add_argument(
+            "--cool",
+            type=int,
+            nargs=2,
+            metavar=("FROM", "TO"),
+            help="the rate falls to nothing between these steps: the end",
+        )
+
+    @classmethod
+    def asked(cls, asked: argparse.Namespace) -> Plan:
+        """From what `options` have been given."""
+        cooling = (asked.cool[0], asked.cool[1]) if asked.cool else None
+        return cls(asked.device, asked.seed, asked.batch, asked.rate, asked.slow_down, cooling)
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step."""
+        rate = self.rate * min(1.0, step / WARM_UP) * math.sqrt(min(1.0, self.slow_down / step))
+        if self.cooling is None:
+            return rate
+        first, last = self.cooling
+        return rate * min(1.0, max(0.0, (last - step) / (last - first)))
+
+
+class Run(ABC, Generic[Progress_]):
+    """Steps of an optimiser over drawn batches, with checkpoints.
+
+    Every step draws from the seed and its own number, so a resumed run sees what it would have seen.
+    """
+
+    def __init__(self, folder: Path, build: Callable[[], nn.ModuleDict], progress: Progress_, plan: Plan) -> None:
+        self.folder, self.progress, self.plan = folder, progress, plan
+        self.device = torch.device(plan.device)
+        # Emulated, half precision is many times slower than single.
+        self.half = choose_dtype("auto", self.device) != torch.float32
+        torch.manual_seed(plan.seed)
+        self.networks = build().to(self.device)
+        if self.device.type == "cpu":
+            for network in self.networks.values():
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = self._copied()
+        self.optimiser = Muon(self.networks.parameters(), plan.rate)
+        self.resumed = (folder / "progress.json").is_file()
+        if self.resumed:
+            self._resume()
+
+    @abstractmethod
+    def loss(self, rng: np.random.Generator) -> Tensor:
+        """Of a batch that is drawn from the generator."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Take in data that has been added since."""
+
+    @abstractmethod
+    def validate(self) -> None:
+        """Say how good the averaged weights are by now."""
+
+    def start_from(self, weights: dict[str, dict[str, Tensor]]) -> None:
+        """Begin with each network's weights."""
+        for name, network in self.networks.items():
+            network.load_state_dict(weights[name])
+        self.ema = self._copied()
+
+    def step(self) -> float:
+        """One optimiser step; returns its loss."""
+        number = self.progress.step + 1
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.plan.rate_at(number)
+        loss = self.loss(np.random.default_rng([self.plan.seed, number]))
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
+        self.optimiser.step()
+        self._average(min(EMA, number / (number + 10)))
+        self.progress.step = number
+        self.progress.examples += self.plan.batch
+        value = float(loss.detach())
+        self.progress.loss += (value - self.progress.loss) * max(0.01, 1 / number)
+        return value
+
+    @torch.no_grad()
+    def _average(self, decay: float) -> None:
+        current = self.networks.state_dict()
+        torch._foreach_lerp_(list(self.ema.values()), [current[name] for name in self.ema], 1 - decay)
+
+    def _copied(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.networks.state_dict().items()}
+
+    def train(self, minutes: float, validate: float = math.inf) -> None:
+        """Train for so long or until cool; a line every 20 seconds, a checkpoint every three minutes, validation."""
+        begun = said = kept = validated = time.monotonic()
+        already, first = self.progress.seconds, self.progress.step
+        while (now := time.monotonic()) - begun < minutes * 60:
+            if self.plan.cooling and self.progress.step >= self.plan.cooling[1]:
+                break
+            self.step()
+            self.progress.seconds = already + now - begun
+            if now - said > 20:
+                said = now
+                rate = (self.progress.step - first) * self.plan.batch / (now - begun)
+                print(f"step {self.progress.step}  loss {self.progress.loss:.4f}  {rate:.1f} examples/s", flush=True)
+            if now - kept > CHECKPOINT_SECONDS:
+                kept = now
+                self.checkpoint()
+                self.refresh()
+            if now - validated > validate * 60:
+                self.validate()
+                validated = time.monotonic()
+        self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Write everything under temporary names, then let one rename of `progress.json` make it count."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        turn = f"checkpoint-{self.progress.step}"
+        folder = self.folder / turn
+        folder.mkdir(exist_ok=True)
+        moments = self.optimiser.state_dict()["state"]
+        parts: dict[str, dict[str, Tensor]] = {
+            "networks": self.networks.state_dict(),
+            "ema": self.ema,
+            "optimiser": {f"{key}.{name}": value for key, item in moments.items() for name, value in item.items()},
+        }
+        for part, tensors in parts.items():
+            contiguous = {name: value.contiguous() for name, value in tensors.items()}
+            save_file(contiguous, folder / f"{part}.safetensors")
+        unfinished = self.folder / "progress.part"
+        unfinished.write_text(json.dumps({"checkpoint": turn, **asdict(self.progress)}), "utf-8")
+        unfinished.replace(self.folder / "progress.json")
+        for old in self.folder.glob("checkpoint-*"):
+            if old.name != turn:
+                shutil.rmtree(old)
+
+    def _resume(self) -> None:
+        values: dict[str, Any] = json.loads((self.folder / "progress.json").read_text("utf-8"))
+        folder = self.folder / values.pop("checkpoint")
+        self.progress = type(self.progress)(**values)
+        self.networks.load_state_dict(load_file(folder / "networks.safetensors"))
+        self.ema = {name: value.to(self.device) for name, value in load_file(folder / "ema.safetensors").items()}
+        parameters = list(self.networks.parameters())
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in load_file(folder / "optimiser.safetensors").items():
+            number, name = key.split(".", 1)
+            like = parameters[int(number)]
+            # In memory as the parameter lies, channels last or not: arithmetic is quicker so.
+            moment = value if value.shape != like.shape else torch.empty_like(like).copy_(value)
+            state.setdefault(int(number), {})[name] = moment.detach()
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+
+    def averaged(self) -> nn.ModuleDict:
+        """The networks with their averaged weights, on the CPU."""
+        networks = copy.deepcopy(self.networks).cpu()
+        networks.load_state_dict(self.ema)
+        return networks.eval()
+
+    def facts(self) -> dict[str, object]:
+        """What a model card says of the run."""
+        cuda = self.device.type == "cuda"
+        return {
+            "examples": self.progress.examples,
+            "minutes": round(self.progress.seconds / 60),
+            "loss": round(self.progress.loss, 4),
+            "device": torch.cuda.get_device_name(self.device) if cuda else f"CPU, {torch.get_num_threads()} threads",
+        }
