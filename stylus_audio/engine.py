@@ -30,7 +30,7 @@ from .model import Model, load_model
 from .near_live import NearLive
 from .passage import Passage, is_segment, passage_of, segment_of
 from .progress import Progress, Watch, part
-from .reconstruction import mid_side, reconstruct
+from .reconstruction import OF_CONTENT, mid_side, reconstruct
 from .reference import Picture, picture_of, reference_windows
 from .settings import Line, Settings
 from .spectrogram import from_image
@@ -223,7 +223,7 @@ class Engine:
             with self._enough_memory():
                 gains = self._gains(passage, styles, settings, watch, near_live)
             watch.stage("reconstruction")
-            wet = reconstruct(passage, gains, settings)
+            wet = reconstruct(passage, gains, settings, watch.nearly)
         watch.stage("finishing")
         audio, notes = finish(passage, wet, settings, integer, style_lufs)
         watch.stage("done", 1.0)
@@ -316,7 +316,7 @@ class Engine:
         kept = [start for start, want in zip(starts, wanted, strict=True) if want]
         blended, (first, last) = Blend(kept, picture.mel.shape[-1]), _full_frames(picture)
         # With a phase of its own a piece would not fit the one before; with injection all windows come at once.
-        heard = near_live if conditional and settings.reconstruction != "griffin-lim" else None
+        heard = near_live if conditional and settings.reconstruction in OF_CONTENT else None
         for image in images:
             blended.add(from_image(image, profile, picture.maximum))
             if heard:

@@ -21,7 +21,7 @@ from .latent import Autoencoder, Latent, Patchify
 from .places import CONFIGS
 from .quiet import quiet
 from .settings import DTYPES, Settings
-from .spectrogram import RIFFUSION, Profile
+from .spectrogram import MINI, RIFFUSION, Profile
 from .style_encoder import StyleEncoder
 from .text import TextEncoder
 from .weights import check_device, fingerprint, located, named
@@ -81,8 +81,10 @@ class Model:
     def with_steps(self, settings: Settings) -> Settings:
         """Settings whose number of steps is settled: asked for, else the model's for the asked quality.
 
-        `BadRequest` for more steps than the model has learned to take.
+        `BadRequest` for more steps than the model has learned to take, and for a decoder of other pictures than its.
         """
+        if settings.reconstruction == "guidediff" and self.profile != MINI:
+            raise BadRequest(f"reconstruction: guidediff decodes mini's pictures, and {self.name} has others")
         own = self._of(settings.method)
         steps = settings.steps or own.steps[settings.quality]
         if own.most_steps is not None and steps > own.most_steps:

@@ -140,19 +140,29 @@ def griffin_lim(
 
 
 def _inverted_mel(content: Tensor, gains: Gains, stft: Stft, first: int) -> Tensor:
-    """Magnitude of the stylised mel, `[channel, bin, frame]`, by the pseudo-inverse of the filters.
+    """Magnitude of the stylised mel, `[channel, bin, frame]`.
 
     Channels that share a mel take their shares of it from the content, so that they keep their places.
     """
-    filters, inverse = _filters(gains.profile, stft)
+    filters, _ = _filters(gains.profile, stft)
     times = stft.times(content.shape[-1]) + first / stft.sample_rate
     mel = torch.from_numpy(spread(gains.mel, gains.profile, times, band_centres(gains.profile)))
     if mel.shape[0] < content.shape[0]:
-        own = filters @ content.abs()
-        together = own.square().mean(0, keepdim=True).sqrt()
-        mel = mel * own / together.clamp_min(1e-12)
+        mel = shared_out(mel, filters @ content.abs())
+    return inverted_mel(mel, gains.profile, stft)
+
+
+def shared_out(mel: Tensor, own: Tensor) -> Tensor:
+    """One mel for all channels, `[1, mel, frame]`, in the shares that their `own` have, `[channel, mel, frame]`."""
+    together = own.square().mean(0, keepdim=True).sqrt()
+    return mel * own / together.clamp_min(1e-12)
+
+
+def inverted_mel(mel: Tensor, profile: Profile, stft: Stft) -> Tensor:
+    """Magnitudes `[channel, bin, frame]` of an STFT from those of a mel, by the pseudo-inverse of the filters."""
+    _, inverse = _filters(profile, stft)
     # The mel's scale is that of the profile's window, whose samples are as many as its length in seconds has.
-    return (inverse @ mel).clamp_min(0) * (stft.window / gains.profile.window)
+    return (inverse @ mel).clamp_min(0) * (stft.window / profile.window)
 
 
 @lru_cache(maxsize=4)

@@ -16,6 +16,10 @@ def part(progress: Progress | None, first: float, last: float, stage: str = "{}"
     return lambda fraction, own: progress(first + fraction * (last - first), stage.format(own))
 
 
+_PASSES = 0.95
+"""The share of a render that its passes count for."""
+
+
 class Watch:
     """Turns passes of the UNet into progress, and stages into timings."""
 
@@ -44,13 +48,17 @@ class Watch:
         self._done += 1
         self._say(self._fraction())
 
+    def nearly(self, fraction: float) -> None:
+        """How far what comes behind the passes is."""
+        self._say(_PASSES + (1 - _PASSES) * 0.9 * fraction)
+
     def timings(self) -> dict[str, float]:
         """Seconds of each stage that has ended, by its name."""
         return {name: round(seconds, 3) for name, seconds in self._timings.items()}
 
     def _fraction(self) -> float:
         # The passes are nearly all of the work; the rest is reading before and sound after.
-        return min(0.95, 0.95 * self._done / self._passes)
+        return _PASSES * min(1.0, self._done / self._passes)
 
     def _say(self, fraction: float) -> None:
         if self._progress:

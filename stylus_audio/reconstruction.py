@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,32 @@ from .settings import Settings
 
 Floats = NDArray[np.floating[Any]]
 
+OF_CONTENT = ("gain", "phase")
+"""Reconstructions that have the content's phase."""
 
-def reconstruct(passage: Passage, gains: Gains, settings: Settings) -> Floats:
-    """The wet sound on the passage's carrier, `[channel, sample]`; needs no model."""
+
+def reconstruct(
+    passage: Passage, gains: Gains, settings: Settings, done: Callable[[float], None] = lambda fraction: None
+) -> Floats:
+    """The wet sound on the passage's carrier, `[channel, sample]`; needs no model but GuideDiff, where that is asked.
+
+    `done` is called with the fraction that is, where it takes long.
+    """
     carrier = mid_side(passage.carrier) if settings.stereo == "mid-side" else passage.carrier
-    rate = passage.sample_rate
-    if settings.reconstruction == "griffin-lim":
-        wet = griffin_lim(carrier, rate, gains, 32 if settings.refine is None else settings.refine, settings.seed)
+    rate, seed = passage.sample_rate, settings.seed
+    iterations = settings.refine
+    if iterations is None:
+        iterations = 8 if settings.reconstruction in OF_CONTENT else 32
+    if settings.reconstruction == "guidediff":
+        # Only here is diffusers needed for sound.
+        from .vocoder import decoded
+
+        wet = decoded(carrier, rate, gains, iterations, seed, done=done)
+    elif settings.reconstruction == "griffin-lim":
+        wet = griffin_lim(carrier, rate, gains, iterations, seed)
     else:
         apply = apply_gain if settings.reconstruction == "gain" else apply_phase
-        wet = apply(carrier, rate, gains, 8 if settings.refine is None else settings.refine)
+        wet = apply(carrier, rate, gains, iterations)
     return mid_side(wet) if settings.stereo == "mid-side" else wet
 
 

@@ -254,10 +254,10 @@ class Settings:
     denoise: float = _option(1.0, "number", "how far the content is inverted", low=0.01, high=1)
     variation: int = _option(0, "integer", "other windows of the reference; 0 is the default choice", low=0, high=9999)
     reconstruction: str = _option(
-        "gain", "choice", "how the picture becomes sound", choices=("gain", "phase", "griffin-lim")
+        "gain", "choice", "how the picture becomes sound", choices=("gain", "phase", "griffin-lim", "guidediff")
     )
     refine: int | None = _option(
-        None, "integer", "Griffin-Lim iterations (default: 8 from the content's phase, 32 from random phase)",
+        None, "integer", "Griffin-Lim iterations (default: 8 from the content's phase, 32 from another)",
         low=0, high=1000,
     )  # fmt: skip
     stereo: str = _option(

@@ -18,9 +18,9 @@ from ..errors import StylusError
 from ..match_eq import equalised, long_term_level, match_eq
 from ..reference import picture_of
 from ..spectrogram import MINI, to_image
-from .compose import KINDS, compose
+from .compose import KINDS, Piece, compose
 from .growing import grow, grown
-from .sounds import Audio, draw_effects, draw_sound, speech, texture, with_effects
+from .sounds import Audio, Sound, draw_effects, draw_sound, speech, texture, with_effects
 from .synthesise import SAMPLE_RATE
 
 SOUNDS, PIECES = 3, 2
@@ -32,6 +32,9 @@ FILE = "pictures.u8"
 LEVELS = 255
 """Pictures are kept in bytes: steps of 0.3 dB."""
 
+DRUMS = 128
+"""In the place of a program."""
+
 TONAL = tuple(kind for kind in KINDS if kind not in ("drums", "ensemble"))
 DUO = ("bass and melody", "melody and chords")
 SHARES = {"tonal": 0.6, "duo": 0.08, "drums": 0.1, "ensemble": 0.06, "effects": 0.16}
@@ -39,16 +42,36 @@ SHARES = {"tonal": 0.6, "duo": 0.08, "drums": 0.1, "ensemble": 0.06, "effects": 
 
 def group_audio(seed: int) -> list[list[Audio]]:
     """Audio of training group `seed`, `[sound][piece]` of `[2, sample]`."""
-    rng = np.random.default_rng([2, seed])
-    share = str(rng.choice(list(SHARES), p=list(SHARES.values())))
+    rng, share = _drawn(seed)
     if share == "effects":
         sources = [_source(rng) for _ in range(PIECES)]
         chains = [draw_effects(rng) for _ in range(SOUNDS)]
         return [[with_effects(audio, chain) for audio in sources] for chain in chains]
+    pieces, cents, sounds = _music(rng, share, seed)
+    return [sound.play(pieces, cents) for sound in sounds]
+
+
+def group_instruments(seed: int) -> list[int | None]:
+    """General MIDI program of each sound of a group; `DRUMS` for a kit, None where more than one thing plays."""
+    rng, share = _drawn(seed)
+    if share == "drums":
+        return [DRUMS] * SOUNDS
+    if share != "tonal":
+        return [None] * SOUNDS
+    return [sound.programs[0] for sound in _music(rng, share, seed)[2]]
+
+
+def _drawn(seed: int) -> tuple[np.random.Generator, str]:
+    rng = np.random.default_rng([2, seed])
+    return rng, str(rng.choice(list(SHARES), p=list(SHARES.values())))
+
+
+def _music(rng: np.random.Generator, share: str, seed: int) -> tuple[list[Piece], float, list[Sound]]:
+    """Pieces, their detuning in cents, and the sounds that play them."""
     kinds = {"tonal": TONAL, "duo": DUO}.get(share, (share,))
     pieces = [compose(PIECES * seed + number, str(rng.choice(kinds)), SECONDS) for number in range(PIECES)]
     cents = float(rng.uniform(-30, 30))
-    return [draw_sound(rng, duo=share in ("duo", "ensemble")).play(pieces, cents) for _ in range(SOUNDS)]
+    return pieces, cents, [draw_sound(rng, duo=share in ("duo", "ensemble")) for _ in range(SOUNDS)]
 
 
 def _source(rng: np.random.Generator) -> Audio:
