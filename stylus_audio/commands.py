@@ -198,9 +198,12 @@ def _evaluate_file(request: EvaluateRequest) -> None:
 
     if request.content is None:
         raise BadRequest("evaluate needs the clip that the stem was made from: --content CLIP")
+    from .instruments import instrument_match
+
     stem, clip = read_clip(request.output), read_clip(request.content)
     reference = read_clip(request.style) if request.style else None
     metrics = evaluate_clips(stem, clip, reference, _seams_of(request.output))
+    metrics["instrument_match"] = instrument_match(stem, reference)
     if request.clap is not None:
         from .clap import Clap
         from .evaluate_folder import similarities

@@ -311,7 +311,9 @@ class Engine:
         elif settings.preview is not None:
             starts, wanted = _thinned(starts, wanted)
         way = self._conditional if conditional else self._injection
-        latents = way(_Task(picture, starts, wanted, self._references(styles, settings), settings, watch))
+        # One by one they can be heard the sooner.
+        together = 1 if near_live else max(1, self.windows_per_pass // picture.mel.shape[0])
+        latents = way(_Task(picture, starts, wanted, self._references(styles, settings), settings, watch, together))
         images = (model.latent.decode(latent).cpu().numpy() for latent in latents)
         kept = [start for start, want in zip(starts, wanted, strict=True) if want]
         blended, (first, last) = Blend(kept, picture.mel.shape[-1]), _full_frames(picture)
@@ -347,14 +349,11 @@ class Engine:
         yield from _paired(styled, content[sampled.to(content.device)], channels)
 
     def _conditional(self, task: _Task) -> Iterator[torch.Tensor]:
-        """As `_injection`, by a network that is told of content and style; here every window is wanted.
-
-        A few windows at a time, since they need nothing of each other.
-        """
+        """As `_injection`, by a network that is told of content and style; here every window is wanted."""
         model, settings, watch, picture = self.model, task.settings, task.watch, task.picture
         channels = picture.mel.shape[0]
         way = self._told(settings, watch)
-        together = max(1, self.windows_per_pass // channels)
+        together = task.together
         groups = [task.starts[first : first + together] for first in range(0, len(task.starts), together)]
         passes = sum(way.passes(len(group) * channels, 0) for group in groups)
         prepared = self._prepared(way, task.references, watch, lambda missing: passes + way.passes(0, missing))
@@ -504,6 +503,8 @@ class _Task:
     references: list[_Reference]
     settings: Settings
     watch: Watch
+    together: int
+    """How many windows are sampled at once, where they need nothing of each other."""
 
 
 class _Style(Protocol):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .audio import SUFFIXES, Clip, read_clip, same_file
 from .errors import BadRequest, NotAllowed, NotFound, UnsupportedAudio
 from .frechet import frechet_distance, mel_embeddings
+from .instruments import instrument_match
 from .metrics import evaluate_clips
 from .provenance import read_sources
 
@@ -144,13 +145,15 @@ def evaluate_items(
         except _UNREADABLE as error:
             leave_out(f"{item.stem.name} is left out: {error}")
             continue
-        values = evaluate_clips(stem, content, read_clip(style) if style else None, item.seams)
+        reference = read_clip(style) if style else None
+        values = evaluate_clips(stem, content, reference, item.seams)
+        values["instrument_match"] = instrument_match(stem, reference)
         stems.append(hear(stem))
         if passage not in contents:
             contents[passage] = hear(content)
         if clap:
-            reference = styles[style]["clap"] if style else None
-            values |= similarities(stems[-1]["clap"], contents[passage]["clap"], reference)
+            heard = styles[style]["clap"] if style else None
+            values |= similarities(stems[-1]["clap"], contents[passage]["clap"], heard)
         rows[item.stem.name] = values
     if not rows:
         raise BadRequest("no stem to measure; --content DIR says where the clips are that the stems were made from")

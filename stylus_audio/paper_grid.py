@@ -66,6 +66,7 @@ COLUMNS = {
     "content: onsets": "onset_f1",
     "content: CLAP": "clap_content_similarity",
     "style: log-mel ↓": "log_mel_distance_style",
+    "style: instrument": "instrument_match",
     "style: CLAP": "clap_style_similarity",
     "FAD mel ↓": "fad_mel",
     "FAD CLAP ↓": "fad_clap",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import sys
 import threading
@@ -35,7 +36,7 @@ class Player:
     """
 
     def __init__(self) -> None:
-        self._begun = time.monotonic()
+        self._first: tuple[float, int] | None = None
         self._pieces: queue.Queue[NDArray[np.float32] | None] = queue.Queue()
         self._waiting: list[NDArray[np.float32]] = []
         self._made = 0
@@ -60,10 +61,8 @@ class Player:
         """The next samples `[channel, sample]` of `total`; what comes behind the second channel is not played."""
         self._waiting.append(np.ascontiguousarray(piece[:2].T, np.float32))
         self._made += piece.shape[1]
-        made_in = time.monotonic() - self._begun
-        left = made_in * (total / max(1, self._made) - 1)
         if self._thread is None:
-            if left * MARGIN > total / sample_rate:
+            if self._left(total) * MARGIN > total / sample_rate:
                 return
             works, detail = portaudio()
             if not works:
@@ -75,6 +74,16 @@ class Player:
         for waiting in self._waiting:
             self._pieces.put(waiting)
         self._waiting = []
+
+    def _left(self, total: int) -> float:
+        """Seconds until the last samples come, at the rate at which they have come since the first."""
+        now = time.monotonic()
+        if self._made == total:
+            return 0.0
+        if self._first is None:
+            self._first = now, self._made
+        begun, made = self._first
+        return (total - self._made) * (now - begun) / (self._made - made) if self._made > made else math.inf
 
     def _drop(self, *_: object) -> None:
         while self._pieces.get() is not None:

@@ -51,8 +51,6 @@ def test_the_pieces_are_the_stem(mini: Engine, clip: tuple[np.ndarray, int], cha
         pieces.append((piece, rate, total))
         done_at.append(seen[-1])
 
-    # One window at a time, as where memory is short.
-    mini.windows_per_pass = 1
     render = mini.render(
         clip, DEMO_STYLE, mini.settings(**changes), lambda fraction, _: seen.append(fraction), NearLive(send)
     )

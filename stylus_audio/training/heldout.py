@@ -11,7 +11,7 @@ from ..oracle_metrics import Played
 from ..reference import Picture, picture_of
 from ..spectrogram import MINI
 from .compose import Piece, compose
-from .dataset import TONAL
+from .dataset import DRUMS, TONAL
 from .sounds import HELD_OUT_FONT, HELD_OUT_KIT, HELD_OUT_PROGRAMS, HELD_OUT_VOICE, KITS, Audio, Sound, speech
 from .synthesise import SAMPLE_RATE
 
@@ -30,6 +30,18 @@ class Pair:
     oracle: Audio | None
     notes: tuple[Played, ...]
     reference_notes: tuple[Played, ...]
+    program: int
+    """General MIDI program of the reference and the answer, or `DRUMS`."""
+    content_program: int | None
+    """That of the content, where it is an instrument's."""
+
+    def heard(self) -> list[tuple[str, Audio, int]]:
+        """Clips in which one instrument plays: whether training knows it, the sound, and the program."""
+        clips = [(self.reference, self.program)]
+        if self.content_program is not None:
+            clips.append((self.content, self.content_program))
+        kinds = dict.fromkeys(HELD_OUT_PROGRAMS, "unheard programs")
+        return [(kinds.get(program, "heard programs"), audio, program) for audio, program in clips]
 
     @cached_property
     def reference_picture(self) -> Picture:
@@ -69,7 +81,7 @@ def make(name: str) -> Pair:
     if what == "voice":
         reference = style.play(pieces[1:], 0.0)[0]
         voice = speech(rng, SECONDS, HELD_OUT_VOICE)
-        return Pair(f"{name}: voice as {program}", voice, reference, None, (), _played(pieces[1]))
+        return Pair(f"{name}: voice as {program}", voice, reference, None, (), _played(pieces[1]), program, None)
     other = int(rng.choice([one for one in range(112) if one != program]))
     sound = Sound(HELD_OUT_FONT, (other, other), reverb=bool(rng.random() < 0.3))
     return _pair(f"{name}: {kinds[0]}, {other} as {program}", sound, style, pieces)
@@ -78,7 +90,8 @@ def make(name: str) -> Pair:
 def _pair(name: str, sound: Sound, style: Sound, pieces: list[Piece]) -> Pair:
     content = sound.play(pieces[:1], 0.0)[0]
     oracle, reference = style.play(pieces, 0.0)
-    return Pair(name, content, reference, oracle, _played(pieces[0]), _played(pieces[1]))
+    ours, theirs = (DRUMS if pieces[0].kind == "drums" else one.programs[0] for one in (sound, style))
+    return Pair(name, content, reference, oracle, _played(pieces[0]), _played(pieces[1]), theirs, ours)
 
 
 def _played(piece: Piece) -> tuple[Played, ...]:

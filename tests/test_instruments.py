@@ -1,0 +1,116 @@
+"""The classifier of instruments: its labels, its training, its weights on what they have not heard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stylus_audio.audio import Clip
+from stylus_audio.instruments import FAMILIES, family_probabilities, instrument_match, load
+from stylus_audio.training import train_instruments
+from stylus_audio.training.dataset import DRUMS, GROUP, Pictures, group_instruments
+from stylus_audio.training.heldout import make
+from stylus_audio.training.run import Plan
+from stylus_audio.training.sounds import HELD_OUT_PROGRAMS, TRAINING_PROGRAMS, Sound
+from stylus_audio.training.train_instruments import InstrumentTrainer, family_of
+from tests.programs import need_font
+from tests.sounds import RATE, noise, plucks
+
+
+def test_families_are_general_midis() -> None:
+    names = {0: "piano", 21: "organ", 24: "guitar", 56: "brass", 73: "pipe", 81: "synth lead", DRUMS: "drums"}
+    assert {program: FAMILIES[family_of(program)] for program in names} == names
+
+
+def test_labels_are_drawn_as_the_audio_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What plays in a group is what its seed says, without a synthesiser."""
+    from stylus_audio.training import dataset
+
+    played: list[tuple[int, int, int]] = []
+
+    def play(self: Sound, pieces: list[object], cents: float) -> list[np.ndarray]:
+        played.append((*self.programs, self.kit))
+        return [np.zeros((2, 10), np.float32) for _ in pieces]
+
+    monkeypatch.setattr(Sound, "play", play)
+    kinds = set()
+    for seed in range(40):
+        played.clear()
+        labels = group_instruments(seed)
+        assert len(labels) == 3
+        if labels[0] is None:
+            assert labels == [None] * 3
+            continue
+        dataset.group_audio(seed)
+        kinds.add(labels[0] == DRUMS)
+        if labels[0] != DRUMS:
+            assert labels == [lead for lead, _, _ in played] == [other for _, other, _ in played]
+            assert set(labels) <= set(TRAINING_PROGRAMS)
+    assert kinds == {True, False}
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pictures:
+    """Three groups: low bands sound for a piano, high ones for a kit; the third has no label."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    pictures = np.zeros((3, *GROUP.shape), np.uint8)
+    pictures[0, ..., 40:80, :] = 250
+    pictures[1, ..., 400:440, :] = 250
+    (folder / "pictures.u8").write_bytes(pictures.tobytes())
+    (folder / "index.json").write_text('{"groups": 3}', "utf-8")
+    labels: dict[int, list[int | None]] = {0: [0, 1, 2], 1: [DRUMS] * 3, 2: [None] * 3}
+    monkeypatch.setattr(train_instruments, "group_instruments", lambda group: labels[group])
+    return Pictures(folder)
+
+
+def test_training_tells_apart_what_is_different(data: Pictures, tmp_path: Path) -> None:
+    trainer = InstrumentTrainer(tmp_path / "run", data, Plan(batch=8))
+    assert set(trainer.clips) == {0, 15}
+    for _ in range(60):
+        trainer.step()
+    pictures, families = trainer.batch(np.random.default_rng(0))
+    assert {family: pictures[row].mean(1).argmax() > 256 for row, family in enumerate(families)} == {0: False, 15: True}
+    trainer.network().save_pretrained(tmp_path / "out", safe_serialization=True)
+    low, high = (noise_between(*band) for band in ((150, 400), (9000, 14000)))
+    network = load(tmp_path / "out")
+    for sound, family in ((low, 0), (high, 15)):
+        probable = family_probabilities(sound, RATE, network)
+        assert probable is not None
+        assert probable.sum() == pytest.approx(1)
+        assert probable.argmax() == family
+
+
+def noise_between(low: float, high: float) -> np.ndarray:
+    spectrum = np.fft.rfft(noise(2.0))
+    spectrum[:, : int(2 * low)] = spectrum[:, int(2 * high) :] = 0
+    return np.fft.irfft(spectrum, 2 * RATE).astype(np.float32)
+
+
+def test_the_same_sound_matches_whatever_its_level_and_rate() -> None:
+    clip = Clip.from_array(plucks(2.0), RATE)
+    assert instrument_match(clip, Clip.from_array(0.01 * clip.audio, RATE)) == 1.0
+    assert instrument_match(clip, clip) == 1.0
+    assert instrument_match(clip, None) is None
+    assert instrument_match(clip, Clip.from_array(np.zeros((1, 9000)), RATE)) is None
+    one, other = (family_probabilities(clip.audio, RATE) for _ in range(2))
+    assert one is not None
+    assert other is not None
+    assert np.array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_the_embedded_weights_know_more_than_chance() -> None:
+    need_font("TimGM6mb.sf2")
+    right = [
+        int(probable.argmax()) == family_of(program)
+        for name in ("0-21", "1-24", "2-56", "3-73", "0-drums", "1-drums", "4-81", "5-42")
+        for _, audio, program in make(name).heard()
+        if (probable := family_probabilities(audio, RATE)) is not None
+    ]
+    assert len(right) > 10
+    assert np.mean(right) > 0.3
+    assert make("0-voice").heard()[0][0] == "unheard programs"
+    assert make("0-voice").program in HELD_OUT_PROGRAMS
