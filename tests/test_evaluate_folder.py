@@ -68,7 +68,10 @@ def test_names_say_what_belongs_together(shell: Shell, named: Path) -> None:
     assert list(report["stems"]) == ["riff_b_hum.flac.wav", "riff_hiss.wav"]
     clips = {file.name: read_clip(file).audio for file in named.rglob("*.wav")}
     expected = {
-        name: evaluate(clips[name], clips[content], clips[style], sample_rate=RATE)
+        name: {
+            **evaluate(clips[name], clips[content], clips[style], sample_rate=RATE),
+            "instrument_match": instrument_match(*(Clip.from_array(clips[one], RATE) for one in (name, style))),
+        }
         for name, content, style in (
             ("riff_b_hum.flac.wav", "riff_b.wav", "hum.flac.wav"), ("riff_hiss.wav", "riff.wav", "hiss.wav"),
         )
