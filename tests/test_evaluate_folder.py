@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from stylus_audio.audio import read_clip
+from stylus_audio.audio import Clip, read_clip
 from stylus_audio.clap import Clap
 from stylus_audio.frechet import frechet_distance, mel_embeddings
+from stylus_audio.instruments import instrument_match
 from stylus_audio.metrics import evaluate
 from tests.sounds import RATE, Audio, noise, plucks, tone
 from tests.test_cli import Shell, shell

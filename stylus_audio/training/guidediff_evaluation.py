@@ -134,9 +134,9 @@ python -m stylus_audio.training.guidediff_evaluation --model MODEL --out SCORES 
 
 Held-out renders (soundfont {HELD_OUT_FONT}, instruments and music that no training has heard) become pictures and
 sound again; distances from the true waveform, one channel. MR-STFT: spectral convergence and log magnitude at 512, 1024
-and 2048 samples (Yamamoto et al., arXiv 1910.11480), down to 80 dB. "alone" is what the network makes in four steps; "32
-iterations" are Griffin and Lim's from the phase that it has found, which is what `--reconstruction guidediff` does. The
-last two rows have what the others have not: a content that plays the same notes on another instrument.
+and 2048 samples (Yamamoto et al., arXiv 1910.11480), down to 80 dB. "alone" is what the network makes in four steps;
+"32 iterations" are Griffin and Lim's from the phase that it has found, which is what `--reconstruction guidediff` does.
+The last two rows have what the others have not: a content that plays the same notes on another instrument.
 
 {figures}
 
