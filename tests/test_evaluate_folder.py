@@ -71,7 +71,7 @@ def test_names_say_what_belongs_together(shell: Shell, named: Path) -> None:
     expected = {
         name: {
             **evaluate(clips[name], clips[content], clips[style], sample_rate=RATE),
-            "instrument_match": instrument_match(*(Clip.from_array(clips[one], RATE) for one in (name, style))),
+            "instrument_match": instrument_match(Clip.from_array(clips[name], RATE), Clip.from_array(clips[style], RATE)),
         }
         for name, content, style in (
             ("riff_b_hum.flac.wav", "riff_b.wav", "hum.flac.wav"), ("riff_hiss.wav", "riff.wav", "hiss.wav"),
