@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stylus_audio.audio import Clip, read_clip
+from stylus_audio.audio import read_clip
 from stylus_audio.clap import Clap
 from stylus_audio.frechet import frechet_distance, mel_embeddings
 from stylus_audio.instruments import instrument_match
@@ -67,11 +67,11 @@ def test_names_say_what_belongs_together(shell: Shell, named: Path) -> None:
     report = report_of(said)
     assert set(report) == {"stems", "mean", "sets"}
     assert list(report["stems"]) == ["riff_b_hum.flac.wav", "riff_hiss.wav"]
-    clips = {file.name: read_clip(file).audio for file in named.rglob("*.wav")}
+    clips = {file.name: read_clip(file) for file in named.rglob("*.wav")}
     expected = {
         name: {
-            **evaluate(clips[name], clips[content], clips[style], sample_rate=RATE),
-            "instrument_match": instrument_match(Clip.from_array(clips[name], RATE), Clip.from_array(clips[style], RATE)),
+            **evaluate(clips[name].audio, clips[content].audio, clips[style].audio, sample_rate=RATE),
+            "instrument_match": instrument_match(clips[name], clips[style]),
         }
         for name, content, style in (
             ("riff_b_hum.flac.wav", "riff_b.wav", "hum.flac.wav"), ("riff_hiss.wav", "riff.wav", "hiss.wav"),
@@ -84,7 +84,7 @@ def test_names_say_what_belongs_together(shell: Shell, named: Path) -> None:
     assert report["mean"]["seam_step_db"] is None
 
     def rows(*names: str) -> Any:
-        return np.concatenate([mel_embeddings(clips[name], RATE) for name in names])
+        return np.concatenate([mel_embeddings(clips[name].audio, RATE) for name in names])
 
     stems, contents, styles = rows(*expected), rows("riff.wav", "riff_b.wav"), rows("hiss.wav", "hum.flac.wav")
     assert report["sets"] == {
