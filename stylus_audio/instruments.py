@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .audio import Clip
 from .places import MODELS
-from .quiet import quiet
 from .reference import picture_of
 from .spectrogram import MINI, to_image
 from .windows import cut, window_starts
@@ -33,25 +31,26 @@ FAMILIES = (
 
 FRAMES = 128
 """What is heard at once: 1.28 s."""
+WEIGHTS = "model.safetensors"
+_WIDTHS = (32, 48, 64, 96)
 _POOLED = 4
 """Bands that count as one: pitch is no matter here."""
 
 
-class InstrumentNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class InstrumentNet(nn.Module):
     """Pictures on `MINI`'s grid, `[window, mel, frame]` in [0, 1], to logits `[window, family]`."""
 
-    @register_to_config  # type: ignore[untyped-decorator]
-    def __init__(self, widths: tuple[int, ...] = (32, 48, 64, 96)) -> None:
+    def __init__(self) -> None:
         super().__init__()
         # The picture, and where in the spectrum it is.
-        inputs = (2, *widths[:-1])
+        inputs = (2, *_WIDTHS[:-1])
         self.convolutions = nn.ModuleList(
             nn.Conv2d(before, after, 3 if number else 5, 2, 1 if number else 2)
-            for number, (before, after) in enumerate(zip(inputs, widths, strict=True))
+            for number, (before, after) in enumerate(zip(inputs, _WIDTHS, strict=True))
         )
-        self.norms = nn.ModuleList(nn.GroupNorm(8, width) for width in widths)
+        self.norms = nn.ModuleList(nn.GroupNorm(8, width) for width in _WIDTHS)
         self.drop = nn.Dropout(0.2)
-        self.leave = nn.Linear(3 * widths[-1], len(FAMILIES))
+        self.leave = nn.Linear(3 * _WIDTHS[-1], len(FAMILIES))
 
     def forward(self, picture: Tensor) -> Tensor:
         """Statistics over all places of convolutional features, weighed."""
@@ -68,9 +67,9 @@ class InstrumentNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
 @lru_cache(maxsize=1)
 def load(folder: Path = MODELS / "instruments") -> InstrumentNet:
     """The embedded classifier, or one that our trainer has exported."""
-    with quiet():
-        network: InstrumentNet = InstrumentNet.from_pretrained(folder, use_safetensors=True).float().eval()
-    return network
+    network = InstrumentNet()
+    network.load_state_dict(load_file(folder / WEIGHTS))
+    return network.eval()
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ SOUND = {"audio", "riff", "files", "stem", "loudness", "onsets", "spectrogram", 
          "finish", "reference", "match_eq", "metrics", "oracle_metrics", "frechet", "plot", "contact_sheet",
          "style_cache", "spectrogram_image", "near_live", "waveform_metrics"}  # fmt: skip
 METHOD = {"attention", "features", "denoiser", "inversion", "sampling", "style", "stylize", "shelf", "conditional"}
-MODEL = {"latent", "model", "text", "quiet", "style_encoder", "clap", "guidediff", "instruments"}
+MODEL = {"latent", "model", "text", "quiet", "style_encoder", "clap", "guidediff"}
 
 
 def imports(path: Path) -> tuple[set[str], set[str]]:

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import StylusError
-from ..instruments import FAMILIES, FRAMES, InstrumentNet, family_probabilities
+from ..instruments import FAMILIES, FRAMES, WEIGHTS, InstrumentNet, family_probabilities
 from ..spectrogram import MINI
 from .dataset import FRAMES as CLIP_FRAMES
 from .dataset import LEVELS, PIECES, Pictures, group_instruments
@@ -88,7 +89,9 @@ class InstrumentTrainer(Run[Progress]):
         """The averaged weights in half precision, and their card."""
         network = self.network()
         found = accuracy(network)
-        network.half().save_pretrained(folder, safe_serialization=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.contiguous() for name, value in network.half().state_dict().items()}
+        save_file(weights, folder / WEIGHTS)
         (folder / "MODEL_CARD.md").write_text(card(len(self.data.pictures), self.facts(), found), "utf-8")
 
 
