@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -19,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from .errors import BadRequest, Cancelled, StylusError
-from .interruption import interruption
+from .interruption import heed_signals, interruption, leave
 from .settings import LATENT_OPTIONS, OPTIONS, RECIPES, Settings
 
 app = typer.Typer(
@@ -355,38 +353,12 @@ def _add_others() -> None:
         entry.load()(app)
 
 
-def _leave(code: int) -> NoReturn:
-    """Exit; a signal while the interpreter shuts down must not turn into another exit code."""
-    sys.stdout.flush()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    if interruption.is_set():
-        # A Ctrl-C that went through C code on its way (an import of torch) makes Python end itself by the signal,
-        # whatever the exit code.
-        sys.stderr.flush()
-        os._exit(code)
-    raise SystemExit(code)
-
-
 def _fail(error: StylusError, as_json: bool) -> NoReturn:
     message = " ".join(str(error).split())
     if as_json:
         print(json.dumps({"error": {"code": error.code, "message": message}}, ensure_ascii=False))
     print(f"stylus: {message}", file=sys.stderr)
-    _leave(error.exit_code)
-
-
-def _unraisable(ignored: sys.UnraisableHookArgs) -> None:
-    if not issubclass(ignored.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(ignored)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    # Where nothing can be raised (in a weak reference's callback during an import) Python would print a traceback
-    # and go on: the event ends the work then.
-    sys.unraisablehook = _unraisable
-    interruption.set()
-    raise KeyboardInterrupt
+    leave(error.exit_code)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -394,15 +366,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     words = sys.argv[1:] if arguments is None else arguments
     debug, as_json = "--debug" in words, "--json" in words
     words = [word for word in words if word != "--debug"]
-    interruption.clear()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    heed_signals()
     try:
         _add_others()
         code = typer.main.get_command(app).main(words, prog_name="stylus", standalone_mode=False, obj=tuple(words))
         if interruption.is_set():
             raise KeyboardInterrupt
-        _leave(code if isinstance(code, int) else 0)
+        leave(code if isinstance(code, int) else 0)
     except (KeyboardInterrupt, typer.Abort):
         _fail(Cancelled("cancelled"), as_json)
     except StylusError as error:

@@ -20,7 +20,7 @@ from .interruption import interruption
 from .job import Result, render_file
 from .near_live import NearLive
 from .places import DEMO_CONTENT, DEMO_STYLE
-from .playback import Player
+from .playback import open_player
 from .presets import preset as preset_values
 from .provenance import read_recipe
 from .settings import RECIPE_DTYPE, RECIPES, Settings
@@ -82,7 +82,8 @@ def run_render(request: RenderRequest) -> None:
     if request.sidecar == "embed" and output and output.suffix.lower() not in (".wav", ".rf64", ""):
         raise BadRequest(f"sidecar: embed needs a .wav stem, not {output.suffix}")
     with ExitStack() as stack:
-        near_live = NearLive(stack.enter_context(Player()).hear) if request.play else None
+        player = open_player() if request.play else None
+        near_live = NearLive(stack.enter_context(player).hear) if player else None
         with shown_progress() as progress:
             progress(0.0, "loading the model")
             engine = Engine(model, request.device, dtype, StyleCache(request.cache) if request.cache else None)

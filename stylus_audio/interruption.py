@@ -1,4 +1,4 @@
-"""That the user has asked to stop.
+"""That the user has asked to stop, and how a command ends then.
 
 A KeyboardInterrupt can be lost: Python drops one that is raised in a finaliser or in a library's callback. The flag
 stays, and long work looks at it.
@@ -6,6 +6,45 @@ stays, and long work looks at it.
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import threading
+from typing import NoReturn
 
 interruption = threading.Event()
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def heed_signals() -> None:
+    """From now on a Ctrl-C or a request to end sets the flag and raises KeyboardInterrupt."""
+    interruption.clear()
+    for number in _SIGNALS:
+        signal.signal(number, _interrupt)
+
+
+def leave(code: int) -> NoReturn:
+    """Exit; a signal while the interpreter shuts down must not turn into another exit code."""
+    sys.stdout.flush()
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if interruption.is_set():
+        # A Ctrl-C that went through C code on its way (an import of torch) makes Python end itself by the signal,
+        # whatever the exit code.
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)
+
+
+def _unraisable(ignored: sys.UnraisableHookArgs) -> None:
+    if not issubclass(ignored.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(ignored)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    # Where nothing can be raised (in a weak reference's callback during an import) Python would print a traceback
+    # and go on: the event ends the work then.
+    sys.unraisablehook = _unraisable
+    interruption.set()
+    raise KeyboardInterrupt

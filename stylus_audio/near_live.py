@@ -44,7 +44,7 @@ class NearLive:
         self._passage, self._settings, self._profile = passage, settings, profile
         self._integer, self._style = integer, style
         self._wet = np.zeros(passage.carrier.shape, passage.carrier.dtype)
-        self._made = 0
+        self._made = max(0, passage.first - CONTEXT_SECONDS * passage.sample_rate)
 
     def window(self, blended: Blend, sounding: int) -> None:
         """Another window is in the blend; `sounding` is the first frame whose STFT lies wholly in the sound."""
@@ -77,7 +77,8 @@ class NearLive:
     def _finished(self, until: int) -> Floats:
         """The stem up to `until`, of the last `LEVEL_SECONDS` seconds."""
         passage = self._passage
-        low = max(0, until - LEVEL_SECONDS * passage.sample_rate)
+        # All that has not been sent, however much became settled at once.
+        low = max(0, min(until - LEVEL_SECONDS * passage.sample_rate, passage.first + self.sent))
         part = replace(
             passage,
             carrier=passage.carrier[:, low:until],
@@ -92,10 +93,13 @@ class NearLive:
 
     def _emit(self, finished: Floats, until: int, total: int) -> None:
         rate = self._passage.sample_rate
+        fade = round(FADE_SECONDS * rate)
+        if until - fade <= self.sent:
+            # Heard before the render began again.
+            return
         new = finished[:, finished.shape[1] - (until - self.sent) :]
         if self._held.size:
             new = _crossfaded(self._held, new)
-        fade = round(FADE_SECONDS * rate)
         self._held = new[:, -fade:]
         self._send(new[:, :-fade], rate, total)
         self.sent = until - fade

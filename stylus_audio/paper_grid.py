@@ -19,8 +19,9 @@ from . import store
 from .clap import Clap
 from .commands import shown_progress
 from .engine import Engine
-from .errors import BadRequest, StylusError
+from .errors import BadRequest, Cancelled, DiskFull, NotAllowed, StylusError
 from .evaluate_folder import Embed, Item, Values, audio_files, evaluate_items
+from .interruption import heed_signals, leave
 from .job import render_file
 from .progress import Progress, part
 from .provenance import identity, read_sources
@@ -127,27 +128,38 @@ def render(grid: Grid, engine: Engine, system: System, values: Settings, progres
         try:
             render_file(engine, content, [(style, style.stem)], values, target, engine.model.name, watch)
         except StylusError as error:
-            if error.exit_code == 130:
+            if isinstance(error, Cancelled | DiskFull | NotAllowed):
                 raise
             say(f"{system.name}, {content.name} in {style.name}: {error}")
 
 
-def measured(grid: Grid, system: System, clap: Embed | None, progress: Progress | None, say: Say) -> Values:
-    """The means of a system's metrics and its distances; kept in its folder while no stem is added."""
+def measured(
+    grid: Grid, system: System, clap: Embed | None, listener: str, progress: Progress | None, say: Say
+) -> Values:
+    """The means of a system's metrics and its distances; kept in its folder for these stems and this `listener`."""
     stems = [
         (grid.stem(system, row, column), grid.contents[row], grid.styles[column])
         for row in range(len(grid.contents))
         for column in range(len(grid.styles))
         if grid.stem(system, row, column).exists()
     ]
+    if not stems:
+        return {"stems": 0}
     kept_in = grid.out / system.name / "measured.json"
+    states = [(stem.name, stem.stat()) for stem, _, _ in stems]
+    of = {"clap": listener, "stems": [[name, state.st_mtime_ns, state.st_size] for name, state in states]}
     kept = store.load(kept_in)
-    if kept.get("stems") == len(stems) and kept.get("clap") == (clap is not None):
+    if kept.get("of") == of:
         return dict(kept["values"])
     items = [Item(stem, content, (style,), 0, read_sources(stem, []).seams) for stem, content, style in stems]
-    report = evaluate_items(items, grid.styles, clap, progress or (lambda fraction, stage: None), say)
+    try:
+        report = evaluate_items(items, grid.styles, clap, progress or (lambda fraction, stage: None), say)
+    except BadRequest:
+        # None can be read; each has been told.
+        return {"stems": 0}
     values: Values = {**report["mean"], **report["sets"]}
-    store.save(kept_in, {"stems": len(stems), "clap": clap is not None, "values": values})
+    if values["stems"] == len(stems):
+        store.save(kept_in, {"of": of, "values": values})
     return values
 
 
@@ -170,6 +182,7 @@ def run(
     clap: Embed | None,
     progress: Progress | None,
     say: Say,
+    listener: str = "",
 ) -> str:
     """Render and measure everything that is missing; both tables, in Markdown."""
     systems = {system.name: system for system in (*METHODS, *PARTS)}
@@ -191,7 +204,7 @@ def run(
         if system.name in unfinished:
             engine, values = unfinished[system.name]
             render(grid, engine, system, values, part(here, 0, 0.9), say)
-        rows[system.name] = measured(grid, system, clap, part(here, 0.9, 1), say)
+        rows[system.name] = measured(grid, system, clap, listener, part(here, 0.9, 1), say)
     first, third = ({system.name: rows[system.name] for system in table} for table in (METHODS, PARTS))
     return f"Systems\n\n{markdown(first)}\n\nParts of Stylus\n\n{markdown(third)}\n"
 
@@ -220,13 +233,16 @@ def main() -> None:
     def say(line: str) -> None:
         print(line, file=sys.stderr)
 
+    heed_signals()
     try:
         clap = Clap.of_folder(asked.clap) if asked.clap else None
         grid = planned(asked.contents, asked.styles, asked.out, asked.model, settings)
         with shown_progress() as progress:
-            tables = run(grid, asked.model, asked.device, settings, clap, progress, say)
-    except KeyboardInterrupt:
-        parser.exit(130, "stopped; the same command goes on\n")
+            listener = str(asked.clap.resolve()) if asked.clap else ""
+            tables = run(grid, asked.model, asked.device, settings, clap, progress, say, listener)
+    except (KeyboardInterrupt, Cancelled):
+        say("stopped; the same command goes on")
+        leave(130)
     except StylusError as error:
         parser.exit(error.exit_code, f"{error}\n")
     (grid.out / "tables.md").write_text(tables, "utf-8")

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .interruption import interruption
+
 MARGIN = 1.2
 """Later windows may take so many times as long as the earlier."""
 
@@ -22,6 +24,9 @@ def portaudio() -> tuple[bool, str]:
         import sounddevice
     except OSError:
         return False, "PortAudio is not installed (Debian, Ubuntu: libportaudio2); only --play needs it"
+    except Exception as error:
+        # It starts with the import, and says in its own way that it cannot.
+        return False, f"PortAudio is here, but does not start: {error}"
     try:
         device = sounddevice.query_devices(kind="output")
     except (sounddevice.PortAudioError, ValueError):
@@ -29,10 +34,18 @@ def portaudio() -> tuple[bool, str]:
     return True, f"PortAudio, {device['name']}"
 
 
+def open_player() -> Player | None:
+    """A player; without PortAudio or a device a line says so."""
+    works, detail = portaudio()
+    if not works:
+        print(f"stylus: not played: {detail}", file=sys.stderr)
+    return Player() if works else None
+
+
 class Player:
     """Plays a stem whose pieces come while it is rendered, as soon as it can go on to the end without a gap.
 
-    Without PortAudio or a device, a line says so and nothing is played. To be closed, as a context manager does it.
+    To be closed, as a context manager does it. A Ctrl-C that comes when all is rendered ends the playing only.
     """
 
     def __init__(self) -> None:
@@ -54,6 +67,10 @@ class Player:
         try:
             while self._thread and self._thread.is_alive():
                 self._thread.join(0.1)
+        except KeyboardInterrupt:
+            if kind is not None:
+                raise
+            interruption.clear()
         finally:
             self._stopped.set()
 
@@ -64,11 +81,8 @@ class Player:
         if self._thread is None:
             if self._left(total) * MARGIN > total / sample_rate:
                 return
-            works, detail = portaudio()
-            if not works:
-                print(f"stylus: not played: {detail}", file=sys.stderr)
             channels = self._waiting[0].shape[1]
-            self._thread = threading.Thread(target=self._play if works else self._drop, args=(sample_rate, channels))
+            self._thread = threading.Thread(target=self._play, args=(sample_rate, channels))
             self._thread.daemon = True
             self._thread.start()
         for waiting in self._waiting:
@@ -85,7 +99,7 @@ class Player:
         begun, made = self._first
         return (total - self._made) * (now - begun) / (self._made - made) if self._made > made else math.inf
 
-    def _drop(self, *_: object) -> None:
+    def _drop(self) -> None:
         while self._pieces.get() is not None:
             pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,26 @@ def reconstruct(
 
     `done` is called with the fraction that is, where it takes long.
     """
+    if settings.reconstruction not in OF_CONTENT:
+        return _around_body(passage, gains, settings, done)
+    return _reconstructed(passage, gains, settings, done)
+
+
+def _around_body(passage: Passage, gains: Gains, settings: Settings, done: Callable[[float], None]) -> Floats:
+    """As `_reconstructed`, of the stem and a second around it: long work is not done for all of a long carrier."""
+    rate = passage.sample_rate
+    low = max(0, passage.first // rate - 1)
+    high = -(-passage.last // rate) + 1
+    here = slice(low * rate, high * rate)
+    frames = slice(round(low * gains.profile.frame_rate), round(high * gains.profile.frame_rate) + 1)
+    piece = replace(passage, carrier=passage.carrier[:, here], dry=passage.dry[:, here])
+    part = replace(gains, styled=gains.styled[..., frames], reference=gains.reference[..., frames])
+    wet = np.zeros(passage.carrier.shape, passage.carrier.dtype)
+    wet[:, here] = _reconstructed(piece, part, settings, done)
+    return wet
+
+
+def _reconstructed(passage: Passage, gains: Gains, settings: Settings, done: Callable[[float], None]) -> Floats:
     carrier = mid_side(passage.carrier) if settings.stereo == "mid-side" else passage.carrier
     rate, seed = passage.sample_rate, settings.seed
     iterations = settings.refine

@@ -68,12 +68,16 @@ def decoded(
         low, end = start * MINI.hop, min(samples, (start + BLOCK_FRAMES + OVERLAP_FRAMES) * MINI.hop)
         here = slice(start, start + 1 + (end - low) // MINI.hop)
         for channel in range(len(content)):
+            done((starts.index(start) + channel / len(content)) / len(starts))
+            # A picture has a floor, and silence would become hiss.
+            if not mel[channel, :, here].any():
+                continue
             part = torch.from_numpy(shown[channel : channel + 1, :, here])
             made = decoder.decode(torch.from_numpy(picture[channel : channel + 1, :, here]), part, white[:, low:end])
             made = refined(stft, inverted_mel(part, MINI, stft), stft.forward(made), end - low, iterations)
             length = OVERLAP_FRAMES * MINI.hop if start else 0
             fade = np.clip((np.arange(end - low) + 1) / (length + 1), 0, 1)
             result[channel, low:end] += fade * (made[0].numpy() - result[channel, low:end])
-            done((starts.index(start) + (channel + 1) / len(content)) / len(starts))
+    done(1.0)
     back = resample(result, MINI.sample_rate, sample_rate)[:, : audio.shape[1]]
     return np.pad(back, ((0, 0), (0, audio.shape[1] - back.shape[1])))

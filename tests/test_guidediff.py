@@ -154,7 +154,7 @@ def test_a_picture_becomes_a_clip_of_the_contents_shape(rate: int) -> None:
     one = decoded(audio, rate, gains, iterations=2, seed=3, done=told.append)
     assert one.shape == audio.shape
     assert np.isfinite(one).all()
-    assert told == [0.5, 1.0]
+    assert told == [0.0, 0.5, 1.0]
     assert np.array_equal(one, decoded(audio, rate, gains, iterations=2, seed=3))
     assert not np.array_equal(one, decoded(audio, rate, gains, iterations=2, seed=4))
     assert 20 * np.log10(one.std() / audio.std()) == pytest.approx(0, abs=3)
@@ -167,6 +167,13 @@ def test_channels_keep_their_places() -> None:
     assert 20 * np.log10(made[0].std() / made[1].std()) == pytest.approx(20 * np.log10(4), abs=0.5)
     # From one noise, so that both have one phase: what is in the middle stays there.
     assert np.asarray(np.corrcoef(made))[0, 1] > 0.95
+
+
+def test_a_silent_channel_stays_silent() -> None:
+    audio = np.concatenate([plucks(0.8), np.zeros((1, round(0.8 * RATE)), np.float32)])
+    made = decoded(audio, RATE, own_gains(audio), iterations=2)
+    assert made[0].any()
+    assert not made[1].any()
 
 
 def test_silence_stays_silence() -> None:

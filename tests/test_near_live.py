@@ -14,7 +14,7 @@ import soundfile
 from stylus_audio.engine import Engine
 from stylus_audio.near_live import NearLive
 from stylus_audio.places import DEMO_CONTENT, DEMO_STYLE
-from stylus_audio.playback import Player, portaudio
+from stylus_audio.playback import open_player, portaudio
 
 Pieces = list[tuple[np.ndarray, int, int]]
 
@@ -124,7 +124,46 @@ def test_portaudio_gets_every_sample_once_and_in_order(tmp_path: Path) -> None:
 def test_without_a_device_a_line_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     if portaudio()[0]:
         pytest.skip("there is a device")
-    with Player() as player:
-        for _ in range(3):
-            player.hear(np.zeros((1, 100)), 44100, 300)
+    assert open_player() is None
     assert capsys.readouterr().err.startswith("stylus: not played: PortAudio is ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gap", [(0, 40), (3, 43)])
+def test_nothing_is_left_out_around_a_long_silence(mini: Engine, gap: tuple[int, int]) -> None:
+    """More becomes settled at once than the level is measured over."""
+    rate = 8000
+    clip = 0.2 * np.random.default_rng(0).standard_normal((1, 46 * rate)).astype(np.float32)
+    clip[:, gap[0] * rate : gap[1] * rate] = 0
+    pieces: Pieces = []
+    render = mini.render((clip, rate), DEMO_STYLE, near_live=NearLive(lambda *piece: pieces.append(piece)))
+    whole = np.concatenate([piece for piece, _, _ in pieces], axis=1)
+    assert whole.shape == render.audio.shape
+    assert len(pieces) > 1
+    for first in range(0, 45):
+        here = slice(first * rate, (first + 1) * rate)
+        if render.audio[:, here].any():
+            # The level moves on where a piece ends.
+            assert residual(whole[:, here], render.audio[:, here]) < -10
+        else:
+            assert not whole[:, here].any()
+
+
+def test_a_render_that_begins_again_sends_nothing_twice(mini: Engine, clip: tuple[np.ndarray, int]) -> None:
+    """As after memory has run out: the pieces go on where they were."""
+    pieces: Pieces = []
+    near_live = NearLive(lambda *piece: pieces.append(piece))
+
+    class Stopped(Exception):
+        pass
+
+    def stop(fraction: float, stage: str) -> None:
+        if len(pieces) == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        mini.render(clip, DEMO_STYLE, None, stop, near_live)
+    render = mini.render(clip, DEMO_STYLE, None, None, near_live)
+    whole = np.concatenate([piece for piece, _, _ in pieces], axis=1)
+    assert whole.shape == render.audio.shape
+    assert residual(whole, render.audio) < -10

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -75,6 +76,19 @@ def test_what_does_not_fit_the_model_is_said_before_anything_is_rendered(folders
     _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (2, "layers: the model has no layer 6; it has 0, 1, 3, 4\n")
     assert not list((folders / "out").glob("*/*"))
+
+
+@pytest.mark.slow
+def test_what_cannot_be_rendered_leaves_a_row_without_values(folders: Path, tiny_folder: Path) -> None:
+    for style in (folders / "s").iterdir():
+        soundfile.write(style, np.zeros((9000, 1)), RATE)
+    process = command(folders, tiny_folder, "layers=0-1")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0
+    # By match-EQ, mini and everything published, but not by what takes the content as it is.
+    assert len(err.splitlines()) >= 2 * 3
+    assert all("silen" in line for line in err.splitlines())
+    assert "| Stylus | 0 |" in out
 
 
 def test_another_grid_is_not_mixed_in(folders: Path) -> None:

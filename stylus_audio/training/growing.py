@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..errors import NotFound
+from ..errors import BadRequest, NotFound
 
 Made = NDArray[Any]
 
@@ -26,6 +26,7 @@ def grow(file: Path, made: DTypeLike, groups: int, make: Callable[[int], Made], 
     index = file.parent / "index.json"
     done = _count(file) if index.is_file() else 0
     kind = np.dtype(made)
+    _check(file, done * kind.itemsize)
     with file.open("ab") as stream:
         stream.truncate(max(stream.tell(), groups * kind.itemsize))
     array = np.memmap(file, kind.base, "r+", shape=(groups, *kind.shape))
@@ -47,7 +48,13 @@ def grown(file: Path, made: DTypeLike) -> Made:
     if not (file.parent / "index.json").is_file():
         raise NotFound(f"no training data in {file.parent}; see docs/training.md")
     kind = np.dtype(made)
+    _check(file, _count(file) * kind.itemsize)
     return np.memmap(file, kind.base, "r", shape=(_count(file), *kind.shape))
+
+
+def _check(file: Path, size: int) -> None:
+    if size and (not file.is_file() or file.stat().st_size < size):
+        raise BadRequest(f"{file.parent} holds other training data than {file.name}; take a folder of its own")
 
 
 def _count(file: Path) -> int:

@@ -7,6 +7,7 @@ Held-out renders become pictures, and pictures become sound again, in every way 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -94,11 +95,13 @@ def compare(decoder: GuideDiff, pairs: int | None = None, out: Path | None = Non
         [json.loads(line) for line in kept.read_text("utf-8").splitlines()] if kept and kept.is_file() else []
     )
     chosen = [name for name in names() if not name.endswith("voice")][:pairs]
+    weights = _fingerprint(decoder)
+    rows = [row for row in rows if row["weights"] == weights]
     done = {row["pair"] for row in rows}
     for name in chosen:
         if name in done:
             continue
-        made = measure(name, ways(decoder))
+        made = [{**row, "weights": weights} for row in measure(name, ways(decoder))]
         rows += made
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -106,6 +109,14 @@ def compare(decoder: GuideDiff, pairs: int | None = None, out: Path | None = Non
                 stream.writelines(json.dumps(row) + "\n" for row in made)
             print(f"{name}: " + ", ".join(f"{row['way']} {row['mr_stft']:.3f}" for row in made), flush=True)
     return table(rows)
+
+
+def _fingerprint(decoder: GuideDiff) -> str:
+    """Of the weights: what others have scored is not theirs."""
+    digest = hashlib.sha256()
+    for name, value in sorted(decoder.state_dict().items()):
+        digest.update(name.encode() + value.half().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def card(folder: Path, figures: str) -> str:
@@ -125,8 +136,8 @@ half precision; how it works is in `stylus_audio/guidediff.py`.
 end {training["loss"]}.
 
 ```
-python -m stylus_audio.training.waveforms --out DATA --groups {training["groups"]}
-python -m stylus_audio.training.train_guidediff --data DATA --run RUN --minutes {training["minutes"]} --export MODEL
+python -m stylus_audio.training.waveforms --out CLIPS --groups {training["groups"]}
+python -m stylus_audio.training.train_guidediff --data CLIPS --run RUN --minutes {training["minutes"]} --export MODEL
 python -m stylus_audio.training.guidediff_evaluation --model MODEL --out SCORES --card
 ```
 
