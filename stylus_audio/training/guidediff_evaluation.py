@@ -96,7 +96,7 @@ def compare(decoder: GuideDiff, pairs: int | None = None, out: Path | None = Non
     )
     chosen = [name for name in names() if not name.endswith("voice")][:pairs]
     weights = _fingerprint(decoder)
-    rows = [row for row in rows if row["weights"] == weights]
+    rows = [row for row in rows if row.get("weights") == weights]
     done = {row["pair"] for row in rows}
     for name in chosen:
         if name in done:
