@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from . import auto
 from .audio import AudioInfo, Clip, probe, read_clip
 from .conditional import Conditional
 from .denoiser import Denoiser
-from .errors import BadRequest, OutOfMemory
+from .errors import BadRequest, NotAllowed, NotFound, OutOfMemory, StylusError, UnsupportedAudio
 from .finish import finish
 from .gains import Gains, hold
 from .latent import Autoencoder
@@ -243,6 +243,32 @@ class Engine:
         }
         return Render(audio, clip.sample_rate, report, gains, passage, clip, subtype)
 
+    def level(self, source: Source) -> NDArray[np.float32]:
+        """The long-term level per band of a sound, in dB, `[mel]`; raises what `render` does for a file."""
+        clip = _read(source)
+        return picture_of(clip.audio, clip.sample_rate, self.model.profile).level
+
+    def audition(self, passage: Passage, styles: Iterable[Source], settings: Settings) -> Iterator[Gains | StylusError]:
+        """The gains of a passage (`passage`, of the same settings) in one style after the other.
+
+        They lie on its carrier. What makes sound of them, and all that comes behind, is left out, so that many styles
+        can be heard at once by who listens (`audition.score_of`). A style that cannot be read gives its error in its
+        place. Raises what `render` does for settings, and `UnsupportedAudio` for a silent passage.
+        """
+        settings = self.model.with_steps(settings)
+        here, watch = self._on(settings.method), Watch(None)
+        _check_counts(settings, 1, len(passage.dry))
+        if not passage.carrier.any():
+            raise UnsupportedAudio("this passage is silent; choose one with some sound")
+        task = here._task(passage, settings, watch)
+        for style in styles:
+            try:
+                found = replace(task, references=here._references([_read(style)], settings))
+                with here._enough_memory():
+                    yield here._gains_of(found)
+            except (UnsupportedAudio, NotFound, NotAllowed) as error:
+                yield error
+
     def warm(
         self, style: Source | Sequence[Source], settings: Settings | None = None, progress: Progress | None = None
     ) -> None:
@@ -300,22 +326,30 @@ class Engine:
         self, passage: Passage, styles: Sequence[Clip], settings: Settings, watch: Watch, near_live: NearLive | None
     ) -> Gains:
         """Everything that the model does for a clip (METHOD 1–4 and 6)."""
-        model, profile = self.model, self.model.profile
+        task = self._task(passage, settings, watch, near_live)
+        return self._gains_of(replace(task, references=self._references(styles, settings)), near_live)
+
+    def _task(self, passage: Passage, settings: Settings, watch: Watch, near_live: NearLive | None = None) -> _Task:
+        """What a clip gives to a render, whatever the style."""
         carrier = mid_side(passage.carrier) if settings.stereo == "mid-side" else passage.carrier
-        picture = picture_of(carrier, passage.sample_rate, profile, settings.stereo == "linked")
+        picture = picture_of(carrier, passage.sample_rate, self.model.profile, settings.stereo == "linked")
         starts = _planned(picture, settings.overlap)
         wanted = self._wanted(passage, starts)
-        conditional = settings.method == "conditional"
-        if conditional:
+        if settings.method == "conditional":
             starts, wanted = [start for start, want in zip(starts, wanted, strict=True) if want], wanted[wanted]
         elif settings.preview is not None:
             starts, wanted = _thinned(starts, wanted)
-        way = self._conditional if conditional else self._injection
         # One by one they can be heard the sooner.
         together = 1 if near_live else max(1, self.windows_per_pass // picture.mel.shape[0])
-        latents = way(_Task(picture, starts, wanted, self._references(styles, settings), settings, watch, together))
+        return _Task(picture, starts, wanted, [], settings, watch, together)
+
+    def _gains_of(self, task: _Task, near_live: NearLive | None = None) -> Gains:
+        model, profile = self.model, self.model.profile
+        picture, settings = task.picture, task.settings
+        conditional = settings.method == "conditional"
+        latents = (self._conditional if conditional else self._injection)(task)
         images = (model.latent.decode(latent).cpu().numpy() for latent in latents)
-        kept = [start for start, want in zip(starts, wanted, strict=True) if want]
+        kept = [start for start, want in zip(task.starts, task.wanted, strict=True) if want]
         blended, (first, last) = Blend(kept, picture.mel.shape[-1]), _full_frames(picture)
         # With a phase of its own a piece would not fit the one before; with injection all windows come at once.
         heard = near_live if conditional and settings.reconstruction in OF_CONTENT else None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -139,6 +141,14 @@ def writable_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise NotAllowed(f"{folder} cannot be made: {error.strerror}") from error
+
+
+def remove_old_folders(parent: Path, seconds: float) -> None:
+    """Remove the folders in one of ours that were last changed so long ago."""
+    for folder in parent.glob("*"):
+        with suppress(OSError):
+            if folder.is_dir() and time.time() - folder.stat().st_mtime > seconds:
+                shutil.rmtree(folder)
 
 
 def working_folder() -> Path:

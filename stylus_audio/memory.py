@@ -20,6 +20,13 @@ def free_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def taken_bytes(device: torch.device) -> int:
+    """What we have taken of the memory of a device that has its own; 0 for a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_reserved(device))
+    return int(torch.mps.driver_allocated_memory()) if device.type == "mps" else 0
+
+
 def feature_budget(device: torch.device) -> int:
     """Bytes that recorded features may take on the device; less where everything else needs the same memory."""
     return free_bytes(device) // (4 if device.type == "cpu" else 2)

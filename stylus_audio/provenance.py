@@ -71,7 +71,7 @@ def read_recipe(file: Path) -> Recipe:
     Moved files are found by their hash, beside the sidecar and in the working folder. Raises `NotFound` for a file
     that is nowhere, `BadRequest` for a sidecar that is none.
     """
-    values = _read(file)
+    values = read_sidecar(file)
     try:
         if values["schema"] != SCHEMA:
             raise BadRequest(f"{file.name} has schema {values['schema']}; this version reads {SCHEMA}")
@@ -115,7 +115,7 @@ def read_sources(stem: Path, places: Sequence[Path]) -> Sources:
             return None
 
     try:
-        values = _read(stem)
+        values = read_sidecar(stem)
         styles = [found(style) for style in values["styles"]]
         return Sources(
             found(values["content"]),
@@ -127,7 +127,8 @@ def read_sources(stem: Path, places: Sequence[Path]) -> Sources:
         return Sources()
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_sidecar(file: Path) -> dict[str, Any]:
+    """A sidecar, or that of a stem, which carries it or lies beside it; raises `NotFound` and `BadRequest`."""
     if not file.is_file():
         raise NotFound(f"{file} does not exist")
     try:

@@ -49,10 +49,11 @@ class Daemon:
 
     def start(self) -> None:
         words = ["daemon", "--osc-port", str(self.port), "--root", str(self.folder), "--model", str(self.model)]
-        words += self.words
+        words += self.words if "--http-port" in self.words else ("--no-page", *self.words)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "stylus_audio", *words], stderr=subprocess.DEVNULL, env={**os.environ}
-        )
+            [sys.executable, "-m", "stylus_audio", *words],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ},
+        )  # fmt: skip
         until(lambda: ping(self.port, 0.5) is not None)
 
     def jobs(self) -> Jobs:

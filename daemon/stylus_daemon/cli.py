@@ -25,6 +25,7 @@ Styles = Annotated[
 def add(app: typer.Typer) -> None:
     """Put the commands in the command line."""
     app.command()(daemon)
+    app.command()(page)
     app.command()(with_settings(watch))
     app.command()(with_settings(send))
     app.add_typer(root_app, name="root")
@@ -32,6 +33,10 @@ def add(app: typer.Typer) -> None:
 
 def daemon(
     osc_port: Port = 9109,
+    http_port: Annotated[
+        int, typer.Option("--http-port", metavar="PORT", min=0, max=65535, help="the page's; 0 takes a free one")
+    ] = 9110,
+    no_page: Annotated[bool, typer.Option("--no-page", help="serve no page")] = False,
     root: Annotated[
         list[Path], typer.Option("--root", metavar="DIR", help="a folder that it may use, until it ends")
     ] = [],  # noqa: B006
@@ -51,14 +56,14 @@ def daemon(
     ] = 600.0,
     check: Annotated[bool, typer.Option("--check", help="say what a daemon would find, and end")] = False,
 ) -> None:
-    """Take commands over OSC, keeping model and styles warm."""
+    """Take commands over OSC and from its page in a browser, keeping model and styles warm."""
     from .service import Options
     from .watch_settings import Watch
 
     token = _token(token_file)
     options = Options(
         osc_port, host, token, tuple(allow), tuple(_folder(one) for one in root), model, device, queue, stall,
-        tuple(Watch(one) for one in watch),
+        tuple(Watch(one) for one in watch), None if no_page else http_port,
     )  # fmt: skip
     if check:
         from .check import run_check
@@ -67,6 +72,26 @@ def daemon(
         return
     installed.record()
     _run(options, f"OSC on {host}:{osc_port}, UDP and TCP")
+
+
+def page(
+    osc_port: Port = 9109,
+    no_open: Annotated[bool, typer.Option("--no-open", help="only print its address")] = False,
+) -> None:
+    """Open the running daemon's page in the browser."""
+    import webbrowser
+
+    from .client import Client
+
+    with Client(osc_port) as client:
+        (url,) = client.ask("/stylus/page")
+    if not url:
+        raise BadRequest(
+            "the daemon that is running serves no page; it was started with --no-page, or by `stylus watch`"
+        )
+    print(url)
+    if not no_open:
+        webbrowser.open(str(url))
 
 
 def watch(
@@ -101,6 +126,8 @@ def _run(options: Any, what: str) -> None:
     to_stderr()
     service = Service(options)
     on_signal(service.stop)
+    if service.page_url:
+        print(f"The page: {service.page_url}", flush=True)
     logging.getLogger("stylus_daemon").info("%s; Ctrl-C ends it", what)
     service.run()
 

@@ -37,6 +37,9 @@ VERSION = version("stylus-audio")
 REMEMBERED = 20_000
 """Replies kept, so that a repeated request gets the same one."""
 
+AUDITION = 100
+"""Priority of an audition."""
+
 ROOM = 3_500
 """Bytes of a list in one reply, under the 4,000 of a packet."""
 
@@ -105,13 +108,16 @@ class Call:
             raise BadRequest(f"{self._left[0]!r} is more than this address takes")
 
     def options(self) -> dict[str, Any]:
-        """The rest as names and values."""
+        """The rest as names and values; `style` may come again and again, and is a list."""
         if len(self._left) % 2:
             raise BadRequest(f"options come as names and values; {self._left[-1]!r} has none")
         values: dict[str, Any] = {}
         while self._left:
             name = self.text("option")
-            values[name] = self.take("value")
+            if name == "style":
+                values.setdefault("style", []).append(self.text("style"))
+            else:
+                values[name] = self.take("value")
         return values
 
 
@@ -130,6 +136,7 @@ class Desk:
     def __init__(self, jobs: Jobs, roots: Roots, workers: Workers, listeners: Listeners) -> None:
         self.jobs, self.roots, self.workers, self.listeners = jobs, roots, workers, listeners
         self.progress: dict[int, Progress] = {}
+        self.page_url = ""
         self._answered: OrderedDict[tuple[str, str, str], Answer] = OrderedDict()
 
     def answer(self, message: Message) -> Answer | None:
@@ -177,6 +184,10 @@ class Desk:
     def ping(self, call: Call) -> list[Argument]:
         call.end()
         return [VERSION, PROTOCOL]
+
+    def page(self, call: Call) -> list[Argument]:
+        call.end()
+        return [self.page_url]
 
     def status(self, call: Call) -> list[Argument]:
         call.end()
@@ -233,7 +244,22 @@ class Desk:
 
     def render(self, call: Call) -> list[Argument]:
         content, style = call.text("content"), call.text("style")
-        return self._render(call, content, [style], call.options())
+        values = call.options()
+        return self._render(call, content, [style, *values.pop("style", [])], values)
+
+    def audition(self, call: Call) -> list[Argument]:
+        content = self.roots.file(call.text("content"))
+        segment = {"start": call.take("start"), "end": call.take("end")}
+        values = call.options()
+        names = values.pop("style", None) or [style.name for style in library.styles()]
+        if not names:
+            raise BadRequest("audition: the library has no styles yet; `stylus style add NAME FILE` adds one")
+        request = with_options(content, [self._style(name) for name in names], {**values, **segment})
+        self._model(request.model)
+        request = replace(request, kind="audition", folder=str(self.roots.own_output))
+        # Somebody listens and waits.
+        job = self.jobs.submit(request.to_dict(), to_text(call.peer), str(call.rid), priority=AUDITION)
+        return [job.id, len(names)]
 
     def render_file(self, call: Call) -> list[Argument]:
         file = self.roots.file(call.text("path"))
@@ -281,9 +307,11 @@ class Desk:
             if not self.roots.holds(place.parent) or not place.parent.is_dir():
                 raise BadRequest(f"output: the folder {place.parent} is not there")
             return replace(request, folder=str(place.parent), file=place.name), ""
+        folder = self.roots.own_output
+        if clip.is_relative_to(self.roots.uploads):
+            return replace(request, folder=str(folder)), f"the stem goes to {folder}"
         if os.access(clip.parent, os.W_OK):
             return replace(request, folder=str(clip.parent)), ""
-        folder = self.roots.own_output
         return replace(request, folder=str(folder)), f"{clip.parent} cannot be written; the stem goes to {folder}"
 
     def _submit(self, call: Call, request: RenderJob) -> Job:
@@ -372,12 +400,18 @@ ADDRESSES: dict[str, Address] = {
     ),
     "/stylus/render": Address(
         "content style [key value …]", "job [note]", "puts a render in the queue; keys are the options of "
-        "`stylus render` with `_`, `output` and `reply_port`", Desk.render,
+        "`stylus render` with `_` (`style` again for several), `output` and `reply_port`", Desk.render,
     ),
     "/stylus/render/file": Address(
         "path.json [key value …]", "job [note]", 'as /stylus/render, from a file with "content", "style" or "styles", '
         "and options", Desk.render_file,
     ),
+    "/stylus/audition": Address(
+        "content start end [style name]… [key value …]", "job styles",
+        "finds the gains of a passage in each style, or in all of the library, for the page's audition wall",
+        Desk.audition,
+    ),
+    "/stylus/page": Address("", "url", "the page's address with its token; empty where there is none", Desk.page),
     "/stylus/job/status": Address("job", "job state fraction stage path|error", "one job", Desk.job_status),
     "/stylus/job/list": Address("[offset]", "total offset (job state)…", "all jobs", Desk.job_list),
     "/stylus/job/cancel": Address("job", "job state", "at once, or after the present step", Desk.job_cancel),

@@ -21,10 +21,10 @@ def to_text(peer: Peer) -> str:
 
 
 def from_text(text: str) -> Peer | None:
-    """The owner of a job; None where there is none."""
+    """The owner of a job, who is told of it; None where there is none, or it is the page, which looks for itself."""
     transport, _, place = text.partition(" ")
     host, _, port = place.rpartition(" ")
-    if not host:
+    if not host or transport == "http":
         return None
     return Peer("tcp" if transport == "tcp" else "udp", host, int(port))
 

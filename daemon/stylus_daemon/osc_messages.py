@@ -50,9 +50,9 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True)
 class Peer:
-    """Who sent something, and where an answer goes: for UDP an address, for TCP a connection."""
+    """Who sent something, and where an answer goes: for UDP an address, for TCP a connection; the page asks by HTTP."""
 
-    transport: Literal["udp", "tcp"]
+    transport: Literal["udp", "tcp", "http"]
     host: str
     port: int
 

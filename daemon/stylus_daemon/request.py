@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from stylus_audio.errors import BadRequest
+from stylus_audio.places import user_data
 from stylus_audio.presets import preset
 from stylus_audio.settings import DTYPES, RECIPE_DTYPE, RECIPES, Option, Settings
 from stylus_audio.target import DEFAULT_NAME, Sidecar
@@ -15,7 +18,9 @@ from stylus_audio.target import DEFAULT_NAME, Sidecar
 
 @dataclass(frozen=True)
 class RenderJob:
-    """One render, or with `kind` "warm" the reading of its styles alone. Paths are absolute and without links."""
+    """One render, or with `kind` "warm" the reading of its styles alone, or with "audition" the gains of the content's
+    passage in each of them. Paths are absolute and without links.
+    """
 
     content: str
     styles: tuple[tuple[str, str], ...]
@@ -32,7 +37,7 @@ class RenderJob:
     name: str = DEFAULT_NAME
     overwrite: bool = False
     sidecar: Sidecar = "file"
-    kind: Literal["render", "warm"] = "render"
+    kind: Literal["render", "warm", "audition"] = "render"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -82,3 +87,46 @@ def _text(values: dict[str, Any], key: str, default: str) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise BadRequest(f"{key}: {value!r} is not text")
     return value
+
+
+def as_command(job: RenderJob) -> str:
+    """The command line that renders the same."""
+    words = ["stylus", "render", job.content]
+    for style in job.styles:
+        words += ["--style", _reference(style)]
+    about = {
+        "model": job.model, "dtype": job.dtype if job.dtype != "auto" else "",
+        "name": job.name if job.name != DEFAULT_NAME else "", "sidecar": job.sidecar if job.sidecar != "file" else "",
+        "output": str(job.target / job.file) if job.target != Path(job.content).parent or job.file else "",
+    }  # fmt: skip
+    for name, value in {**job.settings, **about}.items():
+        option = f"--{name.replace('_', '-')}"
+        if name in ("injection", "no_injection"):
+            words += ["--no-injection"] * (bool(value) == (name == "no_injection"))
+        elif value not in ("", None):
+            words += [option, _plain(value)]
+    words += ["--overwrite"] * job.overwrite
+    return shlex.join(words)
+
+
+def as_message(job: RenderJob) -> str:
+    """The OSC message that asks for the same, texts in quotation marks."""
+    first, *more = [_reference(style) for style in job.styles]
+    values = [value for pair in job.settings.items() for value in pair if pair[1] is not None]
+    about = ["model", job.model] if job.model else []
+    words = [job.content, first, *(word for style in more for word in ("style", style)), *values, *about]
+    return " ".join(["/stylus/render", "1", *(json.dumps(_spoken(word), ensure_ascii=False) for word in words)])
+
+
+def _reference(style: tuple[str, str]) -> str:
+    """A style as a user says it: by its name where it is the library's."""
+    path, name = style
+    return name if Path(path).parent == (user_data() / "styles").resolve() else path
+
+
+def _plain(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _spoken(value: object) -> object:
+    return value if isinstance(value, int | float | str) else _plain(value)

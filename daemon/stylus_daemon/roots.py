@@ -56,14 +56,24 @@ def _file() -> Path:
     return user_data() / "roots.json"
 
 
+def uploads_folder() -> Path:
+    """Files dropped on the page."""
+    return user_data() / "daemon" / "uploads"
+
+
 class Roots:
-    """The allowed folders: the user's audio folders, the style library, our output folder, kept and given ones."""
+    """The allowed folders: the user's audio, the style library, dropped files, our output, kept and given ones."""
 
     def __init__(self, given: Sequence[Path] = ()) -> None:
         self.given = tuple(folder.resolve() for folder in given)
         self._kept = _file()
         self._known: tuple[list[Path], object, float] = ([], None, 0.0)
         self._beginnings: tuple[str, ...] = ()
+
+    @property
+    def uploads(self) -> Path:
+        """Where copies of dropped files lie; it is made when it is needed."""
+        return uploads_folder().resolve()
 
     @property
     def own_output(self) -> Path:
@@ -77,7 +87,7 @@ class Roots:
         """
         folders, kept, until = self._known
         if kept != (kept := _state(self._kept)) or time.monotonic() > until:
-            own = [user_data() / "styles", user_output()]
+            own = [user_data() / "styles", uploads_folder(), user_output()]
             folders = [folder.resolve() for folder in (*user_audio(), *own, *kept_roots())] + list(self.given)
             self._known = (folders, kept, time.monotonic() + REMEMBERED)
             self._beginnings = tuple(_beginning(folder) for folder in folders)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import gc
 import logging
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from ctypes.util import find_library
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 from stylus_audio.errors import BadRequest, StylusError
-from stylus_audio.files import writable_folder
+from stylus_audio.files import remove_old_folders, writable_folder
 from stylus_audio.places import user_data
 
+from . import auditions
 from .client import ping
 from .desk import Desk
 from .events import Events, Listeners
@@ -33,9 +37,16 @@ from .watch_settings import Watch, check_apart
 from .watcher import Watcher
 from .worker_messages import Plan, Progress
 
+if TYPE_CHECKING:
+    from .page_server import PageServer
+
 log = logging.getLogger(__name__)
 
+Asked = Future[tuple[str, tuple[Any, ...]]]
+"""What will be the desk's answer: its address and arguments."""
+
 PORT = 9109
+PAGE_PORT = 9110
 TURN = 0.05
 """Seconds that the loop waits for a packet before it looks after everything else."""
 RETENTION = 30 * 86400.0
@@ -66,6 +77,8 @@ class Options:
     queue: int = 1000
     stall: float = STALL
     watches: tuple[Watch, ...] = ()
+    page: int | None = None
+    """The port of the page on this machine, 0 for a free one; None for no page."""
 
     def __post_init__(self) -> None:
         if self.host not in LOOPBACK and not (self.token and self.allowed):
@@ -84,10 +97,17 @@ class Service:
         home = home_folder()
         writable_folder(home)
         self.server = _listening(options)
+        page: socket.socket | None = None
         try:
+            page = _page_socket(options.page)
             self._lock = Lock(home / "daemon.lock")
+        except PortTaken:
+            self.server.close()
+            raise
         except Taken:
             self.server.close()
+            if page:
+                page.close()
             raise PortTaken(f"another daemon of yours is running on {home}; `stylus daemon --check` asks it") from None
         self.jobs = Jobs(home / "jobs.sqlite", options.queue)
         self.roots = Roots(options.roots)
@@ -96,9 +116,11 @@ class Service:
         self.listeners = Listeners()
         self.desk = Desk(self.jobs, self.roots, self.supervisor, self.listeners)
         self.events = Events(self.jobs, self.listeners)
+        self._asked: SimpleQueue[tuple[Message, Asked]] = SimpleQueue()
         self._gate = Gate(options.host, options.token, options.allowed)
         self._stopping = threading.Event()
         self._watching = _start_watching(options.watches, home, options.queue, self._stopping)
+        self._page = self._start_page(page, home) if page else None
         self._tended = 0.0
 
     def run(self) -> None:
@@ -116,12 +138,23 @@ class Service:
         """May be called from a signal handler or another thread."""
         self._stopping.set()
 
+    def ask(self, message: Message) -> Asked:
+        """Have the desk answer from another thread: what will be `(address, arguments)`, once it is on the disk."""
+        future: Asked = Future()
+        self._asked.put((message, future))
+        self.server.wake()
+        return future
+
     def turn(self, timeout: float) -> None:
         """Answer what has come, look after the workers, and tell what has changed."""
         received = self.server.receive(timeout)
+        asked = [self._asked.get() for _ in range(self._asked.qsize())]
         with self.jobs.batch():
             answers = [self._answer(one) for one in received]
+            replies = [(future, self._answer(message)) for message, future in asked]
         # Told only now that it is on the disk.
+        for future, reply in replies:
+            future.set_result(reply[1:] if reply else ("/stylus/error", ("", "", "unknown-address", "not ours")))
         for answer in answers:
             if answer:
                 self._send(*answer)
@@ -165,12 +198,41 @@ class Service:
         if any(job.worker not in ours for job in self.jobs.listed("running")):
             self.jobs.recover(is_finished, blame=False)
         self.jobs.prune(RETENTION)
+        remove_old_folders(self.roots.uploads, RETENTION)
+        remove_old_folders(auditions.folder_of(home_folder()), auditions.RETENTION)
         running = {job.id for job in self.jobs.listed("running")}
         self.desk.progress = {job: word for job, word in self.desk.progress.items() if job in running}
+
+    def _start_page(self, opened: socket.socket, home: Path) -> PageServer:
+        # Imported only where there is a page: its libraries take a third of a second.
+        from .page_app import Page
+        from .page_feed import Feed
+        from .page_gate import PageGate, kept_token
+        from .page_server import PageServer
+
+        port, token = opened.getsockname()[1], kept_token(home / "page-token")
+
+        def queue() -> Jobs:
+            return Jobs(home / "jobs.sqlite", self.options.queue)
+
+        supervisor = self.supervisor
+        feed = Feed(queue, lambda: self.desk.progress, lambda: supervisor.conditions, lambda: supervisor.processes)
+        page = Page(self.ask, queue, Roots(self.options.roots), home, feed)
+        self.desk.page_url = f"http://127.0.0.1:{port}/?token={token}"
+        server = PageServer(PageGate(page.app(), port, token), opened, feed.close)
+        server.start()
+        return server
+
+    @property
+    def page_url(self) -> str:
+        """Where the page is, with its token; "" where there is none."""
+        return self.desk.page_url
 
     def close(self) -> None:
         """End everything in order; a job that is not done by then waits for the next start."""
         self._stopping.set()
+        if self._page:
+            self._page.stop()
         self.supervisor.stop(GRACE)
         for event in self.events.of_changes():
             self._send(*event)
@@ -245,6 +307,23 @@ def _listening(options: Options) -> Server:
         taker = "another Stylus daemon" if ping(options.port, 0.5) else "another program"
         raise PortTaken(
             f"port {options.port} on {options.host} is taken by {taker} ({error.strerror}); --osc-port takes another"
+        ) from error
+
+
+def _page_socket(port: int | None) -> socket.socket | None:
+    """A socket for the page; where the usual port is taken, on a free one, as clients are told where it is."""
+    if port is None:
+        return None
+    from .page_server import bound
+
+    try:
+        return bound(port)
+    except OSError as error:
+        if port == PAGE_PORT:
+            log.warning("port %d for the page is taken; it takes another", port)
+            return bound(0)
+        raise PortTaken(
+            f"port {port} for the page is taken ({error.strerror}); --http-port takes another, --no-page does without"
         ) from error
 
 

@@ -8,21 +8,31 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from math import inf
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stylus_audio import library
-from stylus_audio.audio import sha256
+from stylus_audio.audio import probe, read_clip, sha256
+from stylus_audio.audition import about as audition_of
+from stylus_audio.audition import attack_envelope, likeness, score_of
 from stylus_audio.engine import Engine
-from stylus_audio.errors import Cancelled, OutOfMemory, StylusError
+from stylus_audio.errors import BadRequest, Cancelled, NotAllowed, NotFound, OutOfMemory, StylusError
 from stylus_audio.files import lower_priority, writable_folder
 from stylus_audio.job import render_file
+from stylus_audio.memory import taken_bytes
+from stylus_audio.passage import segment_of
 from stylus_audio.stem import Journal, settle
 from stylus_audio.style_cache import StyleCache
 from stylus_audio.target import Target
 
+from .auditions import Audition
 from .jobs import Job, Jobs, LostLease, is_finished
 from .lock import Lock
 from .log import to_stderr
@@ -36,6 +46,8 @@ LEASE = 30.0
 """Seconds that a job stays a worker's without a heartbeat."""
 SAYS = 0.1
 """Seconds between two words on how far a job is."""
+LONGEST_AUDITION = 30
+"""Seconds of a clip that are auditioned in many styles."""
 IDLE = 0.2
 """Seconds between two looks at an empty queue."""
 
@@ -61,6 +73,8 @@ class Worker:
         """Model and dtype of the engine."""
         self._warm: set[str] = set()
         self._unknown: list[Path] = []
+        self._levels: dict[str, NDArray[np.float32]] = {}
+        """Long-term level per band of the library's styles, by `identity`."""
         self.progress = Progress(0, 0.0, "", None)
 
     def recover(self) -> list[Job]:
@@ -117,7 +131,7 @@ class Worker:
         progress = self._progress(job)
         progress(0.0, "reading")
         styles, origins = [], {}
-        for number, (path, name) in enumerate(request.styles):
+        for number, (path, name) in enumerate(request.styles if request.kind != "audition" else ()):
             own = self.workshop / f"style-{number}"
             own.mkdir()
             copy = self.roots.copied(Path(path), own)
@@ -126,6 +140,11 @@ class Worker:
         if request.kind == "warm":
             self._on(request, progress, lambda engine: engine.warm(styles[0][0], engine.settings(**request.settings)))
             self._remember(origins)
+            self.jobs.done(job, "")
+            log.info("job %d is done", job.id)
+            return
+        if request.kind == "audition":
+            self._on(request, progress, lambda engine: self._audition(engine, job, request, progress))
             self.jobs.done(job, "")
             log.info("job %d is done", job.id)
             return
@@ -154,6 +173,52 @@ class Worker:
         self.jobs.done(job, str(stem), digests[-1], [*result.report["notes"], *said])
         log.info("job %d is done: %r", job.id, str(stem))
 
+    def _audition(self, engine: Engine, job: Job, request: RenderJob, progress: Callable[[float, str], None]) -> None:
+        """Find the gains of a passage in one style after the other, best guess first; each can be heard at once."""
+        # Linked gains serve mid and side too, and whatever makes sound of a picture is the page's affair here.
+        asked = {**request.settings, "stereo": "linked", "reconstruction": "gain", "loop": "off"}
+        settings = engine.settings(**asked)
+        copy = self.roots.copied(Path(request.content), self.workshop)
+        info = probe(copy)
+        first, last = segment_of(settings, info.samples, info.sample_rate)
+        if last - first > LONGEST_AUDITION * info.sample_rate:
+            raise BadRequest(f"audition: at most {LONGEST_AUDITION} s of a clip are auditioned")
+        clip = read_clip(copy, first, last)
+        # Without its surroundings it takes fewer windows, and repeats when it is heard.
+        settings = replace(settings, start=None, end=None)
+        _, passage = engine.passage((clip.audio, clip.sample_rate), settings)
+        body = passage.dry[:, passage.first : passage.last]
+        level = engine.level((body, passage.sample_rate))
+        guesses = {path: self._levels.get(identity(Path(path))) for path, _ in request.styles}
+        # One that is not known yet comes last.
+        near = {path: -inf if one is None else likeness(level, one) for path, one in guesses.items()}
+        styles = sorted(request.styles, key=lambda style: -near[style[0]])
+        audition = Audition(self.plan.home, job.id)
+        about = audition_of(passage, engine.model.profile, 1)
+        audition.begin(
+            {**about, "content": request.content, "start": first},
+            styles,
+            attack_envelope(passage).astype("<f4").tobytes(),
+        )
+
+        def copies() -> Iterator[Path]:
+            for number, (path, _) in enumerate(styles):
+                own = self.workshop / f"style-{number}"
+                own.mkdir()
+                try:
+                    yield self.roots.copied(Path(path), own)
+                except (NotFound, NotAllowed):
+                    # The engine says of a file that is not there what is wrong.
+                    yield own / Path(path).name
+                shutil.rmtree(own, ignore_errors=True)
+
+        for number, found in enumerate(engine.audition(passage, copies(), settings)):
+            if isinstance(found, StylusError):
+                audition.fail(number, str(found))
+            else:
+                audition.put(number, score_of(found, passage).tobytes())
+            progress((number + 1) / len(styles), f"{number + 1} of {len(styles)} styles")
+
     def _remember(self, references: Mapping[Path, Path]) -> None:
         """Note which of these, by the files that they are copies of, are warm.
 
@@ -171,6 +236,8 @@ class Worker:
         try:
             path = self._unknown.pop()
             self._remember({path: path})
+            if self._engine:
+                self._levels[identity(path)] = self._engine.level(path)
         except (StylusError, OSError) as error:
             log.warning("a style of the library: %s", error)
         if not self._unknown:
@@ -226,16 +293,19 @@ class Worker:
         engine = Engine(model, device, dtype, cache=self.cache)
         self._engine, self._loaded = engine, what
         log.info("%r is loaded on %s, %s", model, engine.model.device, str(engine.model.dtype).removeprefix("torch."))
-        self._warm, self._unknown = set(), [Path(style.path) for style in library.styles()]
+        self._warm, self._levels, self._unknown = set(), {}, [Path(style.path) for style in library.styles()]
         return engine
 
     def say(self, state: str) -> None:
         """Tell the daemon what this worker is."""
         about = self.cache.statistics()
         device = str(self._engine.model.device) if self._engine else self.plan.device
+        taken = taken_bytes(self._engine.model.device) if self._engine else 0
         model = self._loaded[0] if self._loaded else self.model
         self.tell(
-            Condition(state, model, device, tuple(sorted(self._warm)), about.entries, about.bytes, about.prepared)
+            Condition(
+                state, model, device, tuple(sorted(self._warm)), about.entries, about.bytes, about.prepared, taken
+            )
         )
 
 
@@ -248,6 +318,8 @@ def _named(job: Job) -> str:
     """A job in words, for the log."""
     request = RenderJob.from_dict(job.request)
     styles = " and ".join(repr(name) for _, name in request.styles)
+    if request.kind == "audition":
+        return f"auditioning {Path(request.content).name!r} in {len(request.styles)} styles"
     return f"warming {styles}" if request.kind == "warm" else f"{Path(request.content).name!r} in the sound of {styles}"
 
 

@@ -44,6 +44,8 @@ class Condition:
     cache_bytes: int
     inversions: int
     """Styles that had to be inverted since the worker started."""
+    device_bytes: int = 0
+    """Taken of the memory of a device that has its own."""
 
 
 News = Progress | Condition

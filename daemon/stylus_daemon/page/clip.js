@@ -1,0 +1,64 @@
+/** The clip: dropped or chosen, seen, with the loop that the wall plays. */
+
+import { overview, upload } from "./api.js";
+import { attempt, byId, time } from "./dom.js";
+import { dropZone } from "./drop.js";
+import { withLoop } from "./waveform.js";
+
+const SECONDS = 4;
+
+export class ClipPanel {
+  constructor(changed) {
+    this.changed = changed;
+    /** `{path, name}` of the daemon's copy. */
+    this.clip = null;
+    this.about = null;
+    this.loop = { start: 0, length: SECONDS };
+    dropZone(document.querySelector('[data-drop="clip"]'), byId("clip-file"), ([file]) => this.take(file));
+    for (const id of ["loop-start", "loop-length"]) byId(id).addEventListener("change", () => this.typed());
+    byId("loop-bpm").addEventListener("change", () => {
+      const bpm = Number(byId("loop-bpm").value);
+      if (bpm >= 20) this.setLoop(this.loop.start, (8 * 60) / bpm, true);
+    });
+  }
+
+  async take(file) {
+    byId("clip-name").textContent = `Reading ${file.name} …`;
+    const taken = await attempt(() => upload(file));
+    if (taken) await this.show(taken);
+    else byId("clip-name").textContent = this.clip?.name ?? "No clip yet.";
+  }
+
+  /** Show a clip that the daemon may read; false where it is gone. */
+  async show(clip, loop = null) {
+    byId("clip-name").textContent = `Reading ${clip.name} …`;
+    const about = await attempt(() => overview(clip.path));
+    if (!about) {
+      byId("clip-name").textContent = this.clip?.name ?? "No clip yet.";
+      return false;
+    }
+    [this.clip, this.about] = [clip, about];
+    byId("clip-name").textContent =
+      `${clip.name} · ${time(about.seconds)} · ${about.sample_rate} Hz · ${about.channels === 1 ? "mono" : about.channels === 2 ? "stereo" : `${about.channels} channels`}`;
+    byId("clip-wave").hidden = byId("loop").hidden = false;
+    const whole = about.seconds <= 2 * SECONDS;
+    this.loop = loop ?? { start: whole ? 0 : about.loudest, length: whole ? about.seconds : SECONDS };
+    this.box = withLoop(byId("clip-wave"), about, this.loop.start, this.loop.length, (...at) => this.setLoop(...at, false));
+    this.setLoop(this.loop.start, this.loop.length, false);
+    return true;
+  }
+
+  typed() {
+    this.setLoop(Number(byId("loop-start").value), Number(byId("loop-length").value), true);
+  }
+
+  setLoop(start, length, redraw) {
+    const total = this.about.seconds;
+    const long = Math.min(30, total, Math.max(0.2, length || SECONDS));
+    this.loop = { start: Math.min(Math.max(0, start || 0), Math.max(0, total - long)), length: long };
+    byId("loop-start").value = this.loop.start.toFixed(2);
+    byId("loop-length").value = this.loop.length.toFixed(2);
+    if (redraw) this.box.move(this.loop.start, this.loop.length);
+    this.changed();
+  }
+}

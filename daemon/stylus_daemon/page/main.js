@@ -1,0 +1,127 @@
+/** Joins the page's parts: what is chosen, what is asked of the daemon, and what it tells. */
+
+import { ask, listen } from "./api.js";
+import { ClipPanel } from "./clip.js";
+import { Dials, MENUS } from "./dials.js";
+import { attempt, byId, bytes, make } from "./dom.js";
+import { ignoreElsewhere } from "./drop.js";
+import { Queue } from "./queue.js";
+import { Result } from "./result.js";
+import { StylesPanel } from "./styles.js";
+import { Wall } from "./wall.js";
+
+const dials = new Dials(byId("dials"), () => changed());
+const clip = new ClipPanel(() => changed());
+const styles = new StylesPanel(() => changed());
+const result = new Result((about) => again(about));
+const queue = new Queue((number) => attempt(() => result.show(number)));
+const wall = new Wall(() => clip, dials, (style) => attempt(() => render([style])));
+/** Jobs that this page has asked for: their results are shown when they are there. */
+const own = new Set(JSON.parse(sessionStorage.getItem("own") ?? "[]"));
+let restoring = true;
+
+async function render(references, more = []) {
+  if (!clip.clip) throw new Error("Choose a clip first.");
+  if (!references.length) throw new Error("Choose a sound first: a style of the library, or a reference of your own.");
+  const [first, ...others] = references;
+  const values = Object.entries(dials.values()).flat();
+  const [job, note] = await ask("/stylus/render", clip.clip.path, first, ...others.flatMap((style) => ["style", style]), ...values, ...more);
+  own.add(job);
+  sessionStorage.setItem("own", JSON.stringify([...own]));
+  byId("chosen").textContent = note ? `Job ${job}: ${note}` : `Job ${job} is in the queue.`;
+}
+
+async function again(about) {
+  if (!(await clip.show({ path: about.content, name: about.content.split(/[\\/]/).pop() }))) return;
+  const library = new Set(styles.styles.map((style) => style.name));
+  styles.chosen.clear();
+  for (const style of about.styles) {
+    const known = styles.styles.find((one) => one.path === style.path);
+    if (!known && !styles.references.some((one) => one.path === style.path)) styles.references.push(style);
+    styles.chosen.add(known && library.has(known.name) ? known.name : style.path);
+  }
+  styles.draw();
+  dials.fill(about.asked);
+  byId("settings-title").scrollIntoView({ block: "center" });
+}
+
+/** Keep what is chosen, so that a reload changes nothing; the wall hears the dials at once. */
+function changed() {
+  wall?.turned();
+  if (restoring) return;
+  const kept = {
+    clip: clip.clip, loop: clip.loop, references: styles.references, chosen: [...styles.chosen], dials: dials.values(),
+  };
+  localStorage.setItem("kept", JSON.stringify(kept));
+}
+
+async function restore() {
+  let kept = {};
+  try {
+    kept = JSON.parse(localStorage.getItem("kept") ?? "{}");
+  } catch {
+    /* nothing that could be read */
+  }
+  styles.references = kept.references ?? [];
+  styles.chosen = new Set(kept.chosen ?? []);
+  const about = await styles.refresh();
+  if (about) offer(about);
+  dials.fill(kept.dials ?? {});
+  if (kept.clip) await clip.show(kept.clip, kept.loop);
+  restoring = false;
+  const audition = sessionStorage.getItem("audition");
+  if (audition && kept.clip) wall.take(Number(audition));
+}
+
+function offer({ presets, models }) {
+  const [preset, model] = MENUS;
+  dials.offer("preset", [...preset.items, ...presets.map((name) => [name, name])]);
+  dials.offer("model", [...model.items, ...models.map((name) => [name, name])]);
+}
+
+function gauges(about) {
+  styles.setWarm(about.warm);
+  const gauge = (name, text, value, max) => make("div", {}, make("dt", { textContent: name }),
+    make("dd", {}, text, value === undefined ? "" : make("meter", { min: 0, max, value, "aria-label": name })));
+  byId("gauges").replaceChildren(
+    gauge("State", about.state), gauge("Model", about.model), gauge("Device", about.device),
+    gauge("Memory", `${bytes(about.resident_bytes)} of ${bytes(about.memory_bytes)} `, about.memory_used_bytes, about.memory_bytes),
+    ...(about.device_bytes ? [gauge("On the device", bytes(about.device_bytes))] : []),
+    gauge("Styles kept", `${about.cached_styles} (${bytes(about.cache_bytes)})`),
+  );
+}
+
+const heard = (job) => {
+  wall.heard(job);
+  if (job.state === "done" && job.path && own.delete(job.id)) {
+    sessionStorage.setItem("own", JSON.stringify([...own]));
+    attempt(() => result.show(job.id));
+  }
+  if (job.state === "failed" && own.delete(job.id)) byId("chosen").textContent = `Job ${job.id} failed: ${job.error}`;
+};
+
+listen({
+  all({ jobs, daemon }) {
+    queue.all(jobs);
+    gauges(daemon);
+    jobs.forEach(heard);
+  },
+  job(job) {
+    queue.job(job);
+    heard(job);
+  },
+  progress(word) {
+    queue.progress(word);
+    wall.heard({ id: word.job });
+  },
+  daemon: gauges,
+  connected(there) {
+    byId("connection").textContent = there ? "connected" : "waiting for the daemon …";
+    document.body.dataset.connected = String(there);
+  },
+});
+
+byId("render").onclick = () => attempt(() => render([...styles.chosen]));
+byId("preview").onclick = () => attempt(() => render([...styles.chosen], ["preview", 6]));
+ignoreElsewhere();
+restore();

@@ -1,0 +1,164 @@
+/** A stem beside what it was made from: seen on one time axis, heard in sync, measured, and to be had. */
+
+import { download, job as jobOf, overview, spectrogram } from "./api.js";
+import { Comparison } from "./compare.js";
+import { attempt, byId, make, time } from "./dom.js";
+import { waveform } from "./waveform.js";
+
+/** Metrics by the names of the sidecar, in words. */
+const WORDS = {
+  chroma_similarity: "Notes kept (1 is all)", onset_f1: "Attacks kept (1 is all)",
+  log_mel_distance_style: "Distance to the sound", log_mel_distance_content_style: "The clip's own distance to it",
+  log_mel_distance_content: "Distance to the clip", si_sdr_db: "SI-SDR to the clip (dB)",
+  seam_step_db: "Step at seams (dB)", peak_db: "Peak (dBFS)", true_peak_db: "True peak (dBTP)",
+  loudness_lufs: "Loudness (LUFS)", loudness_change_lu: "Change of loudness (LU)",
+};
+
+export class Result {
+  /** `again` is called with a job's details when its settings are wanted back. */
+  constructor(again) {
+    this.again = again;
+    this.shown = null;
+  }
+
+  async show(number) {
+    const about = await attempt(() => jobOf(number));
+    if (!about?.path) return;
+    byId("result").hidden = false;
+    const body = byId("result-body");
+    body.replaceChildren(make("p", { textContent: "Reading …", role: "status" }));
+    body.scrollIntoView({ block: "nearest" });
+    await this.comparison?.close();
+    this.shown = number;
+    const paths = [about.path, about.content, about.styles[0]?.path];
+    const seen = await attempt(() => Promise.all(paths.map((path) => overview(path).catch((error) => (path === about.path ? Promise.reject(error) : null)))));
+    if (!seen || this.shown !== number) return;
+    this.build(body, about, seen);
+    byId("result-title").textContent = `Result: ${about.path.split(/[\\/]/).pop()}`;
+  }
+
+  build(body, about, [stem, content, style]) {
+    const seconds = stem.seconds;
+    const of = (key, name, path, one, offset, loops) =>
+      one && { key, name, path, about: one, rate: one.sample_rate, samples: one.samples, lufs: one.lufs, offset, loops };
+    const tracks = [
+      of("stem", "Stem", about.path, stem, 0, false),
+      of("content", "Clip", about.content, content, about.start_sample / (content?.sample_rate ?? 1), false),
+      of("style", about.styles.length > 1 ? "Sound (the first)" : "Sound", about.styles[0]?.path, style, 0, true),
+    ].filter(Boolean);
+    const comparison = (this.comparison = new Comparison(tracks, seconds));
+    const rows = tracks.map((track) => this.track(track, seconds, comparison));
+    const group = make("div", { role: "radiogroup", "aria-label": "What is heard" }, ...rows.map((row) => row.element));
+    const play = make("button", { type: "button", className: "main", textContent: "Play", onclick: () => toggle() });
+    const at = make("span", { className: "small", textContent: `0:00.0 of ${time(seconds)}` });
+    const toggle = async () => {
+      if (comparison.playing) comparison.pause();
+      else await attempt(() => comparison.play());
+      play.textContent = comparison.playing ? "Pause" : "Play";
+    };
+    comparison.onPosition = (now) => {
+      group.style.setProperty("--at", now / seconds);
+      at.textContent = `${time(now)} of ${time(seconds)}`;
+    };
+    comparison.onEnd = () => {
+      play.textContent = "Play";
+      comparison.onPosition(0);
+    };
+    const choose = (key) => {
+      comparison.choose(key);
+      for (const row of rows) row.check(row.track.key === key);
+    };
+    rows.forEach((row, place) => {
+      row.button.onclick = () => choose(row.track.key);
+      row.button.onkeydown = (event) => {
+        const by = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
+        if (!by) return;
+        event.preventDefault();
+        const other = rows[(place + by + rows.length) % rows.length];
+        choose(other.track.key);
+        other.button.focus();
+      };
+    });
+    choose("stem");
+    const blind = make("button", { type: "button", textContent: "Blind", "aria-pressed": "false", title: "Hide which is which, in an order of chance" });
+    blind.onclick = () => {
+      const on = blind.getAttribute("aria-pressed") !== "true";
+      blind.setAttribute("aria-pressed", String(on));
+      const order = on ? shuffled(rows) : rows;
+      group.replaceChildren(...order.map((row) => row.element));
+      order.forEach((row, number) => row.hide(on ? `Sound ${number + 1}` : null));
+      if (on) choose(order[0].track.key);
+    };
+    const seek = make("input", { type: "range", min: 0, max: seconds, step: 0.01, value: 0, "aria-label": "Position", oninput: () => comparison.seek(Number(seek.value)) });
+    const before = comparison.onPosition;
+    comparison.onPosition = (now) => {
+      before(now);
+      seek.value = now;
+    };
+    body.replaceChildren(
+      make("div", { className: "row" }, play, blind, at,
+        make("a", { href: download(about.path), download: "", className: "button", textContent: "Download the stem" }),
+        make("button", { type: "button", textContent: "Render again with …", title: "Take its clip, sounds and settings back, to change them", onclick: () => this.again(about) })),
+      make("p", { className: "small", textContent: "All are heard at the loudness of the softest, at the same moment. Arrow keys change between them." }),
+      group, make("div", { className: "axis", "aria-hidden": "true" }, ...[0, 0.25, 0.5, 0.75, 1].map((share) => make("span", { textContent: time(share * seconds) }))), seek,
+      ...this.words(about));
+    // Only now do they have a width.
+    for (const row of rows) row.draw();
+  }
+
+  track(track, seconds, comparison) {
+    const long = track.about.seconds;
+    const stretch = { width: `${(100 * long) / seconds}%`, "margin-left": `${(-100 * track.offset) / seconds}%` };
+    const wave = make("div", { className: "wave" });
+    const image = make("img", { src: spectrogram(track.path), alt: `Mel-spectrogram of ${track.name}, 20 Hz to 20 kHz` });
+    const canvas = make("div", { className: "canvas" }, make("div", { className: "stretch", style: stretch }, wave, image), make("div", { className: "cursor" }));
+    canvas.onclick = (event) => {
+      const box = canvas.getBoundingClientRect();
+      comparison.seek(((event.clientX - box.left) / box.width) * seconds);
+    };
+    const button = make("button", { type: "button", role: "radio", textContent: track.name, data: { track: track.key } });
+    return {
+      track, button,
+      element: make("div", { className: "track" }, button, canvas),
+      draw: () => waveform(wave, track.about),
+      check: (on) => {
+        button.setAttribute("aria-checked", String(on));
+        button.tabIndex = on ? 0 : -1;
+      },
+      // A picture would tell which it is.
+      hide: (name) => {
+        button.textContent = name ?? track.name;
+        canvas.style.visibility = name ? "hidden" : "visible";
+      },
+    };
+  }
+
+  words(about) {
+    const metrics = Object.entries(about.metrics).filter(([, value]) => typeof value === "number");
+    const copied = (label, text) => {
+      const said = make("span", { className: "small", role: "status" });
+      const copy = async () => {
+        await attempt(() => navigator.clipboard.writeText(text));
+        said.textContent = "copied";
+      };
+      return make("div", {}, make("div", { className: "row" }, make("h3", { textContent: label }),
+        make("button", { type: "button", textContent: "Copy", "aria-label": `Copy: ${label}`, onclick: copy }), said), make("code", { textContent: text, tabIndex: 0 }));
+    };
+    return [
+      about.notes.length ? make("ul", {}, ...about.notes.map((note) => make("li", { textContent: note }))) : null,
+      make("h3", { textContent: "Measured" }),
+      make("dl", { className: "metrics" }, ...metrics.map(([name, value]) =>
+        make("div", { title: name }, make("dt", { textContent: WORDS[name] ?? name.replaceAll("_", " ") }), make("dd", { textContent: value.toPrecision(4) })))),
+      copied("As a command", about.command), copied("As an OSC message", about.message),
+    ].filter(Boolean);
+  }
+}
+
+function shuffled(rows) {
+  const order = [...rows];
+  for (let last = order.length - 1; last > 0; last -= 1) {
+    const other = Math.floor(Math.random() * (last + 1));
+    [order[last], order[other]] = [order[other], order[last]];
+  }
+  return order;
+}

@@ -1,0 +1,82 @@
+/** The sounds to give: dropped references and the library, of which several may be chosen to be blended. */
+
+import { ask, library, spectrogram, upload } from "./api.js";
+import { attempt, byId, make } from "./dom.js";
+import { dropZone } from "./drop.js";
+
+export class StylesPanel {
+  constructor(changed) {
+    this.changed = changed;
+    this.references = [];
+    this.styles = [];
+    this.warm = new Set();
+    /** What a render takes: names of the library and paths of dropped files. */
+    this.chosen = new Set();
+    dropZone(document.querySelector('[data-drop="style"]'), byId("style-file"), (files) => this.take(files));
+  }
+
+  async take(files) {
+    for (const file of files) {
+      const taken = await attempt(() => upload(file));
+      if (taken) {
+        this.references.push(taken);
+        this.chosen.add(taken.path);
+      }
+    }
+    this.draw();
+    this.changed();
+  }
+
+  /** Read the library again; `about` is what `/api/library` says. */
+  async refresh() {
+    const about = await attempt(library);
+    if (!about) return null;
+    this.styles = about.styles;
+    const known = new Set([...this.styles.map((style) => style.name), ...this.references.map((one) => one.path)]);
+    for (const one of [...this.chosen]) if (!known.has(one)) this.chosen.delete(one);
+    this.draw();
+    return about;
+  }
+
+  setWarm(identities) {
+    const warm = new Set(identities);
+    const same = warm.size === this.warm.size && [...warm].every((one) => this.warm.has(one));
+    this.warm = warm;
+    if (!same) this.draw();
+  }
+
+  choose(one, chosen = !this.chosen.has(one)) {
+    if (chosen) this.chosen.add(one);
+    else this.chosen.delete(one);
+    this.draw();
+    this.changed();
+  }
+
+  async keep(reference) {
+    const name = reference.name.replace(/\.[^.]*$/, "").replace(/[^\p{L}\p{N}_ .-]/gu, "_").slice(0, 64).replace(/^[^\p{L}\p{N}_]+/u, "") || "style";
+    const kept = await attempt(() => ask("/stylus/style/add", name, reference.path));
+    if (!kept) return;
+    this.references = this.references.filter((one) => one !== reference);
+    if (this.chosen.delete(reference.path)) this.chosen.add(name);
+    await this.refresh();
+    this.changed();
+  }
+
+  draw() {
+    // The focus stays where it is, though its element is made anew.
+    const focused = document.activeElement?.dataset?.style;
+    byId("references").replaceChildren(...this.references.map((one) =>
+      make("li", {},
+        make("label", {}, make("input", { type: "checkbox", checked: this.chosen.has(one.path), onchange: () => this.choose(one.path) }), ` ${one.name} `),
+        make("button", { type: "button", textContent: "Keep in the library", "aria-label": `Keep ${one.name} in the library`, onclick: () => this.keep(one) }))));
+    byId("library").replaceChildren(...this.styles.map((style) => {
+      const warm = this.warm.has(style.identity);
+      return make("li", {}, make("button", {
+        type: "button", data: { style: style.name }, "aria-pressed": String(this.chosen.has(style.name)), onclick: () => this.choose(style.name),
+      }, make("img", { src: spectrogram(style.path), alt: "", loading: "lazy" }), make("span", { textContent: style.name }),
+      make("span", { className: warm ? "small warm" : "small", textContent: `${style.seconds.toFixed(1)} s${warm ? ", ready" : ""}` })));
+    }));
+    byId("library-empty").hidden = this.styles.length > 0;
+    if (focused) document.querySelector(`#library [data-style="${CSS.escape(focused)}"]`)?.focus();
+  }
+}
