@@ -298,15 +298,16 @@ def run_models_verify(name: str) -> None:
 
 
 def draw(picture: Path, render: Render, styles: list[tuple[Path, str]]) -> None:
-    """Content, style, stem and gain on one picture."""
-    from .plot import GainPanel, Panel, save_plot
+    """Content, every style, stem and gain on one picture, as long as the stem: of a longer style its loudest part."""
+    from .plot import GainPanel, Panel, excerpt, save_plot
     from .spectrogram import band_centres
 
     passage = render.passage
-    reference = read_clip(styles[0][0])
+    seconds = render.audio.shape[1] / render.sample_rate
+    references = [(name, read_clip(path)) for path, name in styles]
     panels: list[Panel | GainPanel] = [
         Panel("content", passage.dry[:, passage.first : passage.last], render.sample_rate),
-        Panel(f"style: {styles[0][1]}", reference.audio, reference.sample_rate),
+        *(excerpt("style", name, style.audio, style.sample_rate, seconds) for name, style in references),
         Panel("stem", render.audio, render.sample_rate),
     ]
     if render.gains is not None:
