@@ -168,12 +168,15 @@ def evaluate(
         Path | None,
         typer.Option("--clap", metavar="DIR", help="CLAP's weights, a transformers folder [the Hugging Face cache]"),
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE.html", help="write it as a page with pictures and players")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure stems: notes and onsets kept, distance to content and style, level; Fréchet distances of a folder."""
     from .commands import EvaluateRequest, run_evaluate
 
-    run_evaluate(EvaluateRequest(output, content, style, clap, as_json))
+    run_evaluate(EvaluateRequest(output, content, style, clap, html, as_json))
 
 
 @app.command()

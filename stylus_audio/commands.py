@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from . import library, store
 from .audio import read_clip
@@ -28,6 +28,9 @@ from .style_cache import StyleCache
 from .sweep import Axis, combinations, swept, unswept
 from .target import DEFAULT_NAME, Sidecar, Target
 from .weights import CLAP, KNOWN, fingerprint, is_offline, listed, located, verify
+
+if TYPE_CHECKING:
+    from .evaluation_report import EvaluationReport
 
 SAYS_HOW_LONG = 60.0
 """A render that will take more seconds than this says so."""
@@ -183,18 +186,24 @@ class EvaluateRequest:
     content: Path | None
     style: Path | None
     clap: Path | None
+    html: Path | None
     as_json: bool
 
 
 def run_evaluate(request: EvaluateRequest) -> None:
-    """Print the metrics of a stem, or of a folder of them."""
+    """Print the metrics of a stem, or of a folder of them, and write them as a page where that is asked for."""
+    page = None
+    if request.html is not None:
+        from .evaluation_report import EvaluationReport
+
+        page = EvaluationReport(request.html, request.output)
     if request.output.is_dir():
-        _evaluate_folder(request)
+        _evaluate_folder(request, page)
     else:
-        _evaluate_file(request)
+        _evaluate_file(request, page)
 
 
-def _evaluate_file(request: EvaluateRequest) -> None:
+def _evaluate_file(request: EvaluateRequest, page: EvaluationReport | None) -> None:
     from .metrics import evaluate_clips
 
     if request.content is None:
@@ -212,10 +221,13 @@ def _evaluate_file(request: EvaluateRequest) -> None:
         listen = Clap.of_folder(request.clap)
         ours, theirs = (listen(one.audio, one.sample_rate) for one in (stem, clip))
         metrics |= similarities(ours, theirs, listen(reference.audio, reference.sample_rate) if reference else None)
+    if page is not None:
+        page.add(request.output.name, metrics, stem, clip, reference)
+        page.write()
     print(json.dumps(metrics) if request.as_json else _lines(metrics))
 
 
-def _evaluate_folder(request: EvaluateRequest) -> None:
+def _evaluate_folder(request: EvaluateRequest, page: EvaluationReport | None) -> None:
     from .evaluate_folder import audio_files, evaluate_items, find_items
     from .table import table
 
@@ -226,7 +238,9 @@ def _evaluate_folder(request: EvaluateRequest) -> None:
     styles = audio_files(request.style) if request.style else []
     clap = _clap(request.clap) if items else None
     with shown_progress() as progress:
-        report = evaluate_items(items, styles, clap, progress, leave_out)
+        report = evaluate_items(items, styles, clap, progress, leave_out, page.add if page else None)
+    if page is not None:
+        page.write(report)
     if request.as_json:
         print(json.dumps(report, ensure_ascii=False))
         return
@@ -298,15 +312,16 @@ def run_models_verify(name: str) -> None:
 
 
 def draw(picture: Path, render: Render, styles: list[tuple[Path, str]]) -> None:
-    """Content, style, stem and gain on one picture."""
-    from .plot import GainPanel, Panel, save_plot
+    """Content, every style, stem and gain on one picture, as long as the stem: of a longer style its loudest part."""
+    from .plot import GainPanel, Panel, excerpt, save_plot
     from .spectrogram import band_centres
 
     passage = render.passage
-    reference = read_clip(styles[0][0])
+    seconds = render.audio.shape[1] / render.sample_rate
+    references = [(name, read_clip(path)) for path, name in styles]
     panels: list[Panel | GainPanel] = [
         Panel("content", passage.dry[:, passage.first : passage.last], render.sample_rate),
-        Panel(f"style: {styles[0][1]}", reference.audio, reference.sample_rate),
+        *(excerpt("style", name, style.audio, style.sample_rate, seconds) for name, style in references),
         Panel("stem", render.audio, render.sample_rate),
     ]
     if render.gains is not None:

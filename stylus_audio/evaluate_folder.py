@@ -22,6 +22,8 @@ Floats = NDArray[np.floating[Any]]
 Values = dict[str, float | None]
 Embed = Callable[[Floats, int], NDArray[np.float64]]
 """Audio `[channel, sample]` and its rate in Hz to embeddings `[window, dimension]`."""
+See = Callable[[str, Values, Clip, Clip, Clip | None], None]
+"""Called with a stem's file name and metrics, the stem, what it was made from, and its style."""
 Heard = dict[str, NDArray[np.float64]]
 """A file's embeddings by the name of what made them."""
 
@@ -107,6 +109,7 @@ def evaluate_items(
     clap: Embed | None = None,
     progress: Callable[[float, str], None] = lambda fraction, stage: None,
     leave_out: Callable[[str], None] = lambda line: None,
+    see: See | None = None,
 ) -> dict[str, Any]:
     """Metrics of every stem, their means, and the distances between the sets.
 
@@ -114,7 +117,8 @@ def evaluate_items(
     means of the values that exist; `sets` the numbers of files and the Fréchet distances from the stems to the styles
     (`fad_mel`, `fad_clap`), from the stems to the contents (`…_content`) and from the contents to the styles
     (`…_content_style`). The styles are those of `style_set`, or else all that the items name. None is what does not
-    exist; all others are finite. A file that cannot be read is told to `leave_out`.
+    exist; all others are finite. A file that cannot be read is told to `leave_out`; `see` gets every stem with its
+    sounds once it is measured.
 
     Raises `BadRequest` where no stem is left.
     """
@@ -155,6 +159,8 @@ def evaluate_items(
             heard = styles[style]["clap"] if style else None
             values |= similarities(stems[-1]["clap"], contents[passage]["clap"], heard)
         rows[item.stem.name] = values
+        if see:
+            see(item.stem.name, values, stem, content, reference)
     if not rows:
         raise BadRequest("no stem to measure; --content DIR says where the clips are that the stems were made from")
     progress(1.0, "done")

@@ -100,7 +100,10 @@ def loudest(audio: Floats, length: int) -> tuple[int, int]:
     samples = audio.shape[1]
     if length >= samples:
         return 0, samples
-    power = np.concatenate([[0.0], np.cumsum((audio.astype(np.float64) ** 2).sum(0))])
+    power = np.zeros(samples + 1)
+    for channel in audio:
+        power[1:] += np.square(channel, dtype=np.float64)
+    np.cumsum(power, out=power)
     starts = np.arange(0, samples - length + 1, max(1, length // 100))
     best = int(starts[np.argmax(power[starts + length] - power[starts])])
     return best, best + length

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .errors import NotAllowed, NotFound
 from .files import write_files
+from .passage import loudest
 from .reference import picture_of
 from .spectrogram import MINI, band_centres, hz_to_mel
 
@@ -58,6 +59,14 @@ class GainPanel:
     gain_db: Floats
     band_hz: Floats
     frame_rate: float
+
+
+def excerpt(title: str, name: str, audio: Floats, sample_rate: int, seconds: float) -> Panel:
+    """A sound's loudest passage of so many seconds, with where it lies in the title; all of a sound that is shorter."""
+    first, last = loudest(audio, max(1, round(seconds * sample_rate)))
+    if last - first < audio.shape[1]:
+        title += f" ({first / sample_rate:.1f}–{last / sample_rate:.1f} s)"
+    return Panel(f"{title}: {name}" if name else title, audio[:, first:last], sample_rate)
 
 
 def save_plot(path: Path, panels: Sequence[Panel | GainPanel]) -> None:

@@ -154,6 +154,22 @@ def test_plot_and_evaluate(shell: Shell) -> None:
     assert set(json.loads(out)) >= {"chroma_similarity", "onset_f1", "log_mel_distance_content", "loudness_lufs"}
 
 
+def test_every_style_is_drawn_on_the_axis_of_the_stem(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("stylus_audio.plot.save_plot", lambda path, panels: drawn.extend(panels))
+    short = shell.folder / "short.wav"
+    soundfile.write(short, noise(0.3).T, RATE)
+    code, _, err = shell.render("--style", short, "--tail", 0.1, "--plot", "p.png")
+    assert (code, err) == (0, "")
+    content, long, brief, stem, gain = drawn
+    assert (content.title, brief.title, stem.title, gain.title) == ("content", "style: short", "stem", "gain")
+    assert long.title.startswith("style (0.")
+    assert long.title.endswith(" s): hiss")
+    seconds = [panel.audio.shape[1] / panel.sample_rate for panel in (content, long, brief, stem)]
+    assert seconds == pytest.approx([0.7, 0.7, 0.3, 0.7])
+    assert gain.gain_db.shape[1] / gain.frame_rate == pytest.approx(0.7, abs=0.02)
+
+
 def test_models_and_doctor(shell: Shell) -> None:
     assert shell("models", "list")[1].split()[0] == "mini"
     assert shell("models", "verify", "mini")[0] == 0

@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from numpy.typing import NDArray
 
 from stylus_audio.errors import DiskFull, NotAllowed, NotFound
-from stylus_audio.plot import DPI, MARGIN, PANEL_HEIGHT, WIDTH, GainPanel, Panel, save_plot
+from stylus_audio.plot import DPI, MARGIN, PANEL_HEIGHT, WIDTH, GainPanel, Panel, excerpt, save_plot
 from stylus_audio.spectrogram import MINI, band_centres, hz_to_mel
 
 Floats = NDArray[np.floating[Any]]
@@ -94,6 +94,17 @@ def test_a_click_in_a_long_clip_is_not_lost(tmp_path: Path) -> None:
     _, columns = loudest(pixels)
     assert len(columns)
     assert np.ptp(columns) <= 4
+
+
+def test_of_a_longer_sound_the_loudest_part_is_drawn() -> None:
+    audio = np.concatenate([0.1 * tone(440, 3.0), tone(880, 2.0), 0.1 * tone(440, 1.0)], axis=1)
+    panel = excerpt("style", "a.wav", audio, RATE, 2.0)
+    assert panel.title == "style (3.0–5.0 s): a.wav"
+    np.testing.assert_array_equal(panel.audio, tone(880, 2.0))
+    whole = excerpt("style", "", audio, RATE, 7.0)
+    assert whole.title == "style"
+    assert whole.audio.shape == audio.shape
+    assert excerpt("style", "", audio, RATE, 0.0).audio.shape[1] == 1
 
 
 def test_what_is_there_is_replaced(tmp_path: Path) -> None:

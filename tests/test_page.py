@@ -1,0 +1,422 @@
+"""The page in a real browser, on a real daemon with the embedded model."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from stylus_daemon.client import Client
+
+from stylus_audio import library
+from tests.daemons import Daemon, scratch, until
+from tests.programs import need_node_module, need_program
+from tests.sounds import RATE, noise, plucks
+
+pytestmark = pytest.mark.slow
+
+NAME = "Übung «é» 日本 & <b>.wav"
+LONG = "ten minutes.wav"
+PATIENCE = 60_000
+"""Milliseconds; generous, as a test machine may be busy."""
+
+TAP = """
+const connect = AudioNode.prototype.connect;
+AudioNode.prototype.connect = function (to, ...more) {
+  if (to instanceof AudioDestinationNode) {
+    to.context.tap ??= new AnalyserNode(to.context, { fftSize: 8192 });
+    window.tap = to.context.tap;
+    connect.call(this, window.tap);
+  }
+  return connect.call(this, to, ...more);
+};
+window.spectrum = () => {
+  const bins = new Float32Array(window.tap.frequencyBinCount);
+  window.tap.getFloatFrequencyData(bins);
+  return Array.from(bins);
+};
+window.level = () => {
+  const samples = new Float32Array(window.tap.fftSize);
+  window.tap.getFloatTimeDomainData(samples);
+  return 10 * Math.log10(samples.reduce((sum, one) => sum + one * one, 1e-12) / samples.length);
+};
+"""
+"""Listens to whatever the page sends to the loudspeakers."""
+
+
+class Screen:
+    """One daemon, one browser, and what a user of both does."""
+
+    def __init__(self, daemon: Daemon, browser: Browser, clips: Path) -> None:
+        self.daemon, self.browser, self.clips = daemon, browser, clips
+        self.errors: list[str] = []
+
+    def open(self, **options: Any) -> Page:
+        """A new user's page: nothing is kept from another."""
+        context = self.browser.new_context(viewport={"width": 1280, "height": 1100}, **options)
+        return self.tab(context)
+
+    def tab(self, context: BrowserContext) -> Page:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.add_init_script(TAP)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self.errors.append(request.url) if self.foreign(request.url) else None)
+        with Client(self.daemon.port) as client:
+            (url,) = client.ask("/stylus/page")
+        page.goto(str(url))
+        expect(page.locator("#connection")).to_have_text("connected", timeout=PATIENCE)
+        expect(page.locator("#library button")).to_have_count(3, timeout=PATIENCE)
+        return page
+
+    def foreign(self, url: str) -> bool:
+        return not re.match(r"(http://127\.0\.0\.1:|data:|blob:)", url)
+
+    def take(self, page: Page, name: str) -> None:
+        """Choose a clip, and wait until it is seen."""
+        page.set_input_files("#clip-file", self.clips / name)
+        expect(page.locator("#clip-name")).to_contain_text(f"{name} ·", timeout=PATIENCE)
+
+    def see(self, page: Page, state: str) -> None:
+        """A screenshot for whoever wants to look."""
+        if folder := os.environ.get("STYLUS_SCREENSHOTS"):
+            page.wait_for_timeout(300)
+            page.screenshot(path=Path(folder) / f"{state}.png", full_page=True)
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screen]:
+    need_program("chromium")
+    clips = tmp_path_factory.mktemp("clips")
+    # With something in the treble for a sound to change.
+    soundfile.write(clips / NAME, (plucks(6.0, channels=2) + noise(6.0, 0.03)).T, RATE)
+    soundfile.write(clips / LONG, np.tile(plucks(30.0, channels=2), 20).T, RATE)
+    with scratch(Path("mini"), "--http-port", "0") as daemon, sync_playwright() as playwright:
+        for number, name in enumerate(("dark", "bright", "noise")):
+            file = clips / f"{name}.wav"
+            sound = noise(3.0, seed=number)[0]
+            if name == "dark":
+                sound = np.convolve(sound, np.ones(64) / 20, "same").astype(np.float32)
+            soundfile.write(file, sound, RATE)
+            library.add(name, file)
+        arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
+        try:
+            yield Screen(daemon, browser, clips)
+        finally:
+            browser.close()
+
+
+@pytest.fixture
+def page(screen: Screen) -> Iterator[Page]:
+    opened = screen.open()
+    screen.errors.clear()
+    yield opened
+    opened.context.close()
+    assert screen.errors == []
+
+
+def style(page: Page, name: str) -> Locator:
+    return page.locator(f'#library [data-style="{name}"]')
+
+
+def newest(page: Page) -> int:
+    numbers = page.locator("#queue li").evaluate_all("rows => rows.map((row) => Number(row.dataset.job))")
+    return max(numbers, default=0)
+
+
+def row(page: Page, job: int) -> Locator:
+    return page.locator(f'#queue li[data-job="{job}"]')
+
+
+def render(page: Page, button: str = "#render") -> int:
+    """Ask for a render; its number, once the queue shows it."""
+    page.click(button)
+    expect(page.locator("#chosen")).to_contain_text("Job", timeout=PATIENCE)
+    number = int(str(page.locator("#chosen").text_content()).split()[1].rstrip(":"))
+    expect(row(page, number)).to_be_visible(timeout=PATIENCE)
+    return number
+
+
+def reaches(page: Page, job: int, state: str) -> None:
+    expect(row(page, job)).to_have_attribute("data-state", state, timeout=PATIENCE)
+
+
+def heard(page: Page, is_so: Callable[[float], bool]) -> float:
+    """Wait until the loudspeakers' level in dB is so."""
+    level = 0.0
+
+    def now() -> bool:
+        nonlocal level
+        level = page.evaluate("window.tap ? window.level() : -200")
+        return is_so(level)
+
+    until(now, 60)
+    return level
+
+
+def test_a_clip_is_dropped_rendered_seen_and_heard(screen: Screen, page: Page) -> None:
+    screen.see(page, "empty")
+    data = list((screen.clips / NAME).read_bytes())
+    page.evaluate(
+        """([bytes, name]) => {
+          const data = new DataTransfer();
+          data.items.add(new File([new Uint8Array(bytes)], name));
+          const zone = document.querySelector('[data-drop="clip"]');
+          zone.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+        }""",
+        [data, NAME],
+    )
+    # Some characters may not stand in a file's name everywhere.
+    expect(page.locator("#clip-name")).to_contain_text("Übung «é» 日本 & _b_.wav", timeout=PATIENCE)
+    assert page.locator("#clip-name b").count() == 0
+    style(page, "dark").click()
+    expect(style(page, "dark")).to_have_attribute("aria-pressed", "true")
+    screen.see(page, "chosen")
+    page.fill("#dial-keep_below", "200")
+    page.evaluate(
+        """() => {
+          window.seen = [];
+          setInterval(() => {
+            const bar = document.querySelector("#queue progress:not([hidden])");
+            if (bar && bar.value !== window.seen.at(-1)) window.seen.push(bar.value);
+          }, 10);
+        }"""
+    )
+    job = render(page)
+    reaches(page, job, "done")
+    moved = page.evaluate("window.seen")
+    assert len(moved) >= 3
+    assert moved == sorted(moved)
+    result = page.locator("#result")
+    expect(result.locator(".track")).to_have_count(3, timeout=PATIENCE)
+    expect(result).to_contain_text("Notes kept")
+    assert "--keep-below 200" in str(result.locator("code").first.text_content())
+    for image in result.locator(".track img").all():
+        image.evaluate("image => image.decode()")
+        assert image.evaluate("image => image.naturalWidth") > 100
+    screen.see(page, "result")
+    # Content and stem are heard at one level, in sync, and what is chosen is what sounds.
+    result.get_by_role("button", name="Play", exact=True).click()
+    heard(page, lambda level: level > -60)
+    bright = {}
+    for key in ("stem", "content"):
+        result.locator(f'[data-track="{key}"]').click()
+        page.wait_for_timeout(400)
+        spectrum = np.array(page.evaluate("window.spectrum()"))
+        bright[key] = float(np.mean(spectrum[2000:3500]))
+    assert bright["stem"] < bright["content"] - 3
+    expect(result.locator('[data-track="content"]')).to_have_attribute("aria-checked", "true")
+    result.locator('[data-track="content"]').press("ArrowDown")
+    expect(result.locator('[data-track="style"]')).to_have_attribute("aria-checked", "true")
+    result.get_by_role("button", name="Blind").click()
+    assert set(result.locator("[role=radio]").all_text_contents()) == {"Sound 1", "Sound 2", "Sound 3"}
+    screen.see(page, "blind")
+    result.get_by_role("button", name="Pause").click()
+    heard(page, lambda level: level < -90)
+    with page.expect_download() as download:
+        result.get_by_role("link", name="Download the stem").click()
+    stem = soundfile.info(str(download.value.path()))
+    assert (stem.frames, stem.channels, stem.samplerate) == (6 * RATE, 2, RATE)
+    page.fill("#dial-keep_below", "")
+    result.get_by_role("button", name="Render again with").click()
+    expect(page.locator("#dial-keep_below")).to_have_value("200", timeout=PATIENCE)
+
+
+def test_cancel_pause_and_order(screen: Screen, page: Page) -> None:
+    screen.take(page, LONG)
+    style(page, "noise").click()
+    first = render(page)
+    reaches(page, first, "running")
+    waiting = []
+    for _ in range(3):
+        page.locator("#chosen").evaluate("place => place.textContent = ''")
+        waiting.append(render(page))
+    shown = lambda: [  # noqa: E731
+        int(number) for number in page.locator("#queue li[data-state=queued]").evaluate_all(
+            "rows => rows.map((row) => row.dataset.job)")
+    ]  # fmt: skip
+    assert shown() == waiting
+    row(page, waiting[2]).get_by_role("button", name="Up:").click()
+    until(lambda: shown() == [waiting[0], waiting[2], waiting[1]])
+    row(page, waiting[0]).get_by_role("button", name="Down:").click()
+    until(lambda: shown() == [waiting[2], waiting[0], waiting[1]])
+    row(page, waiting[0]).get_by_role("button", name="Pause").click()
+    reaches(page, waiting[0], "paused")
+    screen.see(page, "queue")
+    row(page, waiting[0]).get_by_role("button", name="Resume").click()
+    reaches(page, waiting[0], "queued")
+    for number in (*waiting, first):
+        row(page, number).get_by_role("button", name="Cancel").click()
+        reaches(page, number, "cancelled")
+    assert not screen.daemon.unfinished()
+
+
+def test_a_reload_in_mid_render_and_a_second_tab(screen: Screen, page: Page) -> None:
+    screen.take(page, LONG)
+    style(page, "dark").click()
+    page.fill("#dial-keep_above", "9000")
+    job = render(page, "#preview")
+    other = screen.tab(page.context)
+    expect(row(other, job)).to_be_visible(timeout=PATIENCE)
+    reaches(page, job, "running")
+    page.reload()
+    expect(page.locator("#clip-name")).to_contain_text(LONG, timeout=PATIENCE)
+    expect(style(page, "dark")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#dial-keep_above")).to_have_value("9000")
+    reaches(page, job, "done")
+    reaches(other, job, "done")
+    # The tab that has asked shows the result; the other one offers it.
+    expect(page.locator("#result .track")).to_have_count(3, timeout=PATIENCE)
+    expect(other.locator("#result")).to_be_hidden()
+    row(other, job).get_by_role("button", name="Show").click()
+    expect(other.locator("#result .track")).to_have_count(3, timeout=PATIENCE)
+    # A passage of ten minutes lies where it comes from.
+    play = page.locator("#result").get_by_role("button", name="Play", exact=True)
+    play.click()
+    heard(page, lambda level: level > -60)
+    page.locator('#result [data-track="content"]').click()
+    heard(page, lambda level: level > -60)
+
+
+def test_a_daemon_that_starts_anew_under_the_page(screen: Screen, page: Page) -> None:
+    screen.take(page, NAME)
+    style(page, "noise").click()
+    port = int(page.url.split(":")[2].split("/")[0])
+    before = screen.daemon.words
+    screen.daemon.end()
+    expect(page.locator("#connection")).to_have_text("waiting for the daemon …", timeout=PATIENCE)
+    page.click("#render")
+    expect(page.locator("#notice")).to_contain_text("The daemon does not answer", timeout=PATIENCE)
+    screen.see(page, "daemon gone")
+    try:
+        screen.daemon.words = ("--http-port", str(port))
+        screen.daemon.start()
+        expect(page.locator("#connection")).to_have_text("connected", timeout=PATIENCE)
+        job = render(page)
+        reaches(page, job, "done")
+        expect(page.locator("#notice")).to_be_hidden()
+    finally:
+        screen.daemon.words = before
+
+
+def test_the_wall_is_heard_and_its_dials_answer(screen: Screen, page: Page) -> None:
+    screen.take(page, NAME)
+    page.click("#audition")
+    tiles = page.locator("#tiles button")
+    expect(tiles).to_have_count(4, timeout=PATIENCE)
+    for name in ("dark", "bright", "noise"):
+        expect(page.locator(f'#tiles [data-tile="{name}"]')).to_be_enabled(timeout=PATIENCE)
+    screen.see(page, "wall")
+    page.click("#wall-play")
+    heard(page, lambda level: level > -60)
+
+    def brightness() -> float:
+        """Mean level of the treble over two seconds."""
+        spectra = []
+        for _ in range(10):
+            page.wait_for_timeout(200)
+            spectra.append(page.evaluate("window.spectrum()"))
+        return float(np.mean(np.array(spectra)[:, 2000:3500]))
+
+    def choose(name: str) -> float:
+        page.locator(f'#tiles [data-tile="{name}"]').click()
+        expect(page.locator(f'#tiles [data-tile="{name}"]')).to_have_attribute("aria-pressed", "true")
+        return brightness()
+
+    dry, dark, bright = choose(""), choose("dark"), choose("noise")
+    assert dark < dry - 3 < dry + 3 < bright
+    # Half of it lies between, and none of it is the clip itself.
+    page.fill("#dial-amount", "0.5")
+    assert dry + 1 < brightness() < bright - 1
+    page.fill("#dial-amount", "1")
+    page.fill("#dial-mix", "0")
+    assert abs(brightness() - dry) < 1.5
+    page.fill("#dial-mix", "100")
+    page.fill("#dial-keep_above", "5000")
+    assert abs(brightness() - dry) < 1.5
+    page.fill("#dial-keep_above", "")
+    page.click("#wall-play")
+    heard(page, lambda level: level < -90)
+    page.reload()
+    expect(page.locator('#tiles [data-tile="noise"]')).to_be_enabled(timeout=PATIENCE)
+    page.locator('#tiles [data-tile="noise"]').click()
+    before = newest(page)
+    page.click("#wall-render")
+    until(lambda: newest(page) > before)
+    reaches(page, newest(page), "done")
+    expect(page.locator("#result-title")).to_contain_text("noise", timeout=PATIENCE)
+
+
+def test_a_reference_is_dropped_and_kept(screen: Screen, page: Page) -> None:
+    page.set_input_files("#style-file", [screen.clips / "bright.wav", screen.clips / "dark.wav"])
+    boxes = page.locator("#references input[type=checkbox]")
+    expect(boxes).to_have_count(2, timeout=PATIENCE)
+    assert all(box.is_checked() for box in boxes.all())
+    page.set_input_files("#style-file", {"name": "no.wav", "mimeType": "audio/wav", "buffer": b"nothing"})
+    expect(page.locator("#notice")).to_contain_text("no.wav", timeout=PATIENCE)
+    screen.see(page, "refused")
+    screen.take(page, NAME)
+    job = render(page)
+    reaches(page, job, "done")
+    expect(page.locator("#result-title")).to_contain_text("bright+dark", timeout=PATIENCE)
+    # A name that the library has is refused in words.
+    page.locator("#references button").first.click()
+    expect(page.locator("#notice")).to_contain_text("is there already", timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_violation_of_accessibility(screen: Screen, page: Page, scheme: str) -> None:
+    need_node_module("axe-core")
+    script = Path(os.environ["NODE_PATH"]) / "axe-core" / "axe.min.js"
+    page.emulate_media(color_scheme="light" if scheme == "light" else "dark")
+    screen.take(page, NAME)
+    done = page.locator('#queue li[data-state="done"] button')
+    if not done.count():
+        style(page, "dark").click()
+        reaches(page, render(page), "done")
+    else:
+        done.first.click()
+    expect(page.locator("#result .track")).to_have_count(3, timeout=PATIENCE)
+    screen.see(page, f"all {scheme}")
+    page.evaluate(script.read_text("utf-8"))
+    found = page.evaluate("axe.run()")["violations"]
+    serious = [one for one in found if one["impact"] in ("serious", "critical")]
+    assert serious == [], [(one["id"], [node["html"] for node in one["nodes"]]) for one in serious]
+
+
+def test_the_first_paint_waits_for_no_model_and_the_page_answers_while_it_renders(screen: Screen, page: Page) -> None:
+    screen.take(page, LONG)
+    style(page, "noise").click()
+    job = render(page)
+    reaches(page, job, "running")
+    # Both cores render; frames are still drawn and commands answered.
+    frames = page.evaluate(
+        """() => new Promise((done) => {
+          let count = 0;
+          const from = performance.now();
+          const draw = () => {
+            count += 1;
+            performance.now() - from > 2000 ? done(count) : requestAnimationFrame(draw);
+          };
+          draw();
+        })"""
+    )
+    assert frames > 10
+    row(page, job).get_by_role("button", name="Cancel").click()
+    reaches(page, job, "cancelled")
+    # A daemon that has just begun paints before a worker has loaded anything.
+    screen.daemon.end()
+    screen.daemon.start()
+    fresh = screen.open()
+    assert fresh.locator("h1").text_content() == "Stylus"
+    state = fresh.locator("#gauges dd").first
+    assert state.text_content() in ("starting", "loading")
+    fresh.context.close()
