@@ -3,15 +3,16 @@
  *
  * A message has any of these, and all that is in one takes effect at the same moment:
  *
- * - `clip`: `{channels: Float32Array[], sampleRate, attack: ?Float32Array, sounding: Float32Array}`, a loop in place of the one there is
+ * - `clip`: `{channels: Float32Array[], sampleRate, attack: ?Float32Array, sounding: Float32Array}`, a loop in place of
+ *   the one there is
  * - `style`: `{gains: Int16Array, shape}`, or null for the dry loop
  * - `dials`: any of `amount`, `mix`, `keepBelow`, `keepAbove`, `transients`, `level`
  * - `seek`: seconds
  * - `play`: true or false
  * - `id`: what it is answered with
  *
- * Back come `{position, time}` while it changes, and `{id, time}`: `time` is the context's at the first quantum that has
- * what the message asked for.
+ * Back come `{position, time}`, in seconds, while it changes, and `{id, time}`: the context's time at the first quantum
+ * that has what the message asked for.
  */
 
 import { AuditionLoop } from "./spectral.js";
@@ -19,8 +20,8 @@ import { Transport } from "./transport.js";
 
 const POSITIONS_PER_SECOND = 20;
 
-/** Seconds that are played before anything is heard: the first ones run in an interpreter, and would break off. */
-const WARMING_SECONDS = 2;
+/** Seconds of sound that nobody hears: an engine interprets the first ones, 20 times too slowly for a quantum. */
+const WARMING_SECONDS = 1;
 
 class AuditionProcessor extends AudioWorkletProcessor {
   #transport = new Transport(sampleRate);
@@ -64,7 +65,7 @@ class AuditionProcessor extends AudioWorkletProcessor {
   }
 
   #tell() {
-    this.#sinceReport = 0;
+    this.#sinceReport -= sampleRate / POSITIONS_PER_SECOND;
     const position = this.#transport.position;
     if (position === this.#report.position) return;
     this.#report.position = position;
@@ -81,9 +82,11 @@ function warmUp() {
   const transport = new Transport(sampleRate);
   transport.load(loop);
   transport.play();
-  for (let done = 0, turn = 0; done < WARMING_SECONDS * sampleRate; done += 128, turn++) {
-    const shape = { channels: 1 + (turn & 1), frames: 10, bands: 512, low: 20, high: 20000, hop: 0.01 };
-    if (turn % 20 === 0) loop.setStyle({ gains: new Int16Array(shape.channels * 5120).fill(turn), shape });
+  for (let quantum = 0; quantum * 128 < WARMING_SECONDS * sampleRate; quantum++) {
+    if (quantum % 20 === 0) {
+      const shape = { channels: 1 + ((quantum / 20) & 1), frames: 10, bands: 512, low: 20, high: 20000, hop: 0.01 };
+      loop.setStyle({ gains: new Int16Array(shape.channels * 5120).fill(quantum), shape });
+    }
     transport.process(outputs, 128);
   }
 }

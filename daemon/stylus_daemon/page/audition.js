@@ -1,6 +1,7 @@
-/** The audition wall's sound for the page: a clip that loops, its styles, and the dials. Nothing here knows of the DOM. */
+/** The audition wall's sound for the page: a clip that loops, its styles and the dials. It knows nothing of the DOM. */
 
-import { DIALS, energiesOf, levelOf, sounding } from "./spectral.js";
+import { checkChannels, sounding } from "./loop.js";
+import { DIALS, energiesOf, levelOf } from "./spectral.js";
 
 /**
  * What changes the sound gives a promise of the context's time, in seconds, at which it is heard. It waits for as long
@@ -44,21 +45,24 @@ export class Audition {
    * own.
    *
    * @param {Float32Array[]} channels one or two, `[sample]`
-   * @param {number} sampleRate Hz; throws where the browser has no context at this rate
+   * @param {number} sampleRate Hz
    * @param {?Float32Array} attack 1 at the clip's attacks, 0 away from them, `[sample]`
+   * @returns {Promise<void>} is rejected where the browser has no context at this rate
    */
   setClip(channels, sampleRate, attack = null) {
+    checkChannels(channels);
     this.#clip = { channels, sampleRate, attack, sounding: sounding(channels, sampleRate) };
     this.#styles.clear();
     this.#energies.clear();
     this.#chosen = null;
     // One after the other, so that of two clips the later one is heard.
-    this.#opening = this.#opening.catch(() => {}).then(() => this.#open(sampleRate));
+    this.#opening = this.#opening.catch(() => {}).then(() => this.#open());
     return this.#opening;
   }
 
-  async #open(sampleRate) {
-    if (this.context?.sampleRate !== sampleRate) {
+  async #open() {
+    const { sampleRate } = this.#clip;
+    if (!this.node || this.context.sampleRate !== sampleRate) {
       await this.close();
       const context = this.#makeContext(sampleRate);
       this.context = context;
@@ -71,11 +75,14 @@ export class Audition {
   }
 
   /**
+   * Takes some milliseconds, the first style of a clip some tens.
+   *
    * @param {string} name
    * @param {Int16Array} gains `[channel, frame, band]` in 1/500 dB
    * @param {import("./bands.js").Shape} shape
    */
   addStyle(name, gains, shape) {
+    if (!this.#clip) throw new Error("gains are those of a clip, and there is none yet");
     const style = { gains, shape, levels: new Map() };
     this.#styles.set(name, style);
     // Now rather than when it is chosen, which is to be heard at once.

@@ -64,10 +64,12 @@ export function loopFrames(shape, samples, sampleRate) {
  */
 export function keepBands(shares, sampleRate, keepBelow, keepAbove) {
   const nyquist = sampleRate / 2;
+  // Where bins are wide for the transition, a change that comes and goes spreads to the next one.
+  const bin = nyquist / (shares.length - 1);
   for (let k = 0; k < shares.length; k++) {
-    const hz = (k * nyquist) / (shares.length - 1);
+    const hz = k * bin;
     shares[k] = 1;
-    if (keepBelow) shares[k] *= rise(hz, keepBelow, keepBelow * 1.5);
+    if (keepBelow) shares[k] *= rise(hz - bin, keepBelow, keepBelow * 1.5);
     if (keepAbove && keepAbove < nyquist) shares[k] *= 1 - rise(hz, keepAbove / 1.25, keepAbove);
   }
 }

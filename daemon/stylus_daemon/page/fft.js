@@ -25,8 +25,8 @@ export class Fft {
   }
 
   /**
-   * Two real signals are transformed at once as `left + i·right`; their spectra are then, with `X* = conj(X[size - k])`,
-   * `(X + X*) / 2` and `(X − X*) / 2i`.
+   * Two real signals are transformed at once as `left + i·right`: their spectra are `(X + X*) / 2` and `(X − X*) / 2i`,
+   * where `X*` is the conjugate of `X[size − k]`.
    *
    * @param {Float64Array} re `[size]`
    * @param {Float64Array} im `[size]`

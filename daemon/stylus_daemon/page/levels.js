@@ -10,6 +10,7 @@
 
 import { bandPlaces, LIMIT, loopFrames, UNIT } from "./bands.js";
 import { Fft, hann, windowSize } from "./fft.js";
+import { modulo } from "./loop.js";
 
 const LEVEL_LIMIT = 40;
 const BLOCK_SECONDS = 0.4;
@@ -22,7 +23,7 @@ const RELATIVE_GATE = 0.1;
 const STEP_BITS = 3;
 
 /**
- * The loop's power where gains are; takes tens of milliseconds.
+ * The loop's power where gains are. Takes some tens of milliseconds.
  *
  * @param {Float32Array[]} channels one or two, `[sample]`
  * @param {number} sampleRate Hz
@@ -31,39 +32,56 @@ const STEP_BITS = 3;
  */
 export function energiesOf(channels, sampleRate, shape) {
   const size = windowSize(sampleRate);
-  const samples = channels[0].length;
-  const { frames } = loopFrames(shape, samples, sampleRate);
+  const { frames } = loopFrames(shape, channels[0].length, sampleRate);
   const { low, share } = bandPlaces(shape, sampleRate, size);
   const weights = kWeights(sampleRate, size);
   const fft = new Fft(size);
   const window = hann(size);
-  const [re, im] = [new Float64Array(size), new Float64Array(size)];
+  const spectrum = { re: new Float64Array(size), im: new Float64Array(size) };
   const values = new Float32Array(channels.length * frames * shape.bands);
-  const other = channels[1] ?? channels[0];
-  // Both halves of the spectrum, a quarter for either channel's; a Hann window has 3/8 of the power of none.
-  const scale = 2 / 4 / (size * size * 0.375);
+  const powers = new Float64Array(size / 2);
+  // Both halves of the spectrum; a Hann window has 3/8 of the power of none.
+  const scale = 2 / (size * size * 0.375);
   for (let frame = 0; frame < frames; frame++) {
-    let at = Math.round(frame * shape.hop * sampleRate) - size / 2;
-    at -= Math.floor(at / samples) * samples;
-    for (let n = 0; n < size; n++) {
-      re[n] = channels[0][at] * window[n];
-      im[n] = other[at] * window[n];
-      if (++at === samples) at = 0;
-    }
-    fft.forward(re, im);
+    const at = Math.round(frame * shape.hop * sampleRate) - size / 2;
+    cut(channels, at, window, spectrum);
+    fft.forward(spectrum.re, spectrum.im);
     for (let channel = 0; channel < channels.length; channel++) {
+      measure(spectrum, channel, powers);
       const first = (channel * frames + frame) * shape.bands;
-      const sign = channel ? -1 : 1;
-      for (let k = 1; k < size / 2; k++) {
-        const x = re[k] + sign * re[size - k];
-        const y = im[k] - sign * im[size - k];
-        const power = (x * x + y * y) * weights[k] * scale;
-        values[first + low[k]] += (1 - share[k]) * power;
-        if (share[k] > 0) values[first + low[k] + 1] += share[k] * power;
+      const row = values.subarray(first, first + shape.bands);
+      for (let k = 1; k < powers.length; k++) {
+        const power = powers[k] * weights[k] * scale;
+        row[low[k]] += (1 - share[k]) * power;
+        // One band alone has no place for the rest, which is nothing.
+        row[low[k] + 1] += share[k] * power;
       }
     }
   }
   return { shape, frames, channels: channels.length, values };
+}
+
+/** A window of the loop from sample `at` on, `left + i·right`. */
+function cut(channels, at, window, { re, im }) {
+  const left = channels[0];
+  const right = channels[1] ?? channels[0];
+  let place = modulo(at, left.length);
+  for (let n = 0; n < window.length; n++) {
+    re[n] = left[place] * window[n];
+    im[n] = right[place] * window[n];
+    place += 1;
+    if (place === left.length) place = 0;
+  }
+}
+
+/** The power of one of the two channels per bin. */
+function measure({ re, im }, channel, powers) {
+  const sign = channel ? -1 : 1;
+  for (let k = 1; k < powers.length; k++) {
+    const x = re[k] + sign * re[re.length - k];
+    const y = im[k] - sign * im[re.length - k];
+    powers[k] = (x * x + y * y) / 4;
+  }
 }
 
 /**
@@ -77,32 +95,29 @@ export function energiesOf(channels, sampleRate, shape) {
 export function levelOf(energies, gains, amount) {
   const { shape, frames, channels, values } = energies;
   const rows = gains.length / shape.frames / shape.bands;
-  const factors = new Float64Array(2 ** (16 - STEP_BITS));
-  const middle = factors.length / 2;
+  const middle = 2 ** (15 - STEP_BITS);
+  const factors = new Float64Array(2 * middle + 1);
   for (let step = 0; step < factors.length; step++) {
     const db = amount * ((step - middle) * 2 ** STEP_BITS * UNIT);
     factors[step] = 10 ** (Math.min(Math.max(db, -LIMIT), LIMIT) / 10);
   }
   const [dry, wet] = [new Float64Array(frames), new Float64Array(frames)];
-  const rounding = 2 ** (STEP_BITS - 1);
   for (let channel = 0; channel < channels; channel++) {
     for (let frame = 0; frame < frames; frame++) {
       const first = (channel * frames + frame) * shape.bands;
       const gain = (Math.min(channel, rows - 1) * shape.frames + frame) * shape.bands;
-      for (let band = 0; band < shape.bands; band++) {
-        const power = values[first + band];
-        dry[frame] += power;
-        wet[frame] += power * factors[Math.min(((gains[gain + band] + rounding) >> STEP_BITS) + middle, 2 * middle - 1)];
-      }
+      const powers = values.subarray(first, first + shape.bands);
+      dry[frame] += sum(powers);
+      wet[frame] += sumWith(powers, gains.subarray(gain, gain + shape.bands), factors);
     }
   }
-  const [measured, wanted] = [gatedPower(wet, shape.hop), gatedPower(dry, shape.hop)];
+  const [measured, wanted] = [wet, dry].map((powers) => gatedPower(powers, shape.hop));
   if (!(measured > 0 && wanted > 0)) return 1;
   const db = 10 * Math.log10(wanted / measured);
   return 10 ** (Math.min(Math.max(db, -LEVEL_LIMIT), LEVEL_LIMIT) / 20);
 }
 
-/** The mean power that integrated loudness is of: without the blocks under both gates. `powers` are per frame. */
+/** The mean power that integrated loudness is of, without the blocks under both gates; powers are `hop` s apart. */
 function gatedPower(powers, hop) {
   const [length, step] = [Math.round(BLOCK_SECONDS / hop), Math.round(STEP_SECONDS / hop)];
   const blocks = [];
@@ -117,7 +132,17 @@ function gatedPower(powers, hop) {
 }
 
 function sum(values) {
-  return values.reduce((total, value) => total + value, 0);
+  let total = 0;
+  for (let n = 0; n < values.length; n++) total += values[n];
+  return total;
+}
+
+/** The sum of powers times their gains' factors. */
+function sumWith(powers, gains, factors) {
+  const [rounding, middle] = [2 ** (STEP_BITS - 1), factors.length >> 1];
+  let total = 0;
+  for (let n = 0; n < powers.length; n++) total += powers[n] * factors[((gains[n] + rounding) >> STEP_BITS) + middle];
+  return total;
 }
 
 /** Power of the K-weighting at the bins of an STFT, `[size / 2 + 1]`; `loudness.k_weighting` at the same rate. */
@@ -142,7 +167,8 @@ function kWeights(sampleRate, size) {
   ];
   return Float64Array.from({ length: size / 2 + 1 }, (_, bin) => {
     const angle = (2 * Math.PI * bin) / size;
-    return [shelf, highPass].reduce((power, [over, under]) => (power * response(over, angle)) / response(under, angle), 1);
+    const [lifted, passed] = [shelf, highPass].map(([over, under]) => response(over, angle) / response(under, angle));
+    return lifted * passed;
   });
 }
 

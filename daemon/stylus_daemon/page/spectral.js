@@ -2,7 +2,8 @@
  * The sound of the audition wall: a loop whose STFT is multiplied by a style's gains while it plays.
  *
  * As `finish.py` has it, all works on the difference between styled and dry sound, so that where nothing is to change
- * the output is the loop to the last bit. Nothing here knows of Web Audio.
+ * the output is the loop to the last bit: `loop + mix · (1 − transients · attack) · sounding · change`. The change is
+ * the loop's windows times `kept · (level · gain − 1)` per bin. Nothing here knows of Web Audio.
  *
  * @typedef {object} Style
  * @property {Int16Array} gains `[channel, frame, band]`
@@ -18,7 +19,9 @@
  */
 
 import { bandPlaces, keepBands, LIMIT, loopFrames, UNIT } from "./bands.js";
+import { FADE_SECONDS, Ramp } from "./envelopes.js";
 import { Fft, hann, windowSize } from "./fft.js";
+import { checkChannels, modulo, sounding } from "./loop.js";
 
 export { Fft } from "./fft.js";
 export { energiesOf, levelOf } from "./levels.js";
@@ -26,53 +29,14 @@ export { energiesOf, levelOf } from "./levels.js";
 /** @type {Dials} */
 export const DIALS = { amount: 1, mix: 1, keepBelow: null, keepAbove: null, transients: 0, level: 1 };
 
-/** Seconds from one sound to the next, wherever a step would click. */
-export const FADE_SECONDS = 0.005;
-
 /** Windows that lie over one sample. */
 const OVERLAP = 4;
 
 /** What the squares of Hann windows a quarter of their length apart add up to. */
 const WINDOW_SUM = 1.5;
 
-/** Spectra that are held, a power of two: of the windows over a moment, and of those that begin within a hop and fade. */
+/** Spectra that are held, a power of two: of windows over a moment, and those that begin within a hop and a fade. */
 const HELD = 8;
-
-/** Exact zeros in all channels for so many seconds are digital silence, and stay it. */
-const SILENT_SECONDS = 0.02;
-
-/** A value that goes to another in a straight line. */
-export class Ramp {
-  #target;
-
-  constructor(value) {
-    this.set(value);
-  }
-
-  /** Be a value at once. */
-  set(value) {
-    this.value = value;
-    this.#target = value;
-    /** Steps that are left until the value is reached. */
-    this.left = 0;
-  }
-
-  /** Reach a value after so many calls of `next`. */
-  to(value, steps) {
-    if (value === this.#target) return;
-    this.#target = value;
-    this.left = steps;
-  }
-
-  next() {
-    if (this.left > 0) {
-      this.value += (this.#target - this.value) / this.left;
-      this.left -= 1;
-      if (this.left === 0) this.value = this.#target;
-    }
-    return this.value;
-  }
-}
 
 /**
  * A loop that repeats without end. Windows lie on a grid of their own, which need not fit the loop's length: they read
@@ -119,6 +83,7 @@ export class AuditionLoop {
    * @param {Float32Array} heard the loop's `sounding`, which takes some milliseconds
    */
   constructor(channels, sampleRate, attack = null, heard = sounding(channels, sampleRate)) {
+    checkChannels(channels);
     this.sampleRate = sampleRate;
     this.samples = channels[0].length;
     this.window = windowSize(sampleRate);
@@ -280,7 +245,7 @@ export class AuditionLoop {
     }
   }
 
-  /** The window's spectrum times its factors: that of `left + i·right`, of which each channel has factors of its own. */
+  /** The window's spectrum, that of `left + i·right`, times the factors that each channel has for itself. */
   #multiply(window) {
     const re = this.#re[window & (HELD - 1)];
     const im = this.#im[window & (HELD - 1)];
@@ -361,10 +326,6 @@ export class AuditionLoop {
   }
 }
 
-function modulo(value, length) {
-  return value - Math.floor(value / length) * length;
-}
-
 /** From one value to another; exactly the other where `share` is 1. */
 function faded(one, other, share) {
   return one * (1 - share) + other * share;
@@ -372,36 +333,4 @@ function faded(one, other, share) {
 
 function limited(db) {
   return Math.min(Math.max(db, -LIMIT), LIMIT);
-}
-
-/**
- * 0 in digital silence, 1 elsewhere, `[sample]`, so that a long window does not let the sound ring into it. The ramp
- * into silence takes 5 ms, the one out of it 1 ms, since there an attack begins; `finish.sounding`, round the loop.
- */
-export function sounding(channels, sampleRate) {
-  const samples = channels[0].length;
-  const envelope = new Float32Array(samples).fill(1);
-  const isSilent = (n) => channels.every((channel) => channel[n] === 0);
-  let origin = 0;
-  while (origin < samples && isSilent(origin)) origin += 1;
-  if (origin === samples) return envelope.fill(0);
-  const into = Math.round(0.005 * sampleRate);
-  const outOf = Math.round(0.001 * sampleRate);
-  // From a sample that sounds on, a run of silence ends before the loop does.
-  for (let start = origin; start < origin + samples; start++) {
-    let end = start;
-    while (end < origin + samples && isSilent(end % samples)) end += 1;
-    if (end - start >= SILENT_SECONDS * sampleRate) {
-      for (let n = start; n < end; n++) envelope[n % samples] = 0;
-      for (let n = 1; n <= into; n++) lower(envelope, start - n, n / into);
-      for (let n = 0; n < outOf; n++) lower(envelope, end + n, n / outOf);
-    }
-    start = end;
-  }
-  return envelope;
-}
-
-function lower(envelope, n, value) {
-  const place = modulo(n, envelope.length);
-  envelope[place] = Math.min(envelope[place], value);
 }

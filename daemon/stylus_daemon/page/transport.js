@@ -1,6 +1,6 @@
 /** A loop that is played, stopped and sought in without a click. */
 
-import { FADE_SECONDS, Ramp } from "./spectral.js";
+import { FADE_SECONDS, Ramp } from "./envelopes.js";
 
 /** What would click waits until the sound has gone: 5 ms. */
 export class Transport {
