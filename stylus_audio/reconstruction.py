@@ -27,7 +27,8 @@ def reconstruct(
 
     `done` is called with the fraction that is, where it takes long.
     """
-    if settings.reconstruction not in OF_CONTENT:
+    # Of a preview the carrier is the whole clip, for its statistics; the sound is wanted of the passage alone.
+    if settings.reconstruction not in OF_CONTENT or settings.preview is not None:
         return _around_body(passage, gains, settings, done)
     return _reconstructed(passage, gains, settings, done)
 

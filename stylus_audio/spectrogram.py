@@ -138,7 +138,7 @@ def mel_spectrogram(audio: Floats, profile: Profile, block_frames: int = 128) ->
         piece = _zero_padded(audio, low, low + (last - first - 1) * profile.hop + profile.window)
         cut = np.lib.stride_tricks.sliding_window_view(piece, profile.window, axis=1)[:, :: profile.hop]
         for channel in range(channels):
-            spectrum = np.abs(scipy.fft.rfft(cut[channel] * window, profile.n_fft, axis=1))
+            spectrum = np.abs(scipy.fft.rfft(cut[channel] * window, profile.n_fft, axis=1, workers=-1))
             result[channel, :, first:last] = filters @ spectrum.T
     return result
 

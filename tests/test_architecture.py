@@ -15,7 +15,8 @@ MODULES = sorted(PACKAGE.glob("*.py"))
 
 SOUND = {"audio", "riff", "files", "stem", "loudness", "onsets", "spectrogram", "windows", "gains", "phase", "passage",
          "finish", "reference", "match_eq", "metrics", "oracle_metrics", "frechet", "plot", "contact_sheet",
-         "style_cache", "spectrogram_image", "near_live", "waveform_metrics", "listening", "audition", "overview"}  # fmt: skip
+         "style_cache", "spectrogram_image", "near_live", "waveform_metrics", "listening", "audition",
+         "overview"}  # fmt: skip
 METHOD = {"attention", "features", "denoiser", "inversion", "sampling", "style", "stylize", "shelf", "conditional"}
 MODEL = {"latent", "model", "text", "quiet", "style_encoder", "clap", "guidediff"}
 

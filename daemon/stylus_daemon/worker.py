@@ -72,7 +72,8 @@ class Worker:
         self._loaded: tuple[str, str] | None = None
         """Model and dtype of the engine."""
         self._warm: set[str] = set()
-        self._unknown: list[Path] = []
+        self._unknown: list[tuple[Path, bool]] = []
+        """Styles of the library that are to be looked at, and whether their levels are known."""
         self._levels: dict[str, NDArray[np.float32]] = {}
         """Long-term level per band of the library's styles, by `identity`."""
         self.progress = Progress(0, 0.0, "", None)
@@ -230,14 +231,19 @@ class Worker:
             }
 
     def look(self) -> bool:
-        """See whether one more style of the library is warm, which takes reading it; false where all are known."""
-        if not self._unknown:
+        """Find the level of one more style of the library, or whether it is warm, which takes reading it; false where
+        all are known.
+        """
+        if not self._unknown or not self._engine:
             return False
+        path, levels_known = self._unknown.pop(0)
         try:
-            path = self._unknown.pop()
-            self._remember({path: path})
-            if self._engine:
+            if levels_known:
+                self._remember({path: path})
+            else:
                 self._levels[identity(path)] = self._engine.level(path)
+                # Whether it is warm can wait until the order of the others is known.
+                self._unknown.append((path, True))
         except (StylusError, OSError) as error:
             log.warning("a style of the library: %s", error)
         if not self._unknown:
@@ -293,7 +299,7 @@ class Worker:
         engine = Engine(model, device, dtype, cache=self.cache)
         self._engine, self._loaded = engine, what
         log.info("%r is loaded on %s, %s", model, engine.model.device, str(engine.model.dtype).removeprefix("torch."))
-        self._warm, self._levels, self._unknown = set(), {}, [Path(style.path) for style in library.styles()]
+        self._warm, self._levels, self._unknown = set(), {}, [(Path(style.path), False) for style in library.styles()]
         return engine
 
     def say(self, state: str) -> None:
