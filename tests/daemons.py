@@ -52,7 +52,8 @@ class Daemon:
         words += self.words if "--http-port" in self.words else ("--no-page", *self.words)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "stylus_audio", *words],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, "STYLUS_HOME": str(self.home.parent)},
         )  # fmt: skip
         until(lambda: ping(self.port, 0.5) is not None)
 

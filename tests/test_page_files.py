@@ -42,8 +42,10 @@ def test_what_is_vendored_is_what_npm_has() -> None:
     need_node_module("wavesurfer.js")
     package = Path(os.environ["NODE_PATH"]) / "wavesurfer.js"
     for ours, theirs in (
-        ("wavesurfer.js", "dist/wavesurfer.esm.js"), ("regions.js", "dist/plugins/regions.esm.js"), ("LICENSE", "LICENSE"),
-    ):  # fmt: skip
+        ("wavesurfer.js", "dist/wavesurfer.esm.js"),
+        ("regions.js", "dist/plugins/regions.esm.js"),
+        ("LICENSE", "LICENSE"),
+    ):
         assert (PAGE / "vendor" / ours).read_bytes() == (package / theirs).read_bytes()
 
 

@@ -77,11 +77,17 @@ export const attack = async (number) =>
 /** Listen to the daemon: `on` has `all`, `job`, `progress`, `daemon` and `connected`. Comes back by itself. */
 export function listen(on) {
   const source = new EventSource("/api/events");
+  const leave = () => source.close();
   for (const kind of ["all", "job", "progress", "daemon"]) {
     source.addEventListener(kind, (event) => on[kind](JSON.parse(event.data)));
   }
   source.addEventListener("open", () => on.connected(true));
-  source.addEventListener("error", () => on.connected(false));
-  addEventListener("pagehide", () => source.close());
-  return source;
+  source.addEventListener("error", () => {
+    on.connected(false);
+    // A browser gives up on a daemon that is gone for longer than a moment; we do not.
+    leave();
+    removeEventListener("pagehide", leave);
+    setTimeout(() => listen(on), 1000);
+  });
+  addEventListener("pagehide", leave);
 }
