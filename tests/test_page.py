@@ -176,7 +176,7 @@ def test_a_clip_is_dropped_rendered_seen_and_heard(screen: Screen, page: Page) -
         }""",
         [data, NAME],
     )
-    expect(page.locator("#clip-name")).to_contain_text("Übung «é» 日本 & _b_.wav", timeout=PATIENCE)
+    expect(page.locator("#clip-name")).to_contain_text("Übung «é» 日本 & _b_.wav ·", timeout=PATIENCE)
     assert page.locator("#clip-name b").count() == 0
     style(page, "dark").click()
     expect(style(page, "dark")).to_have_attribute("aria-pressed", "true")
