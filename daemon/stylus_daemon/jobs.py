@@ -219,6 +219,12 @@ class Jobs:
         rows = self._connection.execute(f"SELECT * FROM jobs {where} ORDER BY priority DESC, id", states)
         return [_job(row) for row in rows]
 
+    def ended(self, most: int) -> list[Job]:
+        """The last jobs that have ended, the latest first."""
+        marks = ", ".join("?" * len(ENDED))
+        where = f"WHERE state IN ({marks}) ORDER BY changed DESC, id DESC LIMIT ?"
+        return [_job(row) for row in self._connection.execute(f"SELECT * FROM jobs {where}", (*ENDED, most))]
+
     def count(self, *states: State) -> int:
         """How many jobs are in these states; kept as they change, since counting a long queue takes milliseconds."""
         marks = ", ".join("?" * len(states))

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -159,11 +160,8 @@ class Page:
         return JSONResponse(await run_in_threadpool(self._job, request.path_params["job"]))
 
     def _job(self, number: int) -> dict[str, Any]:
-        jobs = self._open()
-        try:
+        with closing(self._open()) as jobs:
             job = jobs.get(number)
-        finally:
-            jobs.close()
         asked = RenderJob.from_dict(job.request)
         report: dict[str, Any] = {}
         if job.state == "done" and job.path:

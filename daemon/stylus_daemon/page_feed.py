@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,12 @@ class Feed:
     async def events(self) -> AsyncIterator[str]:
         """The stream of one page, in the form of `text/event-stream`, until it goes or the daemon ends."""
         mail: asyncio.Queue[str | None] = asyncio.Queue()
-        yield "retry: 1000\n\n" + _event("all", self._all())
+        # Before the whole picture is taken, so that nothing falls between it and the first news.
         self._listeners.add(mail)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._watch())
+            self._task = asyncio.create_task(self._watch(self._version()))
         try:
+            yield _event("all", self._all())
             while not self._closed:
                 try:
                     said = await asyncio.wait_for(mail.get(), 15)
@@ -93,13 +94,13 @@ class Feed:
         for mail in self._listeners:
             mail.put_nowait(event)
 
+    def _version(self) -> int:
+        with closing(self._open()) as jobs:
+            return jobs.version()
+
     def _all(self) -> dict[str, Any]:
-        jobs = self._open()
-        try:
-            listed = jobs.listed("queued", "running", "paused")
-            ended = sorted(jobs.listed("done", "failed", "cancelled"), key=lambda job: -job.changed)[:REMEMBERED]
-        finally:
-            jobs.close()
+        with closing(self._open()) as jobs:
+            listed, ended = jobs.listed("queued", "running", "paused"), jobs.ended(REMEMBERED)
         now = self._progress()
         return {"jobs": [shown(job, now.get(job.id)) for job in [*listed, *ended]], "daemon": self._gauges()}
 
@@ -123,10 +124,10 @@ class Feed:
             "memory_used_bytes": memory.total - memory.available,
         }
 
-    async def _watch(self) -> None:
-        jobs = self._open()
-        try:
-            version, told, gauges, due = jobs.version(), dict(self._progress()), self._gauges(), 0.0
+    async def _watch(self, version: int) -> None:
+        """Tell what has changed since `version`, while somebody listens."""
+        with closing(self._open()) as jobs:
+            told, gauges, due = dict(self._progress()), self._gauges(), 0.0
             while self._listeners and not self._closed:
                 await asyncio.sleep(LOOK)
                 now = dict(self._progress())
@@ -145,8 +146,6 @@ class Feed:
                     gauges = self._gauges()
                     if gauges != before:
                         self._tell(_event("daemon", gauges))
-        finally:
-            jobs.close()
 
 
 def _event(kind: str, values: Mapping[str, Any]) -> str:

@@ -154,6 +154,9 @@ class Service:
             replies = [(future, self._answer(message)) for message, future in asked]
         # Told only now that it is on the disk.
         for future, reply in replies:
+            # Who has asked may be gone by now.
+            if not future.set_running_or_notify_cancel():
+                continue
             future.set_result(reply[1:] if reply else ("/stylus/error", ("", "", "unknown-address", "not ours")))
         for answer in answers:
             if answer:
