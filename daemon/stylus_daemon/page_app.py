@@ -25,7 +25,8 @@ from starlette.staticfiles import StaticFiles
 from stylus_audio import library
 from stylus_audio.audio import probe, read_clip
 from stylus_audio.errors import BadRequest, NotFound, StylusError
-from stylus_audio.overview import HIGH, LOW, Overview, overview, picture
+from stylus_audio.metric_words import words_of
+from stylus_audio.overview import Overview, overview, picture
 from stylus_audio.presets import presets
 from stylus_audio.provenance import read_sidecar
 from stylus_audio.weights import KNOWN
@@ -35,7 +36,7 @@ from .auditions import Audition
 from .jobs import Jobs
 from .osc_messages import Argument, Message, Peer
 from .page_feed import Feed
-from .page_gate import TooLarge
+from .page_gate import UPLOADS, TooLarge
 from .request import RenderJob, as_command, as_message
 from .roots import Roots
 from .worker_messages import identity
@@ -51,7 +52,10 @@ STATUS = {
 }  # fmt: skip
 """HTTP's codes for ours."""
 
-Ask = Callable[[Message], Future[tuple[str, tuple[Argument, ...]]]]
+Asked = Future[tuple[str, tuple[Argument, ...]]]
+"""What will be the desk's answer: its address and arguments."""
+
+Ask = Callable[[Message], Asked]
 """Has the desk answer a message, in the daemon's own thread."""
 
 
@@ -67,7 +71,7 @@ class Page:
             Route("/", self.start),
             Route("/api/ask", self.ask, methods=["POST"]),
             Route("/api/events", self.events),
-            Route("/api/uploads", self.upload, methods=["POST"]),
+            Route(UPLOADS, self.upload, methods=["POST"]),
             Route("/api/library", self.library),
             Route("/api/overview", self.overview),
             Route("/api/spectrogram", self.spectrogram),
@@ -127,7 +131,7 @@ class Page:
             {
                 "seconds": about.seconds, "sample_rate": about.sample_rate, "channels": about.channels,
                 "samples": about.samples, "lufs": about.lufs, "loudest": about.loudest,
-                "peaks": [round(float(peak), 4) for peak in about.peaks], "low": LOW, "high": HIGH,
+                "peaks": [round(float(peak), 4) for peak in about.peaks],
             }
         )  # fmt: skip
 
@@ -174,7 +178,7 @@ class Page:
             "styles": [{"path": path, "name": name} for path, name in asked.styles],
             "asked": {**asked.settings, **({"model": asked.model} if asked.model else {})},
             "command": as_command(asked), "message": as_message(asked), "notes": list(job.notes),
-            "metrics": report.get("metrics", {}), "settings": report.get("settings", {}),
+            "metrics": _in_words(report.get("metrics", {})), "settings": report.get("settings", {}),
             "timings": report.get("timings", {}), "start_sample": report.get("start_sample", 0),
             "device": report.get("device", ""), "model": report.get("asked_model", asked.model),
         }  # fmt: skip
@@ -197,6 +201,15 @@ class Page:
 
     def _path(self, request: Request) -> Path:
         return self._roots.file(request.query_params.get("path", ""))
+
+
+def _in_words(metrics: dict[str, float | None]) -> list[dict[str, Any]]:
+    """The metrics that exist, each with its name, title, unit and value."""
+    known = {name: value for name, value in metrics.items() if value is not None}
+    return [
+        {"name": name, "value": value, "title": words_of(name).title, "unit": words_of(name).unit}
+        for name, value in known.items()
+    ]
 
 
 @lru_cache(maxsize=128)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from ctypes.util import find_library
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,12 +39,10 @@ from .watcher import Watcher
 from .worker_messages import Plan, Progress
 
 if TYPE_CHECKING:
+    from .page_app import Asked
     from .page_server import PageServer
 
 log = logging.getLogger(__name__)
-
-Asked = Future[tuple[str, tuple[Any, ...]]]
-"""What will be the desk's answer: its address and arguments."""
 
 PORT = 9109
 PAGE_PORT = 9110
@@ -96,19 +95,18 @@ class Service:
         self.options = options
         home = home_folder()
         writable_folder(home)
-        self.server = _listening(options)
-        page: socket.socket | None = None
-        try:
+        with ExitStack() as opened:
+            self.server = _listening(options)
+            opened.callback(self.server.close)
             page = _page_socket(options.page)
-            self._lock = Lock(home / "daemon.lock")
-        except PortTaken:
-            self.server.close()
-            raise
-        except Taken:
-            self.server.close()
             if page:
-                page.close()
-            raise PortTaken(f"another daemon of yours is running on {home}; `stylus daemon --check` asks it") from None
+                opened.enter_context(page)
+            try:
+                self._lock = Lock(home / "daemon.lock")
+            except Taken:
+                said = f"another daemon of yours is running on {home}; `stylus daemon --check` asks it"
+                raise PortTaken(said) from None
+            opened.pop_all()
         self.jobs = Jobs(home / "jobs.sqlite", options.queue)
         self.roots = Roots(options.roots)
         self._plans = plans(options, home)

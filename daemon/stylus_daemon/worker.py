@@ -131,8 +131,12 @@ class Worker:
     def _do(self, job: Job, request: RenderJob) -> None:
         progress = self._progress(job)
         progress(0.0, "reading")
+        if request.kind == "audition":
+            self._on(request, progress, lambda engine: self._audition(engine, job, request, progress))
+            self._done(job)
+            return
         styles, origins = [], {}
-        for number, (path, name) in enumerate(request.styles if request.kind != "audition" else ()):
+        for number, (path, name) in enumerate(request.styles):
             own = self.workshop / f"style-{number}"
             own.mkdir()
             copy = self.roots.copied(Path(path), own)
@@ -141,13 +145,7 @@ class Worker:
         if request.kind == "warm":
             self._on(request, progress, lambda engine: engine.warm(styles[0][0], engine.settings(**request.settings)))
             self._remember(origins)
-            self.jobs.done(job, "")
-            log.info("job %d is done", job.id)
-            return
-        if request.kind == "audition":
-            self._on(request, progress, lambda engine: self._audition(engine, job, request, progress))
-            self.jobs.done(job, "")
-            log.info("job %d is done", job.id)
+            self._done(job)
             return
         content = self.roots.copied(Path(request.content), self.workshop)
         origins[content] = Path(request.content)
@@ -173,6 +171,11 @@ class Worker:
         stem = request.target / result.path.name
         self.jobs.done(job, str(stem), digests[-1], [*result.report["notes"], *said])
         log.info("job %d is done: %r", job.id, str(stem))
+
+    def _done(self, job: Job) -> None:
+        """A job that makes no stem."""
+        self.jobs.done(job, "")
+        log.info("job %d is done", job.id)
 
     def _audition(self, engine: Engine, job: Job, request: RenderJob, progress: Callable[[float, str], None]) -> None:
         """Find the gains of a passage in one style after the other, best guess first; each can be heard at once."""

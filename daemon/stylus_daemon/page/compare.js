@@ -63,7 +63,7 @@ export class Comparison {
     const turn = (this.turn += 1);
     this.started = this.position;
     // All of them are there before one is heard.
-    await Promise.all([this.context.resume(), ...this.tracks.map((track) => this.piece(track, this.piecesAt(track, this.position)))]);
+    await Promise.all([this.context.resume(), ...this.tracks.map((track) => this.piece(track, this.placeOf(track, this.position).number))]);
     if (turn !== this.turn) return;
     this.at = this.context.currentTime + 0.05;
     this.playing = true;
@@ -96,12 +96,10 @@ export class Comparison {
     this.context = null;
   }
 
-  /** Which piece of a track's file sounds at a moment of the passage, and from where in it. */
-  piecesAt(track, seconds) {
-    const total = track.samples / track.rate;
-    let inFile = seconds + track.offset;
-    if (track.loops) inFile %= total;
-    return Math.floor(inFile / PIECE + 1e-9);
+  /** Where a moment of the passage lies in a track's file, in seconds, and in which piece of it. */
+  placeOf(track, seconds) {
+    const inFile = track.loops ? (seconds + track.offset) % (track.samples / track.rate) : seconds + track.offset;
+    return { inFile, number: Math.floor(inFile / PIECE + 1e-9) };
   }
 
   piece(track, number) {
@@ -134,8 +132,7 @@ export class Comparison {
   async schedule(track, turn) {
     const total = track.samples / track.rate;
     const from = track.next;
-    const inFile = track.loops ? (from + track.offset) % total : from + track.offset;
-    const number = Math.floor(inFile / PIECE + 1e-9);
+    const { inFile, number } = this.placeOf(track, from);
     const end = Math.min((number + 1) * PIECE, total);
     const buffer = await this.piece(track, number);
     if (turn !== this.turn) return;

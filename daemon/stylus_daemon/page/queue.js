@@ -104,18 +104,14 @@ export class Queue {
     if (at < 0 || to < 0 || to >= waiting.length) return;
     const priorities = waiting.map((job) => job.priority);
     waiting.splice(to, 0, ...waiting.splice(at, 1));
-    // From the last upwards each gets what it had, or more where the one behind it would go first.
-    let least = -1000;
+    // From the last upwards each keeps its place's priority, or takes more where the one behind would go first.
     const wanted = new Map();
+    let least = -1000;
     for (let place = waiting.length - 1; place >= 0; place -= 1) {
-      const job = waiting[place];
+      const { id } = waiting[place];
       const behind = waiting[place + 1];
-      let priority = Math.max(priorities[place], least);
-      if (behind && (wanted.get(behind.id) > priority || (wanted.get(behind.id) === priority && behind.id < job.id))) {
-        priority = wanted.get(behind.id) + (behind.id < job.id ? 1 : 0);
-      }
-      wanted.set(job.id, priority);
-      least = priority;
+      wanted.set(id, Math.max(priorities[place], behind && behind.id < id ? least + 1 : least));
+      least = wanted.get(id);
     }
     for (const job of waiting) if (wanted.get(job.id) !== job.priority) await ask("/stylus/job/priority", job.id, wanted.get(job.id));
   }

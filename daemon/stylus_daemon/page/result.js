@@ -5,15 +5,6 @@ import { Comparison } from "./compare.js";
 import { attempt, byId, make, time } from "./dom.js";
 import { waveform } from "./waveform.js";
 
-/** Metrics by the names of the sidecar, in words. */
-const WORDS = {
-  chroma_similarity: "Notes kept (1 is all)", onset_f1: "Attacks kept (1 is all)",
-  log_mel_distance_style: "Distance to the sound", log_mel_distance_content_style: "The clip's own distance to it",
-  log_mel_distance_content: "Distance to the clip", si_sdr_db: "SI-SDR to the clip (dB)",
-  seam_step_db: "Step at seams (dB)", peak_db: "Peak (dBFS)", true_peak_db: "True peak (dBTP)",
-  loudness_lufs: "Loudness (LUFS)", loudness_change_lu: "Change of loudness (LU)",
-};
-
 export class Result {
   /** `again` is called with a job's details when its settings are wanted back. */
   constructor(again) {
@@ -134,7 +125,6 @@ export class Result {
   }
 
   words(about) {
-    const metrics = Object.entries(about.metrics).filter(([, value]) => typeof value === "number");
     const copied = (label, text) => {
       const said = make("span", { className: "small", role: "status" });
       const copy = async () => {
@@ -147,8 +137,8 @@ export class Result {
     return [
       about.notes.length ? make("ul", {}, ...about.notes.map((note) => make("li", { textContent: note }))) : null,
       make("h3", { textContent: "Measured" }),
-      make("dl", { className: "metrics" }, ...metrics.map(([name, value]) =>
-        make("div", { title: name }, make("dt", { textContent: WORDS[name] ?? name.replaceAll("_", " ") }), make("dd", { textContent: value.toPrecision(4) })))),
+      make("dl", { className: "metrics" }, ...about.metrics.map(({ name, title, unit, value }) =>
+        make("div", { title: name }, make("dt", { textContent: unit ? `${title} (${unit})` : title }), make("dd", { textContent: value.toPrecision(4) })))),
       copied("As a command", about.command), copied("As an OSC message", about.message),
     ].filter(Boolean);
   }
