@@ -122,11 +122,11 @@ class Conditional:
         guide: Tensor,
         styles: Sequence[ReadStyle],
         columns: Tensor | None = None,
-        noise: torch.Generator | None = None,
+        noise: Sequence[torch.Generator] | None = None,
     ) -> Tensor:
         """The stylised latents; `guide` is the content with the styles' average spectrum.
 
-        `noise` is what refining draws from; a clip in several runs needs one for all of them.
+        `noise` is what refining draws from, one for each window; a clip in several runs needs one for all of them.
 
         `styled = guide + (1 − γ) · spread · residual`: with γ 1 the content keeps all of its structure, and the styles
         give their average spectrum alone. α takes its share of that, `content + α (styled − content)`, and τ sharpens
@@ -134,7 +134,7 @@ class Conditional:
         """
         weights = normalised(self.settings.style_weight, len(styles))
         tokens = torch.stack([weight * style.tokens for weight, style in zip(weights, styles, strict=True)]).sum(0)
-        noise = noise or torch.Generator().manual_seed(self.settings.seed)
+        noise = noise or [torch.Generator().manual_seed(self.settings.seed)] * len(content)
         # The network has the content as a map; nothing but the style is asked for in its attention.
         pure = replace(self.settings, gamma=0.0, alpha=1.0)
         share = (1 - self.gamma) * self.spread
@@ -150,7 +150,8 @@ class Conditional:
             residual = down(torch.zeros_like(here), self.first)
             if self.refining:
                 signal = self.refining.signal[0]
-                added = torch.randn(here.shape, generator=noise).to(residual)
+                drawn = [torch.randn(here.shape[1:], generator=noise[number]) for number in group.tolist()]
+                added = torch.stack(drawn).to(residual)
                 residual = down(signal**0.5 * residual + (1 - signal) ** 0.5 * added, self.refining)
             styled[group] = here + self.alpha * (guided + share * residual - here)
         return styled

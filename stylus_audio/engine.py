@@ -1,15 +1,13 @@
-"""The one place where sound meets diffusion: content and styles in, a stem and its report out."""
+"""A model, warm, and what it does for clips: content and styles in, a stem and its report out."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,28 +15,21 @@ from numpy.typing import NDArray
 
 from . import auto
 from .audio import AudioInfo, Clip, probe, read_clip
-from .conditional import Conditional
-from .denoiser import Denoiser
 from .errors import BadRequest, NotAllowed, NotFound, OutOfMemory, StylusError, UnsupportedAudio
 from .finish import finish
-from .gains import Gains, hold
-from .latent import Autoencoder
+from .gains import Gains
 from .loudness import integrated
-from .match_eq import equalised, match_eq
 from .memory import feature_budget, windows_per_pass
 from .model import Model, load_model
 from .near_live import NearLive
 from .passage import Passage, is_segment, passage_of, segment_of
 from .progress import Progress, Watch, part
-from .reconstruction import OF_CONTENT, mid_side, reconstruct
-from .reference import Picture, picture_of, reference_windows
+from .reconstruction import reconstruct
+from .reference import Shared, picture_of
+from .restyler import Restyler
 from .settings import Line, Settings
-from .spectrogram import from_image
 from .stem import stem_subtype
-from .style import normalised
-from .style_cache import StyleCache, style_key
-from .stylize import Stylizer
-from .windows import Blend, seams, window_starts
+from .style_cache import StyleCache
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +38,6 @@ Source = Path | str | tuple[Floats, int]
 """A file, or `(array [channel, sample] or [sample], sample rate)`."""
 
 Done = TypeVar("Done")
-
-STATISTICS_WINDOWS = 16
-"""A preview's statistics come from so many windows, spread over the whole clip."""
 
 
 @dataclass(frozen=True)
@@ -87,17 +75,15 @@ class Engine:
         self.feature_budget = feature_budget(self.model.device)
         self._others: dict[str, Model] = {}
 
-    def _on(self, method: str) -> Engine:
-        """The engine that runs a method: this one, or the same with the model that the method is left to."""
-        name = self.model.elsewhere.get(method)
-        if name is None:
-            return self
-        if name not in self._others:
-            dtype = str(self.model.dtype).removeprefix("torch.")
-            self._others[name] = load_model(name, str(self.model.device), dtype)
-        other = copy(self)
-        other.model = self._others[name]
-        return other
+    def _on(self, method: str) -> Restyler:
+        """What runs a method: this model, or the one that the method is left to."""
+        model = self.model
+        name = model.elsewhere.get(method)
+        if name is not None:
+            if name not in self._others:
+                self._others[name] = load_model(name, str(model.device), str(model.dtype).removeprefix("torch."))
+            model = self._others[name]
+        return Restyler(model, self.cache, self.windows_per_pass, self.feature_budget)
 
     def use_less_memory(self) -> str | None:
         """After `OutOfMemory`: halve the windows of a pass, then keep nothing on the device; None where that is all.
@@ -140,13 +126,57 @@ class Engine:
         if settings.auto is not None:
             render = self._automatic(content, style, settings, progress)
         else:
-            render, said = self._within_memory(
-                lambda: self._on(settings.method)._rendered(content, style, settings, Watch(progress), near_live)
-            )
-            render.report["notes"] += said
+            (found,) = self._several([content], style, settings, progress, near_live=near_live)
+            if isinstance(found, StylusError):
+                raise found
+            render = found
         if near_live:
             near_live.end(render.audio, render.sample_rate)
         return render
+
+    def render_several(
+        self,
+        contents: Sequence[Source],
+        style: Source | Sequence[Source],
+        settings: Settings | None = None,
+        progress: Progress | None = None,
+        shared: Shared | None = None,
+    ) -> list[Render | StylusError]:
+        """Render clips in one style with their windows in the same passes: many short ones take less time so.
+
+        In the place of a clip that cannot be rendered is its error. All clips are in memory at once. With `shared`
+        (`Engine.shared`) they are sounds of one instrument: one scale, one spectrum to start from, and for injection
+        one set of statistics. Raises what `render` does for settings and styles.
+        """
+        settings = self.model.with_steps(settings or self.settings())
+        if settings.auto is None:
+            return self._several(contents, style, settings, progress, shared)
+        # Each clip bears another amount.
+        results: list[Render | StylusError] = []
+        for number, content in enumerate(contents):
+            here = part(progress, number / len(contents), (number + 1) / len(contents))
+            try:
+                results.append(self._automatic(content, style, settings, here))
+            except (UnsupportedAudio, NotFound, NotAllowed) as error:
+                results.append(error)
+        return results
+
+    def shared(self, contents: Iterable[Source], settings: Settings | None = None) -> Shared:
+        """What clips have in common as the sounds of one instrument; they are read one after the other.
+
+        One that cannot be read does not count. Raises `BadRequest` for settings that do not fit a clip.
+        """
+        settings = self.model.with_steps(settings or self.settings())
+        profile = self._on(settings.method).model.profile
+
+        def passages() -> Iterator[Passage]:
+            for content in contents:
+                try:
+                    yield self.passage(content, settings)[1]
+                except (UnsupportedAudio, NotFound, NotAllowed):
+                    continue
+
+        return Shared.of((picture_of(one.carrier, one.sample_rate, profile) for one in passages()), profile)
 
     def _automatic(
         self, content: Source, style: Source | Sequence[Source], settings: Settings, progress: Progress | None
@@ -187,7 +217,7 @@ class Engine:
         _check_counts(settings, len(_listed(style)), channels)
         segment_of(settings, total, rate)
         if settings.mix > 0:
-            self._on(settings.method)._way(settings, Watch(None))
+            self._on(settings.method).check(settings)
 
     def _within_memory(self, work: Callable[[], Done]) -> tuple[Done, list[str]]:
         """Work, on less and less memory at a time where it does not suffice; with what that took, in words."""
@@ -201,47 +231,59 @@ class Engine:
                 log.warning("out of memory: %s", step)
                 said.append(step)
 
-    def _rendered(
+    def _several(
         self,
-        content: Source,
+        contents: Sequence[Source],
         style: Source | Sequence[Source],
         settings: Settings,
-        watch: Watch,
+        progress: Progress | None,
+        shared: Shared | None = None,
         near_live: NearLive | None = None,
-    ) -> Render:
-        watch.stage("reading")
-        styles = [_read(one) for one in _listed(style)]
-        clip, passage = self.passage(content, settings)
-        _check_counts(settings, len(styles), len(passage.dry))
-        subtype = stem_subtype(clip.subtype, settings.bits)
-        integer = subtype not in ("FLOAT", "DOUBLE")
-        style_lufs = _loudness_of(styles) if settings.loudness == "match" else None
-        if near_live:
-            near_live.begin(passage, settings, self.model.profile, integer, style_lufs)
-        gains, wet = None, np.zeros(passage.carrier.shape, passage.carrier.dtype)
-        if settings.mix > 0 and passage.carrier.any():
-            with self._enough_memory():
-                gains = self._gains(passage, styles, settings, watch, near_live)
-            watch.stage("reconstruction")
-            wet = reconstruct(passage, gains, settings, watch.nearly)
-        watch.stage("finishing")
-        audio, notes = finish(passage, wet, settings, integer, style_lufs)
-        watch.stage("done", 1.0)
-        report = {
-            "settings": settings.to_dict(),
-            "model": {"name": self.model.name, "sha256": self.model.sha256},
-            "device": str(self.model.device),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "sample_rate": clip.sample_rate,
-            "samples": audio.shape[1],
-            "channels": audio.shape[0],
-            "start_sample": passage.offset,
-            "loop": passage.loop is not None,
-            "seams": _inside(gains.seams, passage) if gains else [],
-            "notes": [*clip.warnings, *(note for one in styles for note in one.warnings), *notes],
-            "timings": watch.timings(),
-        }
-        return Render(audio, clip.sample_rate, report, gains, passage, clip, subtype)
+    ) -> list[Render | StylusError]:
+        def rendered() -> list[Render | StylusError]:
+            watch = Watch(progress)
+            watch.stage("reading")
+            order = _Order(self._on(settings.method), [_read(one) for one in _listed(style)], settings, watch)
+            return self._rendered(contents, order, shared, near_live)
+
+        results, said = self._within_memory(rendered)
+        for result in results:
+            if isinstance(result, Render):
+                result.report["notes"] += said
+        return results
+
+    def _rendered(
+        self, contents: Sequence[Source], order: _Order, shared: Shared | None, near_live: NearLive | None
+    ) -> list[Render | StylusError]:
+        settings, restyler = order.settings, order.restyler
+        begun: list[_Begun | StylusError] = []
+        for content in contents:
+            try:
+                begun.append(self._begun(content, order))
+            except (UnsupportedAudio, NotFound, NotAllowed, BadRequest) as error:
+                begun.append(error)
+        sounding = [one for one in begun if isinstance(one, _Begun) and one.sounds(settings)]
+        found: Iterator[Gains] = iter(())
+        if sounding:
+            if near_live:
+                (one,) = sounding
+                near_live.begin(one.passage, settings, restyler.model.profile, one.integer, order.lufs)
+            found = restyler.gains(
+                [restyler.task(one.passage, settings, shared) for one in sounding],
+                restyler.references(order.styles, settings), settings, order.watch,
+                as_one=shared is not None, near_live=near_live,
+            )  # fmt: skip
+        results = [one if isinstance(one, StylusError) else _stem(one, found, order) for one in begun]
+        order.watch.stage("done", 1.0)
+        for result in results:
+            if isinstance(result, Render):
+                result.report["timings"] = order.watch.timings()
+        return results
+
+    def _begun(self, content: Source, order: _Order) -> _Begun:
+        clip, passage = self.passage(content, order.settings)
+        _check_counts(order.settings, len(order.styles), len(passage.dry))
+        return _Begun(clip, passage, stem_subtype(clip.subtype, order.settings.bits))
 
     def level(self, source: Source) -> NDArray[np.float32]:
         """The long-term level per band of a sound, in dB, `[mel]`; raises what `render` does for a file."""
@@ -256,16 +298,15 @@ class Engine:
         place. Raises what `render` does for settings, and `UnsupportedAudio` for a silent passage.
         """
         settings = self.model.with_steps(settings)
-        here, watch = self._on(settings.method), Watch(None)
+        restyler, watch = self._on(settings.method), Watch(None)
         _check_counts(settings, 1, len(passage.dry))
         if not passage.carrier.any():
             raise UnsupportedAudio("this passage is silent; choose one with some sound")
-        task = here._task(passage, settings, watch)
+        task = restyler.task(passage, settings)
         for style in styles:
             try:
-                found = replace(task, references=here._references([_read(style)], settings))
-                with here._enough_memory():
-                    yield here._gains_of(found)
+                references = restyler.references([_read(style)], settings)
+                yield from restyler.gains([task], references, settings, watch)
             except (UnsupportedAudio, NotFound, NotAllowed) as error:
                 yield error
 
@@ -279,14 +320,12 @@ class Engine:
         if self.cache is None:
             return
         settings = self.model.with_steps(settings or self.settings())
-        self._within_memory(lambda: self._on(settings.method)._warmed(style, settings, Watch(progress)))
+        self._within_memory(lambda: self._warmed(style, settings, Watch(progress)))
 
     def _warmed(self, style: Source | Sequence[Source], settings: Settings, watch: Watch) -> None:
         watch.stage("reading")
-        references = self._references([_read(one) for one in _listed(style)], settings)
-        with self._enough_memory():
-            way = self._way(settings, watch)
-            self._prepared(way, references, watch, lambda missing: way.passes(0, missing))
+        restyler = self._on(settings.method)
+        restyler.warm(restyler.references([_read(one) for one in _listed(style)], settings), settings, watch)
         watch.stage("done", 1.0)
 
     def is_warm(self, style: Source | Sequence[Source], settings: Settings | None = None) -> bool:
@@ -294,10 +333,8 @@ class Engine:
         if self.cache is None:
             return False
         settings = self.model.with_steps(settings or self.settings())
-        here = self._on(settings.method)
-        way = here._way(settings, Watch(None))
-        references = here._references([_read(one) for one in _listed(style)], settings)
-        return all(self.cache.has(here._key(way, *here._windows(*one))) for one in references)
+        restyler = self._on(settings.method)
+        return restyler.is_warm(restyler.references([_read(one) for one in _listed(style)], settings), settings)
 
     def passage(self, content: Source, settings: Settings) -> tuple[Clip, Passage]:
         """Read what the render needs of the content, all of it or a segment with a window's context: the passage.
@@ -311,7 +348,7 @@ class Engine:
             info: AudioInfo = probe(Path(content))
             total, rate = info.samples, info.sample_rate
         start, end = segment_of(settings, total, rate)
-        profile = self.model.profile
+        profile = self._on(settings.method).model.profile
         context = round(profile.seconds * rate)
         # Whole hops, and more than the analysis window reaches.
         margin = round(-(-profile.window // profile.hop) * profile.hop * rate / profile.sample_rate)
@@ -322,276 +359,67 @@ class Engine:
         # It has the samples, with their surroundings: of a long clip every copy counts.
         return replace(clip, audio=clip.audio[:, :0].copy()), passage
 
-    def _gains(
-        self, passage: Passage, styles: Sequence[Clip], settings: Settings, watch: Watch, near_live: NearLive | None
-    ) -> Gains:
-        """Everything that the model does for a clip (METHOD 1–4 and 6)."""
-        task = self._task(passage, settings, watch, near_live)
-        return self._gains_of(replace(task, references=self._references(styles, settings)), near_live)
 
-    def _task(self, passage: Passage, settings: Settings, watch: Watch, near_live: NearLive | None = None) -> _Task:
-        """What a clip gives to a render, whatever the style."""
-        carrier = mid_side(passage.carrier) if settings.stereo == "mid-side" else passage.carrier
-        picture = picture_of(carrier, passage.sample_rate, self.model.profile, settings.stereo == "linked")
-        starts = _planned(picture, settings.overlap)
-        wanted = self._wanted(passage, starts)
-        if settings.method == "conditional":
-            starts, wanted = [start for start, want in zip(starts, wanted, strict=True) if want], wanted[wanted]
-        elif settings.preview is not None:
-            starts, wanted = _thinned(starts, wanted)
-        # One by one they can be heard the sooner.
-        together = 1 if near_live else max(1, self.windows_per_pass // picture.mel.shape[0])
-        return _Task(picture, starts, wanted, [], settings, watch, together)
+@dataclass(frozen=True, eq=False)
+class _Order:
+    """What clips are rendered with."""
 
-    def _gains_of(self, task: _Task, near_live: NearLive | None = None) -> Gains:
-        model, profile = self.model, self.model.profile
-        picture, settings = task.picture, task.settings
-        conditional = settings.method == "conditional"
-        latents = (self._conditional if conditional else self._injection)(task)
-        images = (model.latent.decode(latent).cpu().numpy() for latent in latents)
-        kept = [start for start, want in zip(task.starts, task.wanted, strict=True) if want]
-        blended, (first, last) = Blend(kept, picture.mel.shape[-1]), _full_frames(picture)
-        # With a phase of its own a piece would not fit the one before; with injection all windows come at once.
-        heard = near_live if conditional and settings.reconstruction in OF_CONTENT else None
-        for image in images:
-            blended.add(from_image(image, profile, picture.maximum))
-            if heard:
-                heard.window(blended, first)
-        styled, reference = np.split(blended.result(), 2)
-        if settings.reconstruction == "gain":
-            hold(styled, reference, first, last)
-        joints = tuple(frame / profile.frame_rate for frame in seams(kept, profile.frames))
-        return Gains(styled, reference, profile, seams=joints)
-
-    def _injection(self, task: _Task) -> Iterator[torch.Tensor]:
-        """Of each wanted window latents `[2 · channel, ...]`, stylised by inversion and injection (METHOD 2–4), and the
-        content's behind them.
-        """
-        settings, watch, channels = task.settings, task.watch, task.picture.mel.shape[0]
-        stylizer = self._stylizer(settings, watch)
-        # Gains compare with the content; the published reconstructions take the model's own way back as it is.
-        exact = settings.reconstruction == "gain"
-        windows = len(task.starts) * channels
-        prepared = self._prepared(
-            stylizer, task.references, watch, lambda missing: stylizer.passes(windows, missing, exact)
-        )
-        watch.stage("diffusion")
-        content, columns = self._encoded(task.picture, task.starts)
-        sampled = torch.from_numpy(np.repeat(task.wanted, channels))
-        styled = stylizer.run(content, prepared, columns, sampled, exact)
-        watch.stage("decoding")
-        yield from _paired(styled, content[sampled.to(content.device)], channels)
-
-    def _conditional(self, task: _Task) -> Iterator[torch.Tensor]:
-        """As `_injection`, by a network that is told of content and style; here every window is wanted."""
-        model, settings, watch, picture = self.model, task.settings, task.watch, task.picture
-        channels = picture.mel.shape[0]
-        way = self._told(settings, watch)
-        together = task.together
-        groups = [task.starts[first : first + together] for first in range(0, len(task.starts), together)]
-        passes = sum(way.passes(len(group) * channels, 0) for group in groups)
-        prepared = self._prepared(way, task.references, watch, lambda missing: passes + way.passes(0, missing))
-        watch.stage("diffusion")
-        weights, level = normalised(settings.style_weight, len(task.references)), picture.level
-        gains = [match_eq(level, one.level) for one, _ in task.references]
-        gain = sum((weight * gain for weight, gain in zip(weights, gains, strict=True)), start=np.zeros(()))
-        noise = torch.Generator().manual_seed(settings.seed)
-        for group in groups:
-            windows, columns = self._windows(picture, group)
-            content, guide = self._latent(windows), self._latent(equalised(windows, gain, model.profile))
-            yield from _paired(way.run(content, guide, prepared, columns, noise), content, channels)
-
-    def _references(self, styles: Sequence[Clip], settings: Settings) -> list[_Reference]:
-        """Each style's picture, with the first frames of the windows that stand for it."""
-        pictures = [picture_of(clip.audio, clip.sample_rate, self.model.profile) for clip in styles]
-        chosen = [reference_windows(one, self.model.style_windows, settings.variation) for one in pictures]
-        if settings.blend == "features":
-            chosen = [windows[: min(map(len, chosen))] for windows in chosen]
-        return list(zip(pictures, chosen, strict=True))
-
-    def _way(self, settings: Settings, watch: Watch) -> _Way[Any]:
-        return self._told(settings, watch) if settings.method == "conditional" else self._stylizer(settings, watch)
-
-    def _stylizer(self, settings: Settings, watch: Watch) -> Stylizer:
-        inverter = self._denoiser()
-        return Stylizer(
-            inverter, self._sampler(inverter, settings), settings, tick=watch.tick,
-            windows_per_pass=self.windows_per_pass, feature_budget=self.feature_budget,
-        )  # fmt: skip
-
-    def _told(self, settings: Settings, watch: Watch) -> Conditional:
-        model = self.model
-        if model.encoder is None:
-            raise BadRequest(f"method: {model.name} has no 'conditional'; it has {', '.join(model.methods)}")
-        # Refuses a prompt where the model has no text.
-        base = self._sampler(self._denoiser(), settings)
-        return Conditional(
-            base, model.encoder, model.spread, settings, tick=watch.tick, windows_per_pass=self.windows_per_pass
-        )
-
-    def _prepared(
-        self, way: _Way[Prepared_co], references: Sequence[_Reference], watch: Watch, passes: Callable[[int], int]
-    ) -> list[Prepared_co]:
-        """The styles, from the cache where it has them; `passes` says what to expect, by how many it has not."""
-        watch.stage("style")
-        cut = [self._windows(*one) for one in references]
-        keys = [self._key(way, *one) if self.cache is not None else "" for one in cut]
-        kept = [self._kept(way, key, columns) for key, (_, columns) in zip(keys, cut, strict=True)]
-        watch.expect(passes(kept.count(None)))
-        return [
-            self._prepare(way, key, *one) if style is None else style
-            for style, key, one in zip(kept, keys, cut, strict=True)
-        ]
-
-    def _prepare(
-        self, way: _Way[Prepared_co], key: str, windows: NDArray[np.float32], columns: torch.Tensor | None
-    ) -> Prepared_co:
-        style = way.prepare(self._latent(windows), columns)
-        if self.cache is not None:
-            self.cache.put(key, style.to_tensors())
-        return style
-
-    def _kept(self, way: _Way[Prepared_co], key: str, columns: torch.Tensor | None) -> Prepared_co | None:
-        tensors = self.cache.get(key, self.model.device) if self.cache is not None else None
-        return None if tensors is None else way.restore(tensors, columns)
-
-    def _key(self, way: _Way[Any], windows: NDArray[np.float32], columns: torch.Tensor | None) -> str:
-        """What a prepared style depends on: the model as it is loaded, the method's own, and the style's windows.
-
-        Not on a prompt: a style is inverted with the empty one, whose embedding counts, and read without.
-        """
-        model = self.model
-        codec = model.latent
-        about = {
-            "weights": model.sha256,
-            # The same weights mean something else by another configuration.
-            "unet": _config(model.unet),
-            "encoder": _config(model.encoder) if model.encoder else None,
-            "codec": _config(codec.vae) if isinstance(codec, Autoencoder) else vars(codec),
-            "dtype": str(model.dtype),
-            "device": model.device.type,
-            "libraries": [torch.__version__, version("diffusers")],
-            "style": way.depends(),
-        }
-        marks = None if columns is None else columns.cpu().numpy()
-        return style_key(about, [windows, marks, model.embedding().numpy()])
-
-    @contextmanager
-    def _enough_memory(self) -> Iterator[None]:
-        try:
-            yield
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise OutOfMemory(f"not enough memory on {self.model.device} for this render") from error
-
-    def _denoiser(self) -> Denoiser:
-        return Denoiser(self.model.unet, self.model.scheduler, self.model.embedding())
-
-    def _encoded(self, picture: Picture, starts: list[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Latents of windows, a clip's channels side by side, and which of their columns count."""
-        windows, columns = self._windows(picture, starts)
-        return self._latent(windows), columns
-
-    def _windows(self, picture: Picture, starts: list[int]) -> tuple[NDArray[np.float32], torch.Tensor | None]:
-        """Pictures `[window, mel, frame]`, a clip's channels side by side, and which latent columns count."""
-        pictures, counts = picture.windows(starts)
-        columns = self._columns(np.repeat(counts, pictures.shape[1], axis=0))
-        return pictures.reshape(-1, *pictures.shape[2:]), columns
-
-    def _latent(self, windows: NDArray[np.float32]) -> torch.Tensor:
-        return self.model.latent.encode(torch.from_numpy(windows)).to(self.model.device)
-
-    def _sampler(self, inverter: Denoiser, settings: Settings) -> Denoiser:
-        if not settings.prompt:
-            return inverter
-        embedding = self.model.embedding(settings.prompt)
-        if settings.prompt_end is not None:
-            embedding = torch.lerp(embedding, self.model.embedding(settings.prompt_end), settings.prompt_mix)
-        return Denoiser(self.model.unet, self.model.scheduler, embedding, self.model.embedding(), settings.guidance)
-
-    def _columns(self, counts: NDArray[np.bool_]) -> torch.Tensor | None:
-        """Which latent columns count, `[window, width]`: those with a frame that does; None where all do."""
-        factor = self.model.latent.factor
-        columns = counts.reshape(counts.shape[0], -1, factor).any(axis=2)
-        return None if columns.all() else torch.from_numpy(columns).to(self.model.device)
-
-    def _wanted(self, passage: Passage, starts: list[int]) -> NDArray[np.bool_]:
-        """Which windows touch the body of the passage, with the reach of the STFT around it."""
-        profile = self.model.profile
-        rate = profile.frame_rate / passage.sample_rate
-        reach = profile.window / profile.hop
-        low, high = passage.first * rate - reach, passage.last * rate + reach
-        return np.array([start < high and start + profile.frames > low for start in starts])
-
-
-_Reference = tuple[Picture, list[int]]
-"""A style's picture, with the first frames of its windows."""
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What a method gets of a render: the clip's picture and windows, those to sample, and the references."""
-
-    picture: Picture
-    starts: list[int]
-    wanted: NDArray[np.bool_]
-    references: list[_Reference]
+    restyler: Restyler
+    styles: Sequence[Clip]
     settings: Settings
     watch: Watch
-    together: int
-    """How many windows are sampled at once, where they need nothing of each other."""
+
+    @property
+    def lufs(self) -> float | None:
+        """The styles' loudness, where the stem is to have it."""
+        if self.settings.loudness != "match":
+            return None
+        return float(np.mean([integrated(clip.audio, clip.sample_rate) for clip in self.styles]))
 
 
-class _Style(Protocol):
-    """A style as a method has prepared it."""
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """A clip that has been read: its passage, and the sample format of its stem."""
 
-    def to_tensors(self) -> dict[str, torch.Tensor]: ...
+    clip: Clip
+    passage: Passage
+    subtype: str
 
+    @property
+    def integer(self) -> bool:
+        """Whether the stem cannot hold samples over full scale."""
+        return self.subtype not in ("FLOAT", "DOUBLE")
 
-Prepared_co = TypeVar("Prepared_co", bound=_Style, covariant=True)
-
-
-class _Way(Protocol[Prepared_co]):
-    """What both methods do with a style."""
-
-    def depends(self) -> dict[str, object]: ...
-    def passes(self, content_windows: int, styles: int) -> int: ...
-    def prepare(self, latent: torch.Tensor, columns: torch.Tensor | None) -> Prepared_co: ...
-    def restore(self, tensors: Mapping[str, torch.Tensor], columns: torch.Tensor | None) -> Prepared_co: ...
-
-
-def _paired(styled: torch.Tensor, content: torch.Tensor, channels: int) -> Iterator[torch.Tensor]:
-    """Of each window the channels of the one, and behind them those of the other."""
-    for pair in zip(torch.split(styled, channels), torch.split(content, channels), strict=True):
-        yield torch.cat(pair)
+    def sounds(self, settings: Settings) -> bool:
+        """Whether there is anything to be restyled."""
+        return settings.mix > 0 and bool(self.passage.carrier.any())
 
 
-def _planned(picture: Picture, overlap: float) -> list[int]:
-    """Windows over what is not silence before and after the clip; silence within is not rendered either."""
-    sounding = np.flatnonzero(~picture.silent)
-    first, last = int(sounding[0]), int(sounding[-1]) + 1
-    window = picture.profile.frames
-    starts = window_starts(last - first, window, overlap, first)
-    return [start for start in starts if not picture.silent[start : start + window].all()]
-
-
-def _full_frames(picture: Picture) -> tuple[int, int]:
-    """First and last frame whose analysis window lies in the sound, reaching neither before nor behind it."""
-    sounding = np.flatnonzero(~picture.silent)
-    reach = -(-picture.profile.window // picture.profile.hop)
-    return int(sounding[0]) + reach, int(sounding[-1]) - reach
-
-
-def _thinned(starts: list[int], wanted: NDArray[np.bool_]) -> tuple[list[int], NDArray[np.bool_]]:
-    """The wanted windows, and an even choice of the others for the statistics."""
-    others = np.flatnonzero(~wanted)
-    spread = others[np.linspace(0, len(others) - 1, min(len(others), STATISTICS_WINDOWS)).round().astype(int)]
-    kept = np.sort(np.concatenate([np.flatnonzero(wanted), spread]))
-    return [starts[number] for number in kept], wanted[kept]
-
-
-def _config(module: Any) -> dict[str, object]:
-    """The configuration of a part of the model, without where it came from."""
-    return {name: value for name, value in module.config.items() if not name.startswith("_")}
+def _stem(one: _Begun, found: Iterator[Gains], order: _Order) -> Render:
+    """What becomes of a clip with the next gains that are found, which are its own where it sounds."""
+    clip, passage, settings, model = one.clip, one.passage, order.settings, order.restyler.model
+    gains = next(found) if one.sounds(settings) else None
+    if gains is None:
+        wet = np.zeros(passage.carrier.shape, passage.carrier.dtype)
+    else:
+        order.watch.stage("reconstruction")
+        wet = reconstruct(passage, gains, settings, order.watch.nearly)
+    order.watch.stage("finishing")
+    audio, notes = finish(passage, wet, settings, one.integer, order.lufs)
+    report = {
+        "settings": settings.to_dict(),
+        "model": {"name": model.name, "sha256": model.sha256},
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "sample_rate": clip.sample_rate,
+        "samples": audio.shape[1],
+        "channels": audio.shape[0],
+        "start_sample": passage.offset,
+        "loop": passage.loop is not None,
+        "seams": _inside(gains.seams, passage) if gains else [],
+        "notes": [*clip.warnings, *(note for style in order.styles for note in style.warnings), *notes],
+    }
+    return Render(audio, clip.sample_rate, report, gains, passage, clip, one.subtype)
 
 
 def _listed(style: Source | Sequence[Source]) -> list[Source]:
@@ -638,7 +466,3 @@ def _inside(seams: Sequence[float], passage: Passage) -> list[float]:
     rate = passage.sample_rate
     moved = [seam - passage.first / rate for seam in seams]
     return [round(seam, 4) for seam in moved if 0 < seam < (passage.last - passage.first) / rate]
-
-
-def _loudness_of(styles: Sequence[Clip]) -> float:
-    return float(np.mean([integrated(clip.audio, clip.sample_rate) for clip in styles]))

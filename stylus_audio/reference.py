@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,10 +42,37 @@ class Picture:
         return long_term_level(power.swapaxes(0, 1).reshape(len(power[0]), -1), self.profile)
 
 
-def picture_of(audio: Floats, sample_rate: int, profile: Profile, linked: bool = True) -> Picture:
+@dataclass(frozen=True)
+class Shared:
+    """What several clips have in common that are the sounds of one instrument.
+
+    `maximum` is the scale of all of their pictures; `level` the long-term level per band over all of them, in dB under
+    the maximum, `[mel]`.
+    """
+
+    maximum: float
+    level: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, pictures: Iterable[Picture], profile: Profile) -> Shared:
+        """Of pictures that come one by one; silent ones do not count."""
+        maximum, frames, power = 0.0, 0, np.zeros(profile.bands)
+        for picture in pictures:
+            maximum = max(maximum, picture.maximum)
+            sounding = picture.mel[..., ~picture.silent]
+            power += (sounding.astype(np.float64) ** 2).sum((0, 2))
+            frames += sounding.shape[0] * sounding.shape[2]
+        mean = power / max(frames, 1) / (maximum or 1.0) ** 2
+        return cls(maximum, long_term_level(mean[:, None], profile))
+
+
+def picture_of(
+    audio: Floats, sample_rate: int, profile: Profile, linked: bool = True, shared: Shared | None = None
+) -> Picture:
     """The picture of audio `[channel, sample]` at any rate; linked channels give one mel, the root of their mean power.
 
-    The power, unlike a sum of the channels, loses nothing where they are out of phase.
+    The power, unlike a sum of the channels, loses nothing where they are out of phase. Its scale is its own maximum or
+    the `shared` one; what is silence in it does not depend on others.
     """
     power: NDArray[np.float32] | None = None
     mels = []
@@ -58,7 +86,8 @@ def picture_of(audio: Floats, sample_rate: int, profile: Profile, linked: bool =
             power += np.square(mel, out=mel)
     mel = np.concatenate(mels) if power is None else np.sqrt(np.divide(power, len(audio), out=power), out=power)
     maximum = float(mel.max(initial=0.0))
-    return Picture(mel, maximum, silent_frames(mel, maximum), profile)
+    scale = shared.maximum if shared else maximum
+    return Picture(mel, scale, silent_frames(mel, maximum), profile)
 
 
 def reference_windows(picture: Picture, count: int, variation: int) -> list[int]:

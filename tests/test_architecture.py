@@ -59,9 +59,9 @@ def test_only_the_model_modules_import_diffusers() -> None:
     assert users <= MODEL
 
 
-def test_the_engine_alone_joins_sound_and_method() -> None:
+def test_the_restyler_alone_joins_sound_and_method() -> None:
     joining = {path.stem for path in MODULES if imports(path)[0] & METHOD and imports(path)[0] & SOUND}
-    assert joining == {"engine"}
+    assert joining == {"restyler"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
