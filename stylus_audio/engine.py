@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from . import auto
 from .audio import AudioInfo, Clip, probe, read_clip
 from .errors import BadRequest, NotAllowed, NotFound, OutOfMemory, StylusError, UnsupportedAudio
-from .finish import finish
+from .finish import finish, lowered
 from .gains import Gains
 from .loudness import integrated
 from .memory import feature_budget, windows_per_pass
@@ -27,6 +27,7 @@ from .progress import Progress, Watch, part
 from .reconstruction import reconstruct
 from .reference import Shared, picture_of
 from .restyler import Restyler
+from .riff import Loop, loop_chunk
 from .settings import Line, Settings
 from .stem import stem_subtype
 from .style_cache import StyleCache
@@ -47,7 +48,7 @@ class Render:
     `audio` is `[channel, sample]`, float32 (float64 where the content's file holds more), at `sample_rate`. `report`
     says what was done and what the user should know. `gains` are None where no model ran; with `passage` and `finish`
     the stem can be made again with another mix, amount, kept band, attack or level. `subtype` and `clip`, which has no
-    samples any more, are what a file of the stem takes over from the content.
+    samples any more, are what a file of the stem takes over from the content. `lowered_db` kept it under its ceiling.
     """
 
     audio: Floats
@@ -57,6 +58,7 @@ class Render:
     passage: Passage
     clip: Clip
     subtype: str
+    lowered_db: float = 0.0
 
 
 class Engine:
@@ -141,16 +143,18 @@ class Engine:
         settings: Settings | None = None,
         progress: Progress | None = None,
         shared: Shared | None = None,
+        loops: Sequence[Loop | None] = (),
     ) -> list[Render | StylusError]:
         """Render clips in one style with their windows in the same passes: many short ones take less time so.
 
         In the place of a clip that cannot be rendered is its error. All clips are in memory at once. With `shared`
         (`Engine.shared`) they are sounds of one instrument: one scale, one spectrum to start from, and for injection
-        one set of statistics. Raises what `render` does for settings and styles.
+        one set of statistics. `loops` holds, for every clip or for none, what its file does not say of its loop. Raises
+        what `render` does for settings and styles.
         """
         settings = self.model.with_steps(settings or self.settings())
         if settings.auto is None:
-            return self._several(contents, style, settings, progress, shared)
+            return self._several(contents, style, settings, progress, shared, loops)
         # Each clip bears another amount.
         results: list[Render | StylusError] = []
         for number, content in enumerate(contents):
@@ -238,13 +242,14 @@ class Engine:
         settings: Settings,
         progress: Progress | None,
         shared: Shared | None = None,
+        loops: Sequence[Loop | None] = (),
         near_live: NearLive | None = None,
     ) -> list[Render | StylusError]:
         def rendered() -> list[Render | StylusError]:
             watch = Watch(progress)
             watch.stage("reading")
             order = _Order(self._on(settings.method), [_read(one) for one in _listed(style)], settings, watch)
-            return self._rendered(contents, order, shared, near_live)
+            return self._rendered(contents, order, shared, loops or [None] * len(contents), near_live)
 
         results, said = self._within_memory(rendered)
         for result in results:
@@ -253,13 +258,18 @@ class Engine:
         return results
 
     def _rendered(
-        self, contents: Sequence[Source], order: _Order, shared: Shared | None, near_live: NearLive | None
+        self,
+        contents: Sequence[Source],
+        order: _Order,
+        shared: Shared | None,
+        loops: Sequence[Loop | None],
+        near_live: NearLive | None,
     ) -> list[Render | StylusError]:
         settings, restyler = order.settings, order.restyler
         begun: list[_Begun | StylusError] = []
-        for content in contents:
+        for content, loop in zip(contents, loops, strict=True):
             try:
-                begun.append(self._begun(content, order))
+                begun.append(self._begun(content, order, loop))
             except (UnsupportedAudio, NotFound, NotAllowed, BadRequest) as error:
                 begun.append(error)
         sounding = [one for one in begun if isinstance(one, _Begun) and one.sounds(settings)]
@@ -280,8 +290,8 @@ class Engine:
                 result.report["timings"] = order.watch.timings()
         return results
 
-    def _begun(self, content: Source, order: _Order) -> _Begun:
-        clip, passage = self.passage(content, order.settings)
+    def _begun(self, content: Source, order: _Order, loop: Loop | None) -> _Begun:
+        clip, passage = self.passage(content, order.settings, loop)
         _check_counts(order.settings, len(order.styles), len(passage.dry))
         return _Begun(clip, passage, stem_subtype(clip.subtype, order.settings.bits))
 
@@ -336,10 +346,10 @@ class Engine:
         restyler = self._on(settings.method)
         return restyler.is_warm(restyler.references([_read(one) for one in _listed(style)], settings), settings)
 
-    def passage(self, content: Source, settings: Settings) -> tuple[Clip, Passage]:
+    def passage(self, content: Source, settings: Settings, loop: Loop | None = None) -> tuple[Clip, Passage]:
         """Read what the render needs of the content, all of it or a segment with a window's context: the passage.
 
-        With it comes what else the file says; the samples are in the passage alone.
+        With it comes what else the file says; the samples are in the passage alone. `loop` goes over the file's own.
         """
         if isinstance(content, tuple):
             clip = Clip.from_array(*content)
@@ -355,7 +365,8 @@ class Engine:
         if not isinstance(content, tuple):
             around = context if is_segment(settings) else 0
             clip = read_clip(Path(content), max(0, start - around), min(total, end + around))
-        passage = passage_of(clip, settings, start, end, context, margin)
+        told = replace(clip, chunks=(loop_chunk(loop), *clip.chunks)) if loop else clip
+        passage = passage_of(told, settings, start, end, context, margin)
         # It has the samples, with their surroundings: of a long clip every copy counts.
         return replace(clip, audio=clip.audio[:, :0].copy()), passage
 
@@ -405,7 +416,7 @@ def _stem(one: _Begun, found: Iterator[Gains], order: _Order) -> Render:
         order.watch.stage("reconstruction")
         wet = reconstruct(passage, gains, settings, order.watch.nearly)
     order.watch.stage("finishing")
-    audio, notes = finish(passage, wet, settings, one.integer, order.lufs)
+    audio, over = finish(passage, wet, settings, one.integer, order.lufs)
     report = {
         "settings": settings.to_dict(),
         "model": {"name": model.name, "sha256": model.sha256},
@@ -417,9 +428,10 @@ def _stem(one: _Begun, found: Iterator[Gains], order: _Order) -> Render:
         "start_sample": passage.offset,
         "loop": passage.loop is not None,
         "seams": _inside(gains.seams, passage) if gains else [],
-        "notes": [*clip.warnings, *(note for style in order.styles for note in style.warnings), *notes],
-    }
-    return Render(audio, clip.sample_rate, report, gains, passage, clip, one.subtype)
+        "notes": [*clip.warnings, *(note for style in order.styles for note in style.warnings),
+                  *lowered(over, settings)],
+    }  # fmt: skip
+    return Render(audio, clip.sample_rate, report, gains, passage, clip, one.subtype, over)
 
 
 def _listed(style: Source | Sequence[Source]) -> list[Source]:

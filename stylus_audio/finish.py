@@ -30,8 +30,8 @@ _BLOCK = 2**18
 
 def finish(
     passage: Passage, wet: Floats, settings: Settings, integer: bool, style_lufs: float | None = None
-) -> tuple[Floats, list[str]]:
-    """The stem `[channel, last - first]` and what the user should know about it.
+) -> tuple[Floats, float]:
+    """The stem `[channel, last - first]`, and by how many dB it is lower than rendered, to stay under its ceiling.
 
     `wet` lies on `passage.carrier`, and is used up: what it holds afterwards is of no use. `integer` says that the file
     cannot hold samples over full scale; `style_lufs` is the reference's loudness, for `loudness="match"`.
@@ -164,18 +164,23 @@ def _close_loop(stem: Floats, whole: Floats, passage: Passage) -> None:
 
 def _levelled(
     stem: Floats, sample_rate: int, settings: Settings, integer: bool, style_lufs: float | None
-) -> tuple[Floats, list[str]]:
-    notes: list[str] = []
+) -> tuple[Floats, float]:
     target = style_lufs if settings.loudness == "match" else settings.loudness
     if isinstance(target, float):
         stem = stem * level_factor(integrated(stem, sample_rate), target)
     ceiling = settings.ceiling
     if ceiling is None and not integer:
-        return stem, notes
+        return stem, 0.0
     peak = sample_peak(stem) if ceiling is None else true_peak(stem, sample_rate)
     over = peak - (ceiling or 0.0)
-    if over > 0:
-        stem = stem * 10 ** (-over / 20)
-        what = "full scale" if ceiling is None else f"the ceiling of {ceiling:g} dBTP"
-        notes.append(f"the stem is {over:.1f} dB lower than rendered, to stay under {what}")
-    return stem, notes
+    if over <= 0:
+        return stem, 0.0
+    return stem * 10 ** (-over / 20), over
+
+
+def lowered(decibels: float, settings: Settings) -> list[str]:
+    """What the user should know of a stem that `finish` has lowered by so much."""
+    if decibels <= 0:
+        return []
+    what = "full scale" if settings.ceiling is None else f"the ceiling of {settings.ceiling:g} dBTP"
+    return [f"the stem is {decibels:.1f} dB lower than rendered, to stay under {what}"]

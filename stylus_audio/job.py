@@ -17,7 +17,7 @@ from .provenance import CHUNK, sidecar
 from .riff import Chunk, shifted
 from .settings import Settings
 from .stem import Journal, check_target, write_stem
-from .target import Target, stem_path
+from .target import Sidecar, Target, stem_path
 
 
 @dataclass(frozen=True)
@@ -51,24 +51,52 @@ def render_file(
     sources = [origins.get(file, file) for file in (content, *(file for file, _ in styles))]
     check_target(path, target.overwrite, sources)
     render = engine.render(content, [file for file, _ in styles], settings, progress, near_live)
-    report = sidecar(render.report, content, styles, _metrics(render, styles), model, origins)
-    samples = render.audio.shape[1]
-    chunks = shifted(render.clip.chunks, render.passage.offset, samples, render.clip.total)
-    if target.sidecar == "embed":
+    report = report_of(render, content, styles, model, origins)
+    written = write_render(
+        render, report, path, target.sidecar, overwrite=target.overwrite, protect=sources, journal=journal
+    )
+    return Result(written, render, report)
+
+
+def report_of(
+    render: Render,
+    content: Path,
+    styles: Sequence[tuple[Path, str]],
+    model: str = "mini",
+    origins: Mapping[Path, Path] | None = None,
+) -> dict[str, Any]:
+    """The sidecar's content; arguments are those of `render_file`."""
+    return sidecar(render.report, content, styles, _metrics(render, styles), model, origins)
+
+
+def write_render(
+    render: Render,
+    report: dict[str, Any],
+    path: Path,
+    sidecar: Sidecar = "file",
+    *,
+    overwrite: bool = False,
+    protect: Sequence[Path] = (),
+    journal: Journal | None = None,
+) -> Path:
+    """Write a stem with the chunks of its clip, and its report where it is wanted; returns and raises what `write_stem`
+    does.
+    """
+    chunks = shifted(render.clip.chunks, render.passage.offset, render.audio.shape[1], render.clip.total)
+    if sidecar == "embed":
         chunks = (*chunks, Chunk(CHUNK, _json(report)))
-    written = write_stem(
+    return write_stem(
         render.audio,
         render.sample_rate,
         path,
         subtype=render.subtype,
         chunks=chunks,
-        overwrite=target.overwrite,
-        seed=settings.seed,
-        sidecar=(lambda _: _json(report)) if target.sidecar == "file" else None,
-        protect=sources,
+        overwrite=overwrite,
+        seed=int(report["settings"]["seed"]),
+        sidecar=(lambda _: _json(report)) if sidecar == "file" else None,
+        protect=protect,
         journal=journal,
     )
-    return Result(written, render, report)
 
 
 def _json(report: dict[str, Any]) -> bytes:

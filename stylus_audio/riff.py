@@ -99,6 +99,16 @@ def loop_of(chunks: Sequence[Chunk], samples: int) -> Loop | None:
     return None
 
 
+def loop_chunk(loop: Loop) -> Chunk:
+    """A `smpl` chunk of one forward loop.
+
+    >>> loop_of([loop_chunk(Loop(10, 20))], 30)
+    Loop(start=10, end=20)
+    """
+    head = struct.pack("<9I", 0, 0, 0, 60, 0, 0, 0, 1, 0)
+    return Chunk(b"smpl", head + struct.pack("<6I", 0, 0, loop.start, loop.end - 1, 0, 0))
+
+
 def _sampler_loops(data: bytes) -> list[tuple[int, int, int, int]]:
     """`(offset in data, type, start, end inclusive)` of each loop of a `smpl` chunk."""
     if len(data) < _SMPL_HEAD:

@@ -102,17 +102,44 @@ def write_stem(
     """
     check_target(target, overwrite, protect)
     container = _container(target, audio, subtype)
-    folder = target.parent
+
+    def write(part: Path) -> None:
+        _write(part, audio, sample_rate, container, subtype, seed)
+        if container in ("WAV", "RF64"):
+            append_chunks(part, chunks)
+
     # Float and double hold what came in; integers are quantised here, since libsndfile's own scaling is not symmetric.
     size = audio.size * _DEPTH[subtype] // 8 + sum(len(chunk.data) for chunk in chunks) + 4096
+    return _placed(write, size, target, overwrite, sidecar, journal)
+
+
+def publish_stem(
+    stem: bytes, target: Path, *, overwrite: bool = False, protect: Sequence[Path] = (), journal: Journal | None = None
+) -> Path:
+    """Give a finished stem's bytes a name as `write_stem` does; returns it, and raises the same."""
+    check_target(target, overwrite, protect)
+
+    def write(part: Path) -> None:
+        part.write_bytes(stem)
+
+    return _placed(write, len(stem), target, overwrite, None, journal)
+
+
+def _placed(
+    write: Callable[[Path], None],
+    size: int,
+    target: Path,
+    overwrite: bool,
+    sidecar: Callable[[Path], bytes] | None,
+    journal: Journal | None,
+) -> Path:
+    folder = target.parent
     with _failures(folder, size):
         if shutil.disk_usage(folder).free < size:
             raise DiskFull(f"{folder} has no room for a stem of {size / 1e6:.1f} MB")
         token = journal.token if journal else secrets.token_hex(4)
         with _temporary(folder, target.name, token, PART) as part, _temporary(folder, target.name, token, NOTE) as note:
-            _write(part, audio, sample_rate, container, subtype, seed)
-            if container in ("WAV", "RF64"):
-                append_chunks(part, chunks)
+            write(part)
             flush_file(part)
             return _publish(part, note, target, overwrite, sidecar, journal)
 

@@ -36,9 +36,17 @@ def stem_path(content: Path, styles: Sequence[str], target: Target) -> Path:
     """
     if target.output is not None and not target.output.is_dir():
         return target.output
-    name = _filled(target.name, {"content": content.stem, "style": "+".join(styles)})
-    name = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", name)
-    return (target.output or content.parent) / f"{name}.wav"
+    return (target.output or content.parent) / stem_name(content.stem, styles, target.name)
+
+
+def stem_name(content: str, styles: Sequence[str], pattern: str = DEFAULT_NAME) -> str:
+    """The stem's file name by the names of clip and styles; what no file system likes in a name becomes `_`.
+
+    >>> stem_name("riff", ["glass/1"])
+    'riff_glass_1.wav'
+    """
+    name = _filled(pattern, {"content": content, "style": "+".join(styles)})
+    return re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", name) + ".wav"
 
 
 def _filled(pattern: str, values: dict[str, str]) -> str:

@@ -10,7 +10,7 @@ from stylus_audio import Engine
 from stylus_audio.audio import Clip
 from stylus_audio.engine import Render
 from stylus_audio.errors import BadRequest, Cancelled, UnsupportedAudio
-from stylus_audio.finish import finish
+from stylus_audio.finish import finish, lowered
 from stylus_audio.metrics import si_sdr
 from stylus_audio.reconstruction import reconstruct
 from stylus_audio.riff import Chunk
@@ -183,9 +183,12 @@ def test_many_channels(tiny: Engine) -> None:
 def test_integer_stems_do_not_clip_silently(tiny: Engine) -> None:
     audio = plucks(1.0)
     render = rendered(tiny, audio)
-    stem, notes = finish(render.passage, render.passage.carrier * 3, tiny.settings(loudness=0), True)
+    settings = tiny.settings(loudness=0)
+    stem, over = finish(render.passage, render.passage.carrier * 3, settings, True)
+    as_rendered, _ = finish(render.passage, render.passage.carrier * 3, settings, False)
     assert np.abs(stem).max() == pytest.approx(1.0, abs=1e-6)
-    assert "lower than rendered" in notes[0]
+    np.testing.assert_allclose(stem * 10 ** (over / 20), as_rendered, rtol=1e-5)
+    assert "lower than rendered" in lowered(over, settings)[0]
 
 
 def test_ceiling_is_a_true_peak(tiny: Engine) -> None:

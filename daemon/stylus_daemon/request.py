@@ -7,12 +7,10 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from stylus_audio.errors import BadRequest
+from stylus_audio.options import Options
 from stylus_audio.places import user_data
-from stylus_audio.presets import preset
-from stylus_audio.settings import DTYPES, RECIPE_DTYPE, RECIPES, Option, Settings
 from stylus_audio.target import DEFAULT_NAME, Sidecar
 
 
@@ -60,33 +58,11 @@ def with_options(content: Path, styles: list[tuple[Path, str]], values: Mapping[
 
     `output` is not among them: its place is checked by who knows what is allowed. Raises `BadRequest`.
     """
-    rest = dict(values)
-    name = _text(rest, "name", DEFAULT_NAME)
-    sidecar = _text(rest, "sidecar", "file")
-    if sidecar not in ("file", "embed", "none"):
-        raise BadRequest(f"sidecar: {sidecar!r} is none of file, embed, none")
-    overwrite = bool(Option("switch", "").check("overwrite", rest.pop("overwrite", False)))
-    model = _text(rest, "model", "")
-    recipe, known = _text(rest, "recipe", ""), _text(rest, "preset", "")
-    if recipe and recipe not in RECIPES:
-        raise BadRequest(f"recipe: {recipe!r} is none of {', '.join(RECIPES)}")
-    dtype = _text(rest, "dtype", RECIPE_DTYPE if recipe else "auto")
-    if dtype not in DTYPES:
-        raise BadRequest(f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
-    # Read now: what a preset means later is no longer what was asked for.
-    rest = {**RECIPES.get(recipe, {}), **(preset(known) if known else {}), **rest}
-    Settings.parse(rest)
+    asked = Options.parse(values)
     return RenderJob(
-        str(content), tuple((str(path), known) for path, known in styles), rest, model, dtype, name=name,
-        overwrite=overwrite, sidecar=cast(Sidecar, sidecar),
+        str(content), tuple((str(path), known) for path, known in styles), asked.settings, asked.model, asked.dtype,
+        name=asked.name, overwrite=asked.overwrite, sidecar=asked.sidecar,
     )  # fmt: skip
-
-
-def _text(values: dict[str, Any], key: str, default: str) -> str:
-    value = values.pop(key, default)
-    if not isinstance(value, str) or "\0" in value:
-        raise BadRequest(f"{key}: {value!r} is not text")
-    return value
 
 
 def as_command(job: RenderJob) -> str:

@@ -1,0 +1,183 @@
+"""What has come of each item, on the disk: the one truth of a batch, whatever is killed when.
+
+A stem is aimed at (its name, its SHA-256 and its report are written down) before it appears, and done after. One that
+was aimed at when a run ended is looked at by the next: it is there and whole, or was never there.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..audio import sha256
+from ..errors import Busy, NotAllowed
+from ..files import writable_folder
+from ..stem import Journal, settle
+from .packs import Failed
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS items (
+  key TEXT PRIMARY KEY, state TEXT NOT NULL, content TEXT NOT NULL, stem TEXT NOT NULL DEFAULT '',
+  bytes INTEGER NOT NULL DEFAULT 0, digest TEXT NOT NULL DEFAULT '', stamp TEXT NOT NULL DEFAULT '',
+  code TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '', seconds REAL NOT NULL DEFAULT 0,
+  lowered REAL NOT NULL DEFAULT 0, report TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+_DONE = "SELECT key, content, stem, bytes, digest, stamp, lowered FROM items WHERE state = 'done'"
+
+
+@dataclass(frozen=True, slots=True)
+class Stem:
+    """A stem that is done: its file, what of its sources it was made from (`sources.stamp`), and its report's place."""
+
+    content: str
+    path: str
+    bytes: int
+    digest: str
+    stamp: str
+    lowered_db: float
+
+
+class Ledger:
+    """The state of one batch in one file, for one process at a time: `Busy` for another.
+
+    A context manager. Raises `NotAllowed` where the file cannot be made or read.
+    """
+
+    def __init__(self, file: Path) -> None:
+        writable_folder(file.parent)
+        self.file = file
+        try:
+            self._base = sqlite3.connect(file, timeout=0.5, isolation_level=None)
+            # Held until the process ends, however it ends; works on network disks too.
+            self._base.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._base.execute("PRAGMA synchronous = FULL")
+            self._base.execute("BEGIN EXCLUSIVE")
+            for statement in filter(str.strip, _TABLES.split(";")):
+                self._base.execute(statement)
+            self._base.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise Busy(f"another run is at work on this batch ({file}); wait for it, or end it") from None
+            raise NotAllowed(f"{file} cannot be written: {error}") from None
+        except sqlite3.DatabaseError as error:
+            raise NotAllowed(f"{file} is no ledger of a batch: {error}") from None
+        self.token = self.fact("token") or self._new_token()
+        self._settle()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._base.close()
+
+    def _new_token(self) -> str:
+        token = secrets.token_hex(6)
+        self.note("token", token)
+        return token
+
+    def fact(self, name: str) -> str:
+        """What was noted under a name; "" where nothing was."""
+        row = self._base.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def note(self, name: str, value: str) -> None:
+        """Keep a fact about the whole batch."""
+        self._base.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def _settle(self) -> None:
+        """Look at the stems that were aimed at when the last run ended."""
+        aimed = self._base.execute("SELECT key, stem, digest FROM items WHERE state = 'aimed'").fetchall()
+        for key, stem, digest in aimed:
+            path = Path(stem)
+            # A name is given in one step, so a file under it is whole; but it may be somebody else's.
+            there = path.is_file() and sha256(path) == digest
+            if path.parent.is_dir():
+                settle(path.parent, self.token, path if there else None)
+            self._base.execute("UPDATE items SET state = ? WHERE key = ?", ("done" if there else "open", key))
+
+    def sweep(self, folders: Iterable[Path]) -> None:
+        """Take away what an interrupted run has left unfinished in folders of stems."""
+        for folder in folders:
+            if folder.is_dir():
+                settle(folder, self.token, None)
+
+    def stems(self) -> dict[str, Stem]:
+        """Every stem that is done, by its item's key."""
+        return {key: Stem(*row) for key, *row in self._base.execute(_DONE)}
+
+    def failures(self) -> dict[str, Failed]:
+        """Why there is no stem of an item, by its key."""
+        rows = self._base.execute("SELECT key, code, message FROM items WHERE state = 'failed'")
+        return {key: Failed(code, message) for key, code, message in rows}
+
+    def journal(self, key: str, content: str, stamp: str, seconds: float, lowered: float, report: Any) -> Journal:
+        """For `stem.publish_stem`: writes down what is about to appear."""
+
+        def aim(candidate: Path, part: Path) -> None:
+            self._base.execute(
+                "INSERT OR REPLACE INTO items"
+                " (key, state, content, stem, bytes, digest, stamp, seconds, lowered, report)"
+                " VALUES (?, 'aimed', ?, ?, ?, ?, ?, ?, ?, ?)",
+                (key, content, str(candidate), part.stat().st_size, sha256(part), stamp, seconds, lowered,
+                 json.dumps(report, ensure_ascii=False)),
+            )  # fmt: skip
+
+        return Journal(self.token, aim)
+
+    def done(self, key: str) -> None:
+        """The stem that was aimed at is there."""
+        self._base.execute("UPDATE items SET state = 'done' WHERE key = ?", (key,))
+
+    def restamp(self, key: str, stamp: str) -> None:
+        """The sources of a stem have other times, and are the same."""
+        self._base.execute("UPDATE items SET stamp = ? WHERE key = ?", (stamp, key))
+
+    def failed(self, key: str, content: str, failure: Failed) -> None:
+        """There is no stem, and why; an older one stays on the disk."""
+        self._base.execute(
+            "INSERT OR REPLACE INTO items (key, state, content, code, message) VALUES (?, 'failed', ?, ?, ?)",
+            (key, content, failure.code, failure.message),
+        )
+
+    def report(self, key: str) -> dict[str, Any]:
+        """The report of a stem."""
+        row = self._base.execute("SELECT report FROM items WHERE key = ?", (key,)).fetchone()
+        values: dict[str, Any] = json.loads(row[0]) if row and row[0] else {}
+        return values
+
+    def write_reports(self, file: Path, keys: Iterable[str]) -> int:
+        """The reports of those stems that are done, a line each in the order of the keys; returns how many.
+
+        The file is replaced in one step. Raises `NotAllowed`.
+        """
+        part = file.with_name(f".{file.name}.part")
+        count = 0
+        try:
+            with part.open("w", encoding="utf-8") as stream:
+                for line in self._reports(keys):
+                    stream.write(line + "\n")
+                    count += 1
+            part.replace(file)
+        except OSError as error:
+            raise NotAllowed(f"{file} cannot be written: {error.strerror}") from error
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+        return count
+
+    def _reports(self, keys: Iterable[str]) -> Iterator[str]:
+        for key in keys:
+            with closing(
+                self._base.execute("SELECT stem, report FROM items WHERE key = ? AND state = 'done'", (key,))
+            ) as found:
+                for stem, report in found:
+                    yield json.dumps({"stem": stem, **json.loads(report)}, ensure_ascii=False)

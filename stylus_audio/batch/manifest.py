@@ -1,0 +1,140 @@
+"""What is to be rendered: rows of a CSV or JSONL file, or the audio files of folders and patterns."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..audio import SUFFIXES
+from ..errors import BadRequest, NotAllowed, NotFound
+
+SEPARATOR = "|"
+"""Between several styles in one cell, as no file of Windows has it in its name."""
+
+_MAGIC = frozenset("*?[")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A clip and what it is to become.
+
+    `content` and `output` are paths as typed, relative to `base`; `tree` is the folder whose tree is mirrored. Options
+    are as typed.
+    """
+
+    content: str
+    styles: tuple[str, ...]
+    output: str
+    options: Mapping[str, Any]
+    base: str
+    tree: str
+    where: str
+    """Of the row, for messages."""
+
+
+def rows(sources: Sequence[str]) -> Iterator[Row]:
+    """The rows of manifests, audio files, folders and patterns, in order; those of a folder by name.
+
+    Raises `NotFound` and `BadRequest` in words that name the line.
+    """
+    for source in sources:
+        path = Path(source).expanduser()
+        suffix = path.suffix.lower()
+        if suffix in (".csv", ".jsonl", ".ndjson") and not _is_pattern(source):
+            yield from (_csv(path) if suffix == ".csv" else _jsonl(path))
+        else:
+            yield from _files(source, path)
+
+
+def _is_pattern(source: str) -> bool:
+    return any(letter in _MAGIC for letter in source) and not Path(source).exists()
+
+
+def _files(source: str, path: Path) -> Iterator[Row]:
+    if path.is_file():
+        yield _file(path, path.absolute().parent)
+        return
+    if path.is_dir():
+        found, root = sorted(path.rglob("*")), path.absolute()
+    elif _is_pattern(source):
+        fixed = _fixed_part(path)
+        root, found = fixed.absolute(), sorted(fixed.glob(str(path.relative_to(fixed))))
+    else:
+        raise NotFound(f"{source} does not exist")
+    clips = [one for one in found if one.suffix.lower() in SUFFIXES and not one.name.startswith(".") and one.is_file()]
+    if not clips:
+        raise BadRequest(f"{source} holds no audio files")
+    yield from (_file(clip, root) for clip in clips)
+
+
+def _file(path: Path, tree: Path) -> Row:
+    return Row(str(path.absolute()), (), "", {}, "", str(tree), path.name)
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """The folder that a pattern starts from."""
+    fixed = []
+    for part in pattern.parts[:-1]:
+        if any(letter in _MAGIC for letter in part):
+            break
+        fixed.append(part)
+    return Path(*fixed)
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    with _opened(path) as stream:
+        head = stream.readline()
+        # Spreadsheets of many countries write semicolons.
+        delimiter = ";" if head.count(";") > head.count(",") else ","
+        stream.seek(0)
+        reader = csv.DictReader(stream, delimiter=delimiter, skipinitialspace=True)
+        try:
+            if "content" not in (reader.fieldnames or ()):
+                raise BadRequest(f"{path.name}: the first line names the columns, and one of them is content")
+            for values in reader:
+                where = f"{path.name}, line {reader.line_num}"
+                if None in values or None in values.values():
+                    raise BadRequest(f"{where}: {len(reader.fieldnames or ())} columns are named, the line has others")
+                yield _row(path, {key: value.strip() for key, value in values.items() if value.strip()}, where)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise BadRequest(f"{path.name} is not CSV in UTF-8: {error}") from None
+
+
+def _jsonl(path: Path) -> Iterator[Row]:
+    with _opened(path) as stream:
+        number = 0
+        try:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    values = json.loads(line)
+                    where = f"{path.name}, line {number}"
+                    if not isinstance(values, dict):
+                        raise BadRequest(f'{where}: an object such as {{"content": "riff.wav"}} is wanted')
+                    yield _row(path, values, where)
+        except (ValueError, UnicodeDecodeError) as error:
+            raise BadRequest(f"{path.name}, line {number or 1}: not JSON: {error}") from None
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return path.open(encoding="utf-8-sig", newline="")
+    except FileNotFoundError:
+        raise NotFound(f"{path} does not exist") from None
+    except OSError as error:
+        raise NotAllowed(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _row(manifest: Path, values: dict[str, Any], where: str) -> Row:
+    content, output = values.pop("content", ""), values.pop("output", "")
+    asked = values.pop("styles", None) or values.pop("style", ())
+    values.pop("style", None)
+    styles = asked.split(SEPARATOR) if isinstance(asked, str) else asked
+    texts = [content, output, *styles] if isinstance(styles, list | tuple) else [None]
+    if not all(isinstance(text, str) and "\0" not in text for text in texts) or not content:
+        raise BadRequest(f"{where}: content is a path; style is a path or a name, or several; output is a path")
+    base = str(manifest.absolute().parent)
+    return Row(content, tuple(style.strip() for style in styles), output, values, base, base, where)

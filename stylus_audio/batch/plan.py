@@ -1,0 +1,255 @@
+"""From rows to items and packs: what is asked for, where it goes, and in which order it is rendered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from .. import library
+from ..errors import BadRequest, NotFound
+from ..files import name_endings
+from ..options import Options
+from ..settings import Settings
+from ..target import stem_name
+from .manifest import Row
+from .packs import Pack
+
+PACK_CLIPS = 16
+PACK_BYTES = 8 * 2**20
+"""Of short clips that go through the network together; a longer clip goes alone."""
+
+Styles = tuple[tuple[str, str], ...]
+"""Files, and the names that they go by."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for on the command line, for all rows.
+
+    `styles` are references as typed; `each_style` renders every one apart. Without `output` stems lie beside their
+    clips.
+    """
+
+    styles: tuple[str, ...] = ()
+    each_style: bool = False
+    output: Path | None = None
+    options: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """What a clip is to become: items that share one are rendered together."""
+
+    styles: Styles
+    options: Options
+    text: str
+    """All of it, as text that is the same in every run."""
+
+
+@dataclass(slots=True)
+class Item:
+    """One stem to be made. `key` is its own among all, and the same in every run; `bytes` are the clip's."""
+
+    number: int
+    content: str
+    sound: Sound
+    output: str
+    bytes: int
+
+    @property
+    def key(self) -> str:
+        """A digest of what is asked for."""
+        text = "\0".join((self.content, self.output, self.sound.text))
+        return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+class Planner:
+    """Makes items of rows; what rows have in common is resolved once and kept once."""
+
+    def __init__(self, wish: Wish) -> None:
+        self.wish = wish
+        self._typed = tuple(wish.styles)
+        self._sounds: dict[tuple[str, tuple[str, ...], str], list[Sound]] = {}
+        self._sizes: dict[str, dict[str, int]] = {}
+        self._names: dict[str, int] = {}
+        self._targets: dict[tuple[str, str], str] = {}
+        for style in self._typed:
+            self._style("", style)
+
+    def items(self, rows: Iterable[Row]) -> Iterator[Item]:
+        """The items of rows, in order; a clip or style that is not there shows when it is rendered.
+
+        Raises `BadRequest` for options, in words that name the row, and `NotFound` for a style of the command line.
+        """
+        number = 0
+        for row in rows:
+            content = _absolute(row.base, row.content)
+            for sound in self._sounds_of(row):
+                yield Item(number, content, sound, self._output(row, content, sound), self._size(content))
+                number += 1
+
+    def _sounds_of(self, row: Row) -> list[Sound]:
+        typed = row.styles or self._typed
+        if not typed:
+            raise BadRequest(f"{row.where}: no style; give it in the row, or --style for all")
+        key = (row.base, typed, json.dumps(row.options, sort_keys=True, default=str))
+        if key not in self._sounds:
+            try:
+                options = Options.parse({**(self.wish.options or {}), **row.options}, sidecar="none")
+            except BadRequest as error:
+                raise BadRequest(f"{row.where}: {error}") from None
+            if options.sidecar == "file":
+                raise BadRequest(f"{row.where}: sidecar: a batch has one reports.jsonl for all; embed or none")
+            base = row.base if row.styles else ""
+            styles = [self._style(base, style) for style in typed]
+            apart = [(style,) for style in styles] if self.wish.each_style else [tuple(styles)]
+            self._sounds[key] = [_sound(one, options) for one in apart]
+        return self._sounds[key]
+
+    def _style(self, base: str, typed: str) -> tuple[str, str]:
+        """A reference as a file and its name; paths of a row count from `base`, others from here."""
+        beside = Path(_absolute(base or str(Path.cwd()), typed))
+        if beside.exists():
+            return str(beside), beside.stem
+        try:
+            found, name = library.resolve(typed)
+            if not base and not found.exists():
+                raise NotFound(f"style: {found} does not exist")
+            return _absolute(base, str(found)), name
+        except NotFound:
+            if not base:
+                raise
+            # One row's: the others are rendered.
+            return str(beside), beside.stem
+
+    def _output(self, row: Row, content: str, sound: Sound) -> str:
+        """The stem's path, told apart from those of other items."""
+        if row.output:
+            path = _absolute(str(self.wish.output or row.base), row.output)
+        else:
+            name = os.path.split(content)[1]
+            styles = [style for _, style in sound.styles]
+            named = stem_name(name.rpartition(".")[0] or name, styles, sound.options.name)
+            path = _absolute(self._target(row.tree, content), named)
+        # Whatever the file system thinks of case, two stems are told apart.
+        taken = self._names.setdefault(path.casefold(), 0)
+        self._names[path.casefold()] += 1
+        if not taken:
+            return path
+        first = Path(path)
+        for ending in name_endings():
+            named = str(first.with_name(f"{first.stem}{ending}{first.suffix}"))
+            if self._names.setdefault(named.casefold(), 0) == 0:
+                self._names[named.casefold()] = 1
+                return named
+        raise AssertionError("numbers do not run out")
+
+    def _target(self, tree: str, content: str) -> str:
+        """The folder of a clip's stem: its own, or the same place in the mirrored tree."""
+        folder = os.path.split(content)[0]
+        if self.wish.output is None:
+            return folder
+        key = (tree, folder)
+        if key not in self._targets:
+            inside = folder == tree or folder.startswith(tree.rstrip(os.sep) + os.sep)
+            below = os.path.relpath(folder, tree) if inside else ""
+            self._targets[key] = _folder(str(self.wish.output), below)
+        return self._targets[key]
+
+    def _size(self, content: str) -> int:
+        """Bytes of a clip; -1 where it is not there."""
+        folder, name = os.path.split(content)
+        if folder not in self._sizes:
+            self._sizes[folder] = _sizes(folder)
+        return self._sizes[folder].get(name, -1)
+
+
+def _absolute(base: str, typed: str) -> str:
+    """Without `..`, and without asking the disk, which 100,000 rows would wait for."""
+    folder, name = os.path.split(typed)
+    if name in ("", ".", ".."):
+        return _folder(base, typed)
+    return _folder(base, folder).rstrip(os.sep) + os.sep + name
+
+
+@lru_cache(maxsize=4096)
+def _folder(base: str, typed: str) -> str:
+    return os.path.normpath(Path(base, typed).expanduser().absolute())
+
+
+def _sizes(folder: str) -> dict[str, int]:
+    """Bytes of a folder's files by name: one look at the folder for all of its clips."""
+    sizes = {}
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                sizes[entry.name] = entry.stat().st_size
+    return sizes
+
+
+def _sound(styles: Styles, options: Options) -> Sound:
+    about = [styles, Settings.parse(options.settings).to_dict(), sorted(options.settings), options.model,
+             options.dtype, options.sidecar]  # fmt: skip
+    return Sound(styles, options, json.dumps(about))
+
+
+def in_packs(items: Sequence[Item]) -> list[list[Item]]:
+    """Items in the order of their rendering, those of a sound together: each style is read once and stays warm.
+
+    The same items give the same packs, whatever of them is done already: windows that go through the network with
+    others may come out otherwise in the last bits.
+    """
+    packs: list[list[Item]] = []
+    # In the order in which the sounds come, so that the first rows are done first.
+    order = {sound: number for number, sound in enumerate(dict.fromkeys(item.sound.text for item in items))}
+    sounds = sorted(items, key=lambda item: (order[item.sound.text], item.number))
+    for _, group in groupby(sounds, key=lambda item: item.sound.text):
+        pack: list[Item] = []
+        taken = 0
+        for item in group:
+            if pack and (len(pack) == PACK_CLIPS or taken + item.bytes > PACK_BYTES):
+                packs.append(pack)
+                pack, taken = [], 0
+            pack.append(item)
+            taken += item.bytes
+        packs.append(pack)
+    return packs
+
+
+def shard(packs: Sequence[list[Item]], number: int, count: int) -> list[list[Item]]:
+    """The packs of shard `number` of `count`, from 1: neighbours, so that a shard meets few styles; about equal bytes.
+
+    >>> [len(shard([[]] * 5, number, 2)) for number in (1, 2)]
+    [3, 2]
+    """
+    weights = [1 + sum(max(0, item.bytes) for item in pack) for pack in packs]
+    total, before, mine = sum(weights), 0, []
+    for pack, weight in zip(packs, weights, strict=True):
+        # By where its middle lies.
+        if min(count - 1, int((before + weight / 2) / total * count)) == number - 1:
+            mine.append(pack)
+        before += weight
+    return mine
+
+
+def as_pack(number: int, items: Sequence[Item]) -> Pack:
+    """What goes to a worker."""
+    sound = items[0].sound
+    options = sound.options
+    return Pack(
+        number, tuple(item.content for item in items), tuple(Path(item.output).suffix for item in items), sound.styles,
+        options.settings, options.model, options.dtype, options.sidecar == "embed",
+    )  # fmt: skip
+
+
+def alone(items: Iterable[Item]) -> list[list[Item]]:
+    """Each item as a pack of its own."""
+    return [[replace(item)] for item in items]

@@ -1,0 +1,91 @@
+"""Renders packs in one process: files in, the bytes of stems out. Nothing is written but into folders of its own."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..engine import Engine, Render
+from ..errors import StylusError
+from ..job import report_of, write_render
+from ..style_cache import StyleCache
+from .packs import Failed, Made, Outcome, Pack, Surveyed
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a renderer computes: a device, so many threads (0: the library's choice), and a folder of kept styles."""
+
+    device: str = "auto"
+    threads: int = 0
+    cache: Path | None = None
+
+
+class Renderer:
+    """One model at a time, warm, with the styles that it has read.
+
+    The stems of a pack depend on nothing but its files and the pack, on one kind of machine at one number of threads.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        if place.threads:
+            torch.set_num_threads(place.threads)
+        self._cache = StyleCache(place.cache)
+        self._engine: Engine | None = None
+        self._loaded = ("", "")
+
+    def render(self, pack: Pack, origins: Mapping[Path, Path] | None = None) -> list[Outcome]:
+        """What came of each clip, in order, or of a survey the one thing that was found.
+
+        `origins` says of private copies what they are copies of, which is what the reports name.
+        """
+        try:
+            return self._rendered(pack, origins or {})
+        except StylusError as error:
+            return [Failed.of(error)] * max(1, len(pack.contents))
+
+    def _rendered(self, pack: Pack, origins: Mapping[Path, Path]) -> list[Outcome]:
+        engine = self._on(pack.model or "mini", pack.dtype)
+        settings = engine.settings(**pack.settings)
+        contents = [Path(content) for content in pack.contents]
+        styles = [(Path(path), name) for path, name in pack.styles]
+        if pack.survey:
+            return [Surveyed(engine.shared(contents, settings))]
+        found = engine.render_several(
+            contents, [path for path, _ in styles], settings, shared=pack.shared, loops=pack.loops
+        )
+        return [
+            Failed.of(one) if isinstance(one, StylusError) else self._made(pack, number, one, styles, origins)
+            for number, one in enumerate(found)
+        ]
+
+    def _made(
+        self,
+        pack: Pack,
+        number: int,
+        render: Render,
+        styles: Sequence[tuple[Path, str]],
+        origins: Mapping[Path, Path],
+    ) -> Outcome:
+        try:
+            content = Path(pack.contents[number])
+            report = report_of(render, content, styles, pack.model or "mini", origins)
+            with tempfile.TemporaryDirectory(prefix="stylus-") as folder:
+                file = Path(folder) / f"stem{pack.suffixes[number]}"
+                write_render(render, report, file, "embed" if pack.embed else "none")
+                return Made(file.read_bytes(), report, render.lowered_db)
+        except StylusError as error:
+            return Failed.of(error)
+
+    def _on(self, model: str, dtype: str) -> Engine:
+        if self._engine is None or self._loaded != (model, dtype):
+            # The old one first: two may not fit into memory.
+            self._engine = None
+            self._engine = Engine(model, self.place.device, dtype, self._cache)
+            self._loaded = (model, dtype)
+        return self._engine
