@@ -143,6 +143,65 @@ def render(
 
 
 @app.command()
+@with_settings
+def batch(
+    asked: dict[str, Any],
+    manifest: Annotated[
+        list[str],
+        typer.Argument(
+            help="a CSV or JSONL file, an SFZ instrument, a folder, a pattern such as 'drums/**/*.wav', clips"
+        ),
+    ],
+    style: Annotated[
+        list[str], typer.Option("--style", "-s", metavar="FILE|NAME", help="the reference of rows that name none")
+    ] = [],  # noqa: B006
+    each_style: Annotated[
+        bool, typer.Option("--each-style", help="several styles: a stem in each, in place of one blend")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="folder of the stems, where the clips' tree is mirrored"),
+    ] = None,
+    model: ModelName = "",
+    recipe: Annotated[str, typer.Option("--recipe", metavar="|".join(RECIPES), help="as for render")] = "",
+    preset: Annotated[str, typer.Option("--preset", metavar="NAME", help="your own preset")] = "",
+    device: Device = "auto",
+    dtype: Dtype = "",
+    name: Annotated[str, typer.Option("--name", metavar="PATTERN", help="name of a stem [{content}_{style}]")] = "",
+    sidecar: Annotated[
+        str, typer.Option("--sidecar", metavar="embed|none", help="reports.jsonl has them all [none]")
+    ] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that are there already")] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=1, help="processes [one a GPU, or one a core]")
+    ] = None,
+    cluster: Annotated[
+        str, typer.Option("--cluster", metavar="ADDRESS", help="render on a Ray cluster, such as auto or host:6379")
+    ] = "",
+    inputs: Annotated[
+        str, typer.Option("--inputs", metavar="store|shared", help="how clips reach a cluster's machines")
+    ] = "store",
+    shard: Annotated[str, typer.Option("--shard", metavar="I/N", help="only the I-th of N parts of the work")] = "",
+    plan: Annotated[bool, typer.Option("--plan", help="only say what would be rendered")] = False,
+    as_json: Json = False,
+) -> None:
+    """Render many clips: stylus batch 'drums/**/*.wav' --style glass.wav --style choir.flac --each-style -o out
+
+    A manifest's columns are content, style (several with | between them), output, and any option of render. The same
+    command again goes on where it was stopped, and tries again what failed.
+    """
+    from .batch.command import BatchRequest, run_batch
+
+    about = {"model": model, "recipe": recipe, "preset": preset, "dtype": dtype, "name": name, "sidecar": sidecar}
+    given = {key: value for key, value in about.items() if value} | asked | ({"overwrite": True} if overwrite else {})
+    request = BatchRequest(
+        tuple(manifest), tuple(style), each_style, output, device, workers, cluster, inputs, shard, plan, as_json, given
+    )
+    if code := run_batch(request):
+        raise typer.Exit(code)
+
+
+@app.command()
 def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="where the stem and the picture go")

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from .audio import same_file
+from .audio import AudioInfo, same_file
 from .errors import BadRequest, DiskFull, NotAllowed, NotFound
 from .files import flush_file, flush_folder, means_full, name_endings, publish, publish_all, uninterrupted
 from .riff import Chunk, append_chunks
@@ -63,6 +63,11 @@ def stem_subtype(clip_subtype: str, bits: str | None) -> str:
     if clip_subtype in _KEPT:
         return clip_subtype
     return "PCM_24" if clip_subtype in _LOSSY else "PCM_16"
+
+
+def stem_bytes(info: AudioInfo, bits: str | None) -> int:
+    """About how large a WAV stem of a clip is."""
+    return info.samples * info.channels * _DEPTH[stem_subtype(info.subtype, bits)] // 8 + 4096
 
 
 def quantise(audio: Floats, bits: int, rng: np.random.Generator) -> NDArray[np.int32]:

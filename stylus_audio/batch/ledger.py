@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,30 +154,16 @@ class Ledger:
         values: dict[str, Any] = json.loads(row[0]) if row and row[0] else {}
         return values
 
-    def write_reports(self, file: Path, keys: Iterable[str]) -> int:
-        """The reports of those stems that are done, a line each in the order of the keys; returns how many.
-
-        The file is replaced in one step. Raises `NotAllowed`.
-        """
+    def write_reports(self, file: Path) -> None:
+        """The reports of all stems that are done, a line each, in place of what the file held; raises `NotAllowed`."""
         part = file.with_name(f".{file.name}.part")
-        count = 0
         try:
             with part.open("w", encoding="utf-8") as stream:
-                for line in self._reports(keys):
-                    stream.write(line + "\n")
-                    count += 1
+                for stem, report in self._base.execute("SELECT stem, report FROM items WHERE state = 'done'"):
+                    stream.write(json.dumps({"stem": stem, **json.loads(report)}, ensure_ascii=False) + "\n")
             part.replace(file)
         except OSError as error:
             raise NotAllowed(f"{file} cannot be written: {error.strerror}") from error
         finally:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
-        return count
-
-    def _reports(self, keys: Iterable[str]) -> Iterator[str]:
-        for key in keys:
-            with closing(
-                self._base.execute("SELECT stem, report FROM items WHERE key = ? AND state = 'done'", (key,))
-            ) as found:
-                for stem, report in found:
-                    yield json.dumps({"stem": stem, **json.loads(report)}, ensure_ascii=False)

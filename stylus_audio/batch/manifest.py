@@ -32,6 +32,8 @@ class Row:
     options: Mapping[str, Any]
     base: str
     tree: str
+    folder: str
+    """Where the tree is mirrored unless told otherwise; "": the stem lies beside its clip."""
     where: str
     """Of the row, for messages."""
 
@@ -54,25 +56,42 @@ def _is_pattern(source: str) -> bool:
     return any(letter in _MAGIC for letter in source) and not Path(source).exists()
 
 
+def home(source: str) -> Path:
+    """The folder of what is known of a batch, unless told otherwise: with a folder's stems, or beside the manifest."""
+    path = Path(source).expanduser().absolute()
+    if path.is_dir() or _is_pattern(source):
+        return _mirror(_root(source, path))
+    return path.with_name(f"{path.stem}-stylus")
+
+
+def _root(source: str, path: Path) -> Path:
+    return _fixed_part(path) if _is_pattern(source) else path
+
+
+def _mirror(root: Path) -> Path:
+    return root.with_name(f"{root.name}-stylus")
+
+
 def _files(source: str, path: Path) -> Iterator[Row]:
+    path = path.absolute()
     if path.is_file():
-        yield _file(path, path.absolute().parent)
+        yield _file(path, path.parent, "")
         return
+    root = _root(source, path)
     if path.is_dir():
-        found, root = sorted(path.rglob("*")), path.absolute()
+        found = sorted(path.rglob("*"))
     elif _is_pattern(source):
-        fixed = _fixed_part(path)
-        root, found = fixed.absolute(), sorted(fixed.glob(str(path.relative_to(fixed))))
+        found = sorted(root.glob(str(path.relative_to(root))))
     else:
         raise NotFound(f"{source} does not exist")
     clips = [one for one in found if one.suffix.lower() in SUFFIXES and not one.name.startswith(".") and one.is_file()]
     if not clips:
         raise BadRequest(f"{source} holds no audio files")
-    yield from (_file(clip, root) for clip in clips)
+    yield from (_file(clip, root, str(_mirror(root))) for clip in clips)
 
 
-def _file(path: Path, tree: Path) -> Row:
-    return Row(str(path.absolute()), (), "", {}, "", str(tree), path.name)
+def _file(path: Path, tree: Path, folder: str) -> Row:
+    return Row(str(path), (), "", {}, "", str(tree), folder, path.name)
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -137,4 +156,4 @@ def _row(manifest: Path, values: dict[str, Any], where: str) -> Row:
     if not all(isinstance(text, str) and "\0" not in text for text in texts) or not content:
         raise BadRequest(f"{where}: content is a path; style is a path or a name, or several; output is a path")
     base = str(manifest.absolute().parent)
-    return Row(content, tuple(style.strip() for style in styles), output, values, base, base, where)
+    return Row(content, tuple(style.strip() for style in styles), output, values, base, base, "", where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import StylusError
@@ -74,6 +75,21 @@ Outcome = Made | Surveyed | Failed
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a worker computes: a device, so many threads (0: the libraries' choice), and a folder of kept styles."""
+
+    device: str = "auto"
+    threads: int = 0
+    cache: Path | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a worker's process needs to be started with: the libraries read it when they are loaded."""
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+        return dict.fromkeys(names, str(self.threads)) if self.threads else {}
+
+
+@dataclass(frozen=True)
 class Done:
     """A pack and what came of each of its clips, in order, with the seconds that it took."""
 
@@ -84,6 +100,11 @@ class Done:
 
 class Crew(Protocol):
     """Whoever renders packs: processes here, or actors of a cluster."""
+
+    @property
+    def size(self) -> int:
+        """How many of them work at once."""
+        ...
 
     def work(self, packs: Iterable[Pack]) -> Iterator[Done]:
         """Every pack once, as they get done, in any order; those in one sound follow one another."""

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -34,8 +34,7 @@ Styles = tuple[tuple[str, str], ...]
 class Wish:
     """What is asked for on the command line, for all rows.
 
-    `styles` are references as typed; `each_style` renders every one apart. Without `output` stems lie beside their
-    clips.
+    `styles` are references as typed; `each_style` renders every one apart. `output` is the folder of all stems.
     """
 
     styles: tuple[str, ...] = ()
@@ -56,19 +55,22 @@ class Sound:
 
 @dataclass(slots=True)
 class Item:
-    """One stem to be made. `key` is its own among all, and the same in every run; `bytes` are the clip's."""
+    """One stem to be made. `key` is its own among all, and the same in every run.
+
+    `bytes` are the clip's, -1 where it is not there; `stamp` holds them and its time.
+    """
 
     number: int
     content: str
     sound: Sound
     output: str
     bytes: int
+    stamp: str
+    key: str = field(init=False)
 
-    @property
-    def key(self) -> str:
-        """A digest of what is asked for."""
+    def __post_init__(self) -> None:
         text = "\0".join((self.content, self.output, self.sound.text))
-        return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+        self.key = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 class Planner:
@@ -78,7 +80,7 @@ class Planner:
         self.wish = wish
         self._typed = tuple(wish.styles)
         self._sounds: dict[tuple[str, tuple[str, ...], str], list[Sound]] = {}
-        self._sizes: dict[str, dict[str, int]] = {}
+        self._folders: dict[str, dict[str, tuple[int, int]]] = {}
         self._names: dict[str, int] = {}
         self._targets: dict[tuple[str, str], str] = {}
         for style in self._typed:
@@ -93,7 +95,9 @@ class Planner:
         for row in rows:
             content = _absolute(row.base, row.content)
             for sound in self._sounds_of(row):
-                yield Item(number, content, sound, self._output(row, content, sound), self._size(content))
+                size, time = self._about(content)
+                stamp = f"{size}:{time}" if size >= 0 else ""
+                yield Item(number, content, sound, self._output(row, content, sound), size, stamp)
                 number += 1
 
     def _sounds_of(self, row: Row) -> list[Sound]:
@@ -138,7 +142,7 @@ class Planner:
             name = os.path.split(content)[1]
             styles = [style for _, style in sound.styles]
             named = stem_name(name.rpartition(".")[0] or name, styles, sound.options.name)
-            path = _absolute(self._target(row.tree, content), named)
+            path = _absolute(self._target(row, content), named)
         # Whatever the file system thinks of case, two stems are told apart.
         taken = self._names.setdefault(path.casefold(), 0)
         self._names[path.casefold()] += 1
@@ -152,24 +156,25 @@ class Planner:
                 return named
         raise AssertionError("numbers do not run out")
 
-    def _target(self, tree: str, content: str) -> str:
+    def _target(self, row: Row, content: str) -> str:
         """The folder of a clip's stem: its own, or the same place in the mirrored tree."""
-        folder = os.path.split(content)[0]
-        if self.wish.output is None:
+        folder, tree = os.path.split(content)[0], row.tree
+        output = str(self.wish.output or row.folder)
+        if not output:
             return folder
         key = (tree, folder)
         if key not in self._targets:
             inside = folder == tree or folder.startswith(tree.rstrip(os.sep) + os.sep)
             below = os.path.relpath(folder, tree) if inside else ""
-            self._targets[key] = _folder(str(self.wish.output), below)
+            self._targets[key] = _folder(output, below)
         return self._targets[key]
 
-    def _size(self, content: str) -> int:
-        """Bytes of a clip; -1 where it is not there."""
+    def _about(self, content: str) -> tuple[int, int]:
+        """Bytes of a clip and its time in ns; -1 and 0 where it is not there."""
         folder, name = os.path.split(content)
-        if folder not in self._sizes:
-            self._sizes[folder] = _sizes(folder)
-        return self._sizes[folder].get(name, -1)
+        if folder not in self._folders:
+            self._folders[folder] = _files(folder)
+        return self._folders[folder].get(name, (-1, 0))
 
 
 def _absolute(base: str, typed: str) -> str:
@@ -185,14 +190,15 @@ def _folder(base: str, typed: str) -> str:
     return os.path.normpath(Path(base, typed).expanduser().absolute())
 
 
-def _sizes(folder: str) -> dict[str, int]:
-    """Bytes of a folder's files by name: one look at the folder for all of its clips."""
-    sizes = {}
+def _files(folder: str) -> dict[str, tuple[int, int]]:
+    """Bytes and times of a folder's files by name: one look at the folder for all of its clips."""
+    files = {}
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             with suppress(OSError):
-                sizes[entry.name] = entry.stat().st_size
-    return sizes
+                about = entry.stat()
+                files[entry.name] = (about.st_size, about.st_mtime_ns)
+    return files
 
 
 def _sound(styles: Styles, options: Options) -> Sound:

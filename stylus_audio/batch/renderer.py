@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,16 +12,10 @@ from ..engine import Engine, Render
 from ..errors import StylusError
 from ..job import report_of, write_render
 from ..style_cache import StyleCache
-from .packs import Failed, Made, Outcome, Pack, Surveyed
+from .packs import Failed, Made, Outcome, Pack, Place, Surveyed
 
-
-@dataclass(frozen=True)
-class Place:
-    """Where a renderer computes: a device, so many threads (0: the library's choice), and a folder of kept styles."""
-
-    device: str = "auto"
-    threads: int = 0
-    cache: Path | None = None
+MEMORY_BYTES = 2**29
+"""Of kept styles, on the device: several renderers may share a machine's memory."""
 
 
 class Renderer:
@@ -35,7 +28,7 @@ class Renderer:
         self.place = place
         if place.threads:
             torch.set_num_threads(place.threads)
-        self._cache = StyleCache(place.cache)
+        self._cache = StyleCache(place.cache, MEMORY_BYTES)
         self._engine: Engine | None = None
         self._loaded = ("", "")
 
@@ -47,7 +40,10 @@ class Renderer:
         try:
             return self._rendered(pack, origins or {})
         except StylusError as error:
-            return [Failed.of(error)] * max(1, len(pack.contents))
+            failed = Failed.of(error)
+        except Exception as error:  # a fault of ours in one pack must not end the batch
+            failed = Failed("internal", f"{type(error).__name__}: {error}")
+        return [failed] * max(1, len(pack.contents))
 
     def _rendered(self, pack: Pack, origins: Mapping[Path, Path]) -> list[Outcome]:
         engine = self._on(pack.model or "mini", pack.dtype)

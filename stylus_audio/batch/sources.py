@@ -23,7 +23,7 @@ class Sources:
 
     def stamp(self, item: Item) -> str:
         """Sizes and times of the clip and its styles, and the model's SHA-256; "" where a file is not there."""
-        files = [self._stamp(path) for path in (item.content, *(path for path, _ in item.sound.styles))]
+        files = [item.stamp, *(self._stamp(path) for path, _ in item.sound.styles)]
         if not all(files):
             return ""
         return " ".join((*files, self.weights(item.sound.options.model)))

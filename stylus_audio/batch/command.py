@@ -1,0 +1,140 @@
+"""`stylus batch`: from what was typed to a run, and from its end to words, JSON and an exit code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import BadRequest, DiskFull
+from ..places import user_data
+from .crew import Processes, places
+from .estimate import Estimate, estimate, learn
+from .ledger import Ledger
+from .manifest import home, rows
+from .packs import Crew
+from .plan import Item, Planner, Wish, in_packs, shard
+from .run import Batch
+from .sources import Sources
+from .standing import plan_in_json, plan_in_words, shown_standing, summary, summary_in_words
+
+SOME_FAILED = 3
+"""Exit code."""
+
+
+@dataclass(frozen=True)
+class BatchRequest:
+    """`stylus batch` as it was typed; empty text means that an option was not given."""
+
+    sources: tuple[str, ...]
+    styles: tuple[str, ...]
+    each_style: bool
+    output: Path | None
+    device: str
+    workers: int | None
+    cluster: str
+    inputs: str
+    shard: str
+    plan_only: bool
+    as_json: bool
+    asked: dict[str, Any]
+    """Settings, and model, recipe, preset, dtype, name, sidecar and overwrite where they were given."""
+
+
+def run_batch(request: BatchRequest) -> int:
+    """Plan, say so, render, and print a summary; returns the exit code.
+
+    Raises `BadRequest` and `NotFound` for what was typed and for the manifest, `DiskFull` before the start where the
+    stems will not fit, `Busy` where another run is at work on the same batch.
+    """
+    number, count = _shard(request.shard)
+    output = request.output.expanduser().absolute() if request.output else None
+    if output is not None and output.exists() and not output.is_dir():
+        raise BadRequest(f"output: {output} is a file; a batch needs a folder")
+    wish = Wish(request.styles, request.each_style, output, request.asked)
+    items = list(Planner(wish).items(rows(request.sources)))
+    records = (output or home(request.sources[0])) / "stylus-batch"
+    ending = f"-{number}-of-{count}" if count > 1 else ""
+    with _kept(records), Ledger(records / f"ledger{ending}.sqlite") as ledger:
+        # A folder that is rendered into itself holds stems of an earlier run, which are no clips.
+        stems = {stem.path for stem in ledger.stems().values()}
+        packs = in_packs([item for item in items if item.content not in stems])
+        batch = Batch(shard(packs, number, count) if count > 1 else packs, ledger, Sources())
+        return _run(request, batch, records / f"reports{ending}.jsonl")
+
+
+@contextmanager
+def _kept(records: Path) -> Iterator[None]:
+    """A folder made here goes again where nothing has come into it but an empty ledger."""
+    folders = [records, *records.parents]
+    made = folders[: next(number for number, folder in enumerate(folders) if folder.is_dir())]
+    try:
+        yield
+    finally:
+        if made and not list(records.glob("reports*.jsonl")):
+            for file in records.glob("ledger*"):
+                file.unlink(missing_ok=True)
+            for folder in made:
+                with suppress(OSError):
+                    folder.rmdir()
+
+
+def _run(request: BatchRequest, batch: Batch, reports: Path) -> int:
+    waiting, standing = list(batch.open.values()), batch.standing
+    device = request.device if not request.cluster else "cluster"
+    expected = estimate(waiting, device)
+    styles = len({style for pack in batch.packs for item in pack for style in item.sound.styles})
+    crew = _crew(request, waiting)
+    if request.plan_only:
+        print(json.dumps(plan_in_json(standing, expected, styles, crew.size)) if request.as_json
+              else plan_in_words(standing, expected, styles, crew.size))  # fmt: skip
+        return 0
+    print(plan_in_words(standing, expected, styles, crew.size), file=sys.stderr)
+    _check_room(waiting, expected)
+    try:
+        if waiting:
+            with crew, shown_standing() as tell:
+                batch.run(crew, tell)
+            learn(waiting, device, expected, standing.worked)
+    finally:
+        if standing.before + standing.made:
+            batch.ledger.write_reports(reports)
+        if standing.left:
+            print(f"stylus: {standing.left:,} stems are left; the same command goes on with them", file=sys.stderr)
+    for item, failed in standing.failures.values():
+        print(f"stylus: {item.content}: {failed.message}", file=sys.stderr)
+    print(json.dumps(summary(standing, reports), ensure_ascii=False) if request.as_json
+          else summary_in_words(standing, reports))  # fmt: skip
+    return SOME_FAILED if standing.failures else 0
+
+
+def _crew(request: BatchRequest, waiting: Sequence[Item]) -> Crew:
+    if request.cluster:
+        from .cluster import Cluster
+
+        return Cluster(request.cluster, request.inputs)
+    models = {item.sound.options.model for item in waiting}
+    return Processes(places(request.device, request.workers, models, user_data() / "styles-cache"))
+
+
+def _shard(text: str) -> tuple[int, int]:
+    if not text:
+        return 1, 1
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise BadRequest(f"shard: {text!r} is not I/N, such as 3/16")
+    return int(number), int(count)
+
+
+def _check_room(items: Sequence[Item], expected: Estimate) -> None:
+    """Where all stems go to one disk, which is nearly always, it must have room for them."""
+    for folder in {Path(item.output).parent for item in items[:1]}:
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free = shutil.disk_usage(there).free
+        if expected.bytes > free:
+            raise DiskFull(f"{there} has {free / 1e9:.1f} GB free; the stems will take {expected.bytes / 1e9:.1f} GB")

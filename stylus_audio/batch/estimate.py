@@ -1,0 +1,88 @@
+"""How long a batch will take, and how much room its stems, before anything is rendered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import store
+from ..audio import probe
+from ..errors import NotAllowed, StylusError
+from ..places import user_data
+from ..stem import stem_bytes
+from .plan import Item
+
+LOOKED_AT = 48
+"""Clips whose headers are read; the others are judged by their size."""
+
+_WORK = (0.35, 0.15)
+"""Seconds of one worker for a second of sound, and for a clip: `mini` on one core of the machine that it was made on.
+
+Others are so many times that, which is known once they have been timed.
+"""
+
+_FEW = 8
+"""So many stems say nothing of the speed yet."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of the stems that are still to be made.
+
+    `audio` is in seconds of sound, `work` in seconds of one worker: None where this model was never timed here.
+    """
+
+    stems: int
+    audio: float
+    bytes: int
+    work: float | None
+
+
+def estimate(items: Sequence[Item], device: str) -> Estimate:
+    """From the sizes of all clips and the headers of a few; clips that are not there, or no audio, count nothing."""
+    there = [item for item in items if item.bytes > 0]
+    looked = there[:: max(1, len(there) // LOOKED_AT)]
+    by_suffix: dict[str, list[tuple[int, float, int]]] = {}
+    for item in looked:
+        with suppress(StylusError):
+            info = probe(Path(item.content))
+            stem = stem_bytes(info, item.sound.options.settings.get("bits"))
+            by_suffix.setdefault(Path(item.content).suffix, []).append(
+                (item.bytes, info.samples / info.sample_rate, stem)
+            )
+    known = {suffix: [sum(column) for column in zip(*rows, strict=True)] for suffix, rows in by_suffix.items()}
+    factors = {model: _factor(model, device) for model in {item.sound.options.model for item in items}}
+    audio = stems = work = 0.0
+    for item in there:
+        if (one := known.get(Path(item.content).suffix)) is None:
+            continue
+        share = item.bytes / one[0]
+        audio += share * one[1]
+        stems += share * one[2]
+        work += (factors[item.sound.options.model] or 0.0) * (_WORK[0] * share * one[1] + _WORK[1])
+    return Estimate(len(items), audio, round(stems), None if None in factors.values() else work)
+
+
+def learn(items: Sequence[Item], device: str, estimated: Estimate, worked: float) -> None:
+    """Remember how long the work on items took; few of them, or several models at once, teach nothing."""
+    models = {item.sound.options.model for item in items}
+    if len(models) != 1 or len(items) < _FEW or estimated.audio <= 0:
+        return
+    factor = worked / (_WORK[0] * estimated.audio + _WORK[1] * estimated.stems)
+    with suppress(NotAllowed):
+        store.save(_file(), {**store.load(_file()), _name(models.pop(), device): round(factor, 4)})
+
+
+def _factor(model: str, device: str) -> float | None:
+    known = store.load(_file()).get(_name(model, device), 1.0 if model in ("", "mini") else None)
+    return float(known) if isinstance(known, int | float) else None
+
+
+def _name(model: str, device: str) -> str:
+    return f"{model or 'mini'} on {device}"
+
+
+def _file() -> Path:
+    return user_data() / "speeds.json"

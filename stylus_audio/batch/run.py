@@ -1,0 +1,147 @@
+"""Runs a batch: what is not there yet goes to a crew, and what comes back to the disk, once, whatever happens.
+
+This process alone writes stems and the ledger; workers only answer. So whatever dies, and however often a pack is
+rendered, the first answer counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import DiskFull, StylusError
+from ..files import writable_folder
+from ..stem import publish_stem
+from .ledger import Ledger, Stem
+from .packs import Crew, Done, Failed, Made, Pack
+from .plan import Item, alone, as_pack
+from .sources import Sources
+
+RETRIED = ("internal", "out-of-memory")
+"""Failures that may go away when a clip is rendered alone."""
+
+
+@dataclass
+class Standing:
+    """How far a run is: stems wanted, there before it, made and failed by it."""
+
+    total: int
+    before: int = 0
+    made: int = 0
+    failures: dict[str, tuple[Item, Failed]] = field(default_factory=dict)
+    """By the items' keys."""
+    begun: float = field(default_factory=time.monotonic)
+    worked: float = 0.0
+    """Seconds of all workers together."""
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self.begun
+
+    @property
+    def left(self) -> int:
+        """Stems that nothing has come of yet."""
+        return self.total - self.before - self.made - len(self.failures)
+
+    @property
+    def rate(self) -> float:
+        """Stems a second; 0 at first."""
+        return (self.made + len(self.failures)) / max(self.seconds, 1e-9)
+
+
+Tell = Callable[[Standing], None]
+"""Called whenever a pack is done; raising in it ends the run."""
+
+
+class Batch:
+    """The items of one run, in packs, and which of them have no stem yet."""
+
+    def __init__(self, packs: Sequence[Sequence[Item]], ledger: Ledger, sources: Sources) -> None:
+        self.packs, self.ledger, self._sources = packs, ledger, sources
+        self.stamps = {item.key: sources.stamp(item) for pack in packs for item in pack}
+        stems = ledger.stems()
+        self.open = {item.key: item for pack in packs for item in pack if not self._is_there(item, stems.get(item.key))}
+        self.standing = Standing(len(self.stamps), len(self.stamps) - len(self.open))
+
+    def run(
+        self, crew: Crew, tell: Tell = lambda standing: None, dress: Callable[[Pack], Pack] = lambda pack: pack
+    ) -> None:
+        """Render what is open; failures that may be the company's are tried again alone.
+
+        `dress` gives a pack what all have in common. Raises `DiskFull` where there is no room for a stem, and what
+        `tell` and the crew raise; what is done then is done.
+        """
+        self.standing.begun = time.monotonic()
+        self.ledger.sweep({Path(item.output).parent for item in self.open.values()})
+        failed = self.ledger.failures()
+        fresh = {key for key in self.open if key not in failed}
+        # Whole, though a part may be done: the same windows in the same company come out the same.
+        packs: list[Sequence[Item]] = [pack for pack in self.packs if any(item.key in fresh for item in pack)]
+        met = {item.key for pack in packs for item in pack}
+        packs += alone(item for key, item in self.open.items() if key not in met)
+        self._through(packs, crew, tell, dress)
+        again = [item for item, failed in self.standing.failures.values() if failed.code in RETRIED]
+        for item in again:
+            del self.standing.failures[item.key]
+            self.open[item.key] = item
+        if again:
+            self._through(alone(again), crew, tell, dress)
+
+    def _through(self, packs: Sequence[Sequence[Item]], crew: Crew, tell: Tell, dress: Callable[[Pack], Pack]) -> None:
+        work = [dress(as_pack(number, pack)) for number, pack in enumerate(packs)]
+        tell(self.standing)
+        for done in crew.work(work):
+            self._take(packs[done.pack.number], done)
+            tell(self.standing)
+
+    def _take(self, items: Sequence[Item], done: Done) -> None:
+        self.standing.worked += done.seconds
+        for item, outcome in zip(items, done.outcomes, strict=True):
+            if item.key not in self.open:
+                continue
+            if isinstance(outcome, Made):
+                outcome = self._published(item, outcome, done.seconds / len(items))  # noqa: PLW2901
+            if isinstance(outcome, Failed):
+                self.ledger.failed(item.key, item.content, outcome)
+                self.standing.failures[item.key] = (item, outcome)
+            del self.open[item.key]
+
+    def _published(self, item: Item, made: Made, seconds: float) -> Made | Failed:
+        target = Path(item.output)
+        protect = [Path(item.content), *(Path(path) for path, _ in item.sound.styles)]
+        journal = self.ledger.journal(
+            item.key, item.content, self.stamps[item.key], seconds, made.lowered_db, made.report
+        )
+        try:
+            writable_folder(target.parent)
+            publish_stem(made.stem, target, overwrite=item.sound.options.overwrite, protect=protect, journal=journal)
+        except DiskFull:
+            # The next stem would meet the same.
+            raise
+        except StylusError as error:
+            return Failed.of(error)
+        self.ledger.done(item.key)
+        self.standing.made += 1
+        return made
+
+    def _is_there(self, item: Item, stem: Stem | None) -> bool:
+        """Whether a stem of these very sources lies where it was put."""
+        if stem is None or not _has_size(Path(stem.path), stem.bytes):
+            return False
+        stamp = self.stamps[item.key]
+        if stem.stamp == stamp:
+            return True
+        if not stamp or not self._sources.same(item, stem.stamp, self.ledger.report(item.key)):
+            return False
+        self.ledger.restamp(item.key, stamp)
+        return True
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
