@@ -195,7 +195,6 @@ class Restyler:
         groups = list(_grouped(tasks, 1 if one_by_one else self.windows_per_pass))
         passes = sum(way.passes(sum(task.channels for task, _ in group), 0) for group in groups)
         prepared = self._prepared(way, references, watch, lambda missing: passes + way.passes(0, missing))
-        watch.stage("diffusion")
         weights = normalised(settings.style_weight, len(references))
         levels = [picture.level for picture, _ in references]
 
@@ -207,6 +206,8 @@ class Restyler:
         # Each clip has noise of its own, whatever others go with it.
         noise = {id(task): torch.Generator().manual_seed(settings.seed) for task in tasks}
         for group in groups:
+            # Its clips are finished before the next group comes.
+            watch.stage("diffusion")
             windows = [self._windows(task.picture, [start]) for task, start in group]
             guides = [
                 equalised(picture, gains[id(task)], self.model.profile)

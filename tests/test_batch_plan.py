@@ -1,0 +1,216 @@
+"""Manifests, plans and shards: what is asked for becomes items, each with a place of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stylus_audio import library
+from stylus_audio.batch.manifest import home, rows
+from stylus_audio.batch.plan import PACK_CLIPS, Item, Options, Planner, Sound, Wish, alone, as_pack, in_packs, shard
+from stylus_audio.errors import BadRequest, NotFound
+from stylus_audio.stem import write_stem
+from tests.sounds import RATE, plucks
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A tree of clips, with a style beside it."""
+    for name in (
+        "kit/kick.wav",
+        "kit/deep/Snare.WAV",
+        "kit/deep/.hidden.wav",
+        "kit/notes.txt",
+        "glass.wav",
+        "choir.wav",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"RIFF" + b"\0" * 200)
+    return tmp_path
+
+
+def planned(folder: Path, *sources: str, **wish: object) -> list[Item]:
+    """The items of sources in a folder, with the style that lies there."""
+    styles = wish.pop("styles", (str(folder / "glass.wav"),))
+    made = Wish(tuple(styles), **wish)  # type: ignore[arg-type]
+    return list(Planner(made).items(rows([str(folder / source) for source in sources])))
+
+
+def stems(items: list[Item], folder: Path) -> list[str]:
+    return [Path(item.output).relative_to(folder).as_posix() for item in items]
+
+
+def test_a_folder_is_mirrored_beside_itself(folder: Path) -> None:
+    assert stems(planned(folder, "kit"), folder) == [
+        "kit-stylus/deep/Snare_glass.wav", "kit-stylus/kick_glass.wav",
+    ]  # fmt: skip
+    assert home(str(folder / "kit")) == folder / "kit-stylus"
+
+
+def test_a_pattern_is_mirrored_from_its_fixed_part(folder: Path) -> None:
+    pattern = "kit/**/*.[wW][aA][vV]"
+    assert stems(planned(folder, pattern, output=folder / "out"), folder) == [
+        "out/deep/Snare_glass.wav", "out/kick_glass.wav",
+    ]  # fmt: skip
+    assert home(str(folder / pattern)) == folder / "kit-stylus"
+
+
+def test_clips_themselves_have_their_stems_beside_them(folder: Path) -> None:
+    assert stems(planned(folder, "kit/kick.wav", "kit/deep/Snare.WAV"), folder) == [
+        "kit/kick_glass.wav", "kit/deep/Snare_glass.wav",
+    ]  # fmt: skip
+
+
+def test_what_is_not_there_or_holds_no_audio_is_said(folder: Path) -> None:
+    with pytest.raises(NotFound, match="nothing"):
+        planned(folder, "nothing")
+    (folder / "empty").mkdir()
+    with pytest.raises(BadRequest, match="no audio"):
+        planned(folder, "empty")
+    with pytest.raises(NotFound, match="absent"):
+        planned(folder, "kit", styles=(str(folder / "absent.wav"),))
+
+
+@pytest.mark.parametrize("style", ["--style", "row"])
+def test_every_style_apart_or_one_blend(folder: Path, style: str) -> None:
+    both = (str(folder / "glass.wav"), str(folder / "choir.wav"))
+    source = "kit/kick.wav"
+    if style == "row":
+        source, table = "two.csv", "content,style\nkit/kick.wav,glass.wav | choir.wav\n"
+        (folder / source).write_text(table, "utf-8")
+    styles = () if style == "row" else both
+    assert stems(planned(folder, source, styles=styles), folder) == ["kit/kick_glass+choir.wav"]
+    apart = planned(folder, source, styles=styles, each_style=True)
+    assert stems(apart, folder) == ["kit/kick_glass.wav", "kit/kick_choir.wav"]
+    assert [item.sound.styles[0][0] for item in apart] == list(both)
+
+
+@pytest.mark.parametrize("text", [
+    "content,style,output,keep,no-injection\nkit/kick.wav,glass.wav,out/a.flac,0.3,1\n",
+    "\ufeffcontent;style;output;keep;no-injection\r\nkit/kick.wav;glass.wav;out/a.flac;0.3;1\r\n",
+    '{"content": "kit/kick.wav", "style": "glass.wav", "output": "out/a.flac", "keep": 0.3, "no_injection": true}\n\n',
+])  # fmt: skip
+def test_a_row_says_all_of_a_render(folder: Path, text: str) -> None:
+    file = folder / ("jobs.jsonl" if text.startswith("{") else "jobs.csv")
+    file.write_text(text, "utf-8", newline="")
+    (item,) = planned(folder, file.name, styles=())
+    assert Path(item.content) == folder / "kit" / "kick.wav"
+    assert Path(item.output) == folder / "out" / "a.flac"
+    assert item.sound.styles == ((str(folder / "glass.wav"), "glass"),)
+    pack = as_pack(7, [item])
+    assert (pack.number, pack.suffixes) == (7, (".flac",))
+    settings = {name.replace("-", "_"): value for name, value in pack.settings.items()}
+    assert float(settings["keep"]) == 0.3
+    assert item.bytes == 204
+
+
+def test_a_row_goes_over_the_command_line_and_a_name_of_the_library_is_a_style(folder: Path) -> None:
+    audio = folder / "bells.wav"
+    write_stem(plucks(0.5), RATE, audio, subtype="FLOAT")
+    library.add("bells", audio)
+    (folder / "jobs.csv").write_text("content,style,mix\nkit/kick.wav,bells,\nkit/kick.wav,,0.5\n", "utf-8")
+    first, second = planned(folder, "jobs.csv", options={"mix": "0.8", "model": "mini"})
+    assert [item.sound.options.settings["mix"] for item in (first, second)] == ["0.8", "0.5"]
+    assert first.sound.styles == ((library.style("bells").path, "bells"),)
+    assert Path(second.output).name == "kick_glass.wav"
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("clip,style\na.wav,glass.wav\n", "one of them is content"),
+    ("content,style\na.wav,glass.wav\nb.wav\n", "line 3"),
+    ("content,style,gamma\na.wav,glass.wav,7\n", "line 2: gamma"),
+    ("content,style,colour\na.wav,glass.wav,7\n", "line 2: colour is not an option"),
+    ("content,style,sidecar\na.wav,glass.wav,file\n", "reports.jsonl"),
+    ("content,style\na.wav,\n", "line 2: no style"),
+    ('{"content": 3}\n', "line 1: content is a path"),
+    ('{"content": "a.wav"}\n[]\n', "line 2: an object"),
+    ('{"content": "a.wav"\n', "line 1: not JSON"),
+    ("content,style\n\xff,a\n", "not CSV in UTF-8"),
+])  # fmt: skip
+def test_a_mistake_in_a_manifest_names_its_line(folder: Path, text: str, words: str) -> None:
+    file = folder / ("jobs.jsonl" if text.startswith("{") else "jobs.csv")
+    file.write_bytes(text.encode("latin-1"))
+    styles = (str(folder / "glass.wav"),) if text.startswith("{") else ()
+    with pytest.raises(BadRequest, match=words) as caught:
+        planned(folder, file.name, styles=styles)
+    assert file.name in str(caught.value)
+
+
+def test_a_clip_or_style_that_is_gone_stops_nobody_else(folder: Path) -> None:
+    (folder / "jobs.csv").write_text("content,style\ngone.wav,glass.wav\nkit/kick.wav,gone.wav\n", "utf-8")
+    first, second = planned(folder, "jobs.csv", styles=())
+    assert (first.bytes, first.stamp) == (-1, "")
+    assert second.sound.styles == ((str(folder / "gone.wav"), "gone"),)
+
+
+def test_stems_of_one_name_are_told_apart_in_the_manifests_order(folder: Path) -> None:
+    rows_ = ["content,style,output", *["kit/kick.wav,glass.wav,same.wav"] * 2, "kit/kick.wav,glass.wav,SAME.wav"]
+    (folder / "jobs.csv").write_text("\n".join(rows_), "utf-8")
+    names = stems(planned(folder, "jobs.csv", styles=()), folder)
+    assert names == ["same.wav", "same_2.wav", "SAME_3.wav"]
+    assert names == stems(planned(folder, "jobs.csv", styles=()), folder)
+
+
+def test_the_same_rows_are_the_same_items_and_other_wishes_are_others(folder: Path) -> None:
+    first, again = ([item.key for item in planned(folder, "kit")] for _ in range(2))
+    assert first == again
+    other = [item.key for item in planned(folder, "kit", options={"keep": "0.5"})]
+    default = [item.key for item in planned(folder, "kit", options={"mix": "1.0"})]
+    assert not set(first) & set(other)
+    # Asked for is not the same as left to the model.
+    assert not set(first) & set(default)
+    assert len(set(first)) == 2
+
+
+SOUNDS = [Sound(((f"{name}.wav", name),), Options({}), name) for name in ("glass", "choir", "rain")]
+ITEMS = st.lists(st.tuples(st.sampled_from(SOUNDS), st.integers(-1, 3 * 2**22)), max_size=80).map(
+    lambda drawn: [Item(n, f"{n}.wav", sound, f"{n}_s.wav", size, "") for n, (sound, size) in enumerate(drawn)]
+)
+
+
+@given(ITEMS)
+def test_packs_hold_every_item_once_in_one_sound_and_a_sound_comes_once(items: list[Item]) -> None:
+    packs = in_packs(items)
+    assert sorted(item.number for pack in packs for item in pack) == list(range(len(items)))
+    assert all(len({item.sound.text for item in pack}) == 1 and len(pack) <= PACK_CLIPS for pack in packs)
+    order = [pack[0].sound.text for pack in packs]
+    assert len([text for n, text in enumerate(order) if n == 0 or order[n - 1] != text]) == len(set(order))
+    assert [len(pack) for pack in alone(items)] == [1] * len(items)
+
+
+@given(ITEMS, st.integers(1, 9))
+def test_shards_share_the_packs_out(items: list[Item], count: int) -> None:
+    packs = in_packs(items)
+    parts = [shard(packs, number, count) for number in range(1, count + 1)]
+    assert [pack for part in parts for pack in part] == packs
+
+
+def test_a_plan_of_100_000_rows_takes_no_pytorch_and_little_memory(tmp_path: Path) -> None:
+    """Half a gigabyte is the limit; the time is a benchmark's."""
+    lines = (f"pack {n // 100}/shot {n}.wav,style {n % 20}.wav,0.{n % 3}\n" for n in range(100_000))
+    (tmp_path / "big.csv").write_text("content,style,mix\n" + "".join(lines), "utf-8")
+    words = [sys.executable, "-m", "stylus_audio", "batch", "big.csv", "--plan", "--json", "--device", "cpu"]
+    code = (
+        "import runpy, sys, psutil; sys.argv = sys.argv[1:]\n"
+        "try: runpy.run_module('stylus_audio', run_name='__main__')\n"
+        "finally: print(psutil.Process().memory_info().rss, 'torch' in sys.modules, file=sys.stderr)"
+    )
+    environment = {**os.environ, "STYLUS_HOME": str(tmp_path / "home")}
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *words[2:]],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    assert json.loads(ended.stdout)["stems"] == 100_000
+    memory, torch = ended.stderr.split()[-2:]
+    assert int(memory) < 500e6
+    assert torch == "False"
+    # Only looked at: nothing is left behind.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["big.csv"]
