@@ -17,8 +17,8 @@ from .any_case import Disk
 _MOST = 32 * 2**20
 """Characters of an instrument with all that it includes."""
 
-_DEEPEST = 32
-"""Of definitions within definitions."""
+_DEEPEST, _LONGEST = 32, 2**16
+"""Of definitions within definitions, and of what they amount to, in characters."""
 
 _TOKEN = re.compile(
     r"""
@@ -166,7 +166,7 @@ class _Reader:
             if "$" not in text or (new := re.sub(r"\$(\w+)", self._meaning, text, flags=re.ASCII)) == text:
                 return text
             text = new
-            if len(text) > _MOST:
+            if len(text) > _LONGEST:
                 break
         raise BadRequest(f"a #define of {self.folder} has no end: it holds itself")
 
