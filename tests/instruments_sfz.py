@@ -102,6 +102,16 @@ def save_tone(path: Path, hertz: float = 441.0, seconds: float = 0.1, loop: tupl
     return path
 
 
+def save_flac(path: Path, chunk: Chunk) -> Path:
+    """A tone as FLAC that keeps a chunk of the WAV that it came from."""
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * 441 * _time(0.1)), RATE)
+    data = path.read_bytes()
+    # Behind the first block, STREAMINFO, of 34 bytes and its header of 4.
+    block = b"riff" + chunk.id + struct.pack("<I", len(chunk.data)) + chunk.data
+    path.write_bytes(data[:42] + bytes([2]) + len(block).to_bytes(3, "big") + block + data[42:])
+    return path
+
+
 def _time(seconds: float) -> Floats:
     return np.arange(round(seconds * RATE)) / RATE
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from tests.instruments_sfz import (
     Player,
     frequency,
     loop_chunk,
+    save_flac,
     save_instrument,
     save_tone,
 )
@@ -218,6 +221,17 @@ def test_a_player_loops_alike(tmp_path: Path, opcodes: str, plain: Loop | None, 
         assert (peak(Player(instrument.path).play(60, 100, 0.5, 0.5)[2000:]) > 1e-3) == (expected is not None)
 
 
+def test_a_flac_keeps_its_loop(tmp_path: Path) -> None:
+    """What `flac --keep-foreign-metadata` keeps is read by a player and by us, and reaches the stem."""
+    save_flac(tmp_path / "a.flac", loop_chunk(LOOPED))
+    instrument = written(tmp_path, "<region> sample=a.flac key=60")
+    (region,) = Player(instrument.path).regions()
+    assert (region["loop_start"], region["loop_end"]) == LOOPED
+    chunks = read_chunks(tmp_path / "a.flac")
+    assert chunks == (loop_chunk(LOOPED),)
+    assert instrument.samples[0].loop(chunks, 4410) == Loop(100, 200)
+
+
 def test_a_count_is_no_loop(tmp_path: Path) -> None:
     (sample,) = written(tmp_path, "<region> sample=a.wav count=2", "a.wav").samples
     assert sample.loop([loop_chunk(LOOPED)], 1000) is None
@@ -284,8 +298,13 @@ def test_an_original_that_cannot_be_named_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stem", ["$5.wav", "a//b.wav", "a key=3.wav", "<a>.wav", "*a.wav", "", " a.wav", "a\n.wav"])
 def test_a_stem_has_a_name_that_sfz_can_hold(tmp_path: Path, stem: str) -> None:
     instrument = written(tmp_path, "<region> sample=a.wav", "a.wav")
-    with pytest.raises(BadRequest, match="cannot be a sample's name"):
+    with pytest.raises(BadRequest, match="cannot name a sample"):
         instrument.rewritten(tmp_path, {tmp_path / "a.wav": stem})
+
+
+def test_reading_needs_no_heavy_library() -> None:
+    code = "import sys, stylus_audio.batch.sfz; print({'torch', 'numpy', 'soundfile'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 # What a player reads.

@@ -107,7 +107,7 @@ class Instrument:
         for stem in stems.values():
             if not can_stand(stem):
                 raise BadRequest(
-                    f"{stem!r} cannot be a sample's name in an SFZ, which has no words for $, <, // and ' x='"
+                    f"{stem!r} cannot name a sample in an SFZ: it has $, <, //, ' word=' or a space at an end"
                 )
         changes = {(opcode.start, opcode.end): "" for opcode in self._default_paths}
         unreachable: dict[str, None] = {}
