@@ -184,6 +184,7 @@ class _Samples:
     def __init__(self, folder: Path, disk: Disk) -> None:
         self._folder = folder
         self._disk = disk
+        self._named: dict[str, Path | None] = {}
         self._paths: dict[Path, Path] = {}
         self._loops: dict[Path, dict[LoopOpcodes, None]] = {}
         self.missing: dict[str, None] = {}
@@ -195,12 +196,14 @@ class _Samples:
 
     def add(self, name: str, asked: LoopOpcodes) -> Path:
         """Where the sample of that name is, or would be."""
-        found = self._disk.find(self._folder, name)
-        if found is None:
+        if name not in self._named:
+            found = self._disk.find(self._folder, name)
+            self._named[name] = self._paths.setdefault(found.resolve(), _plain(found)) if found else None
+        path = self._named[name]
+        if path is None:
             name = name.replace("\\", "/")
             self.missing[name] = None
             return self._folder / name
-        path = self._paths.setdefault(found.resolve(), _plain(found))
         self._loops.setdefault(path, {})[asked] = None
         return path
 

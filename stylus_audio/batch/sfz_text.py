@@ -29,8 +29,8 @@ _TOKEN = re.compile(
     | \#include [ \t]* " (?P<file> [^"\r\n]* ) "
     | base64data= [^<\#]*
     | (?P<opcode> [\w$]+ ) =
-      (?P<value> (?: [^\s</] | /(?![/*]) )*
-        (?: [ \t]+ (?! \w[\w$]*= | \#(?:define|include)\b ) (?: [^\s</] | /(?![/*]) )+ )* )
+      (?P<value> (?: [^\s</]++ | /(?![/*]) )*+
+        (?: [ \t]++ (?! \w[\w$]*= | \#(?:define|include)\b ) (?: [^\s</]++ | /(?![/*]) )++ )*+ )
     | (?P<unreadable> [^\r\n]+ )
     """,
     re.VERBOSE | re.DOTALL | re.ASCII,
