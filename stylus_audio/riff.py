@@ -15,11 +15,11 @@ KEPT = (b"smpl", b"acid", b"bext", b"iXML", b"cue ", b"LIST", b"inst")
 _LISTS = (b"adtl", b"INFO")
 _MOST = 16 * 2**20
 """A metadata chunk over this size is no metadata."""
+_APPLICATION = 2
+"""FLAC's number for a block of somebody else's."""
 
 _SMPL_HEAD, _SMPL_LOOP = 36, 24
 _CUE_POINT = 24
-_APPLICATION = 2
-"""FLAC's number for a block of somebody else's."""
 _TIME_REFERENCE = 338
 """Offset of bext's TimeReference: after description, originator, reference, date and time."""
 

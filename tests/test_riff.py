@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stylus_audio.riff import KEPT, Chunk, Loop, append_chunks, loop_of, read_chunks, shifted
-from tests.instruments_sfz import save_flac
 from tests.sounds import RATE, noise
 
 
@@ -61,23 +60,6 @@ def test_any_bytes_are_only_chunks_or_none(data: bytes) -> None:
         chunks = read_chunks(path)
     loop_of(chunks, 1000)
     shifted(chunks, 10, 100, 1000)
-
-
-@given(st.binary(max_size=400))
-def test_any_flac_has_chunks_or_none(data: bytes) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "x.flac"
-        path.write_bytes(b"fLaC" + data)
-        read_chunks(path)
-
-
-def test_chunks_of_a_flac(tmp_path: Path) -> None:
-    path = save_flac(tmp_path / "x.flac", ALL[0])
-    assert read_chunks(path) == ALL[:1]
-    assert soundfile.read(path)[0].shape == (4410,)
-    # A chunk that is said to be longer than its block is no chunk.
-    path.write_bytes(path.read_bytes().replace(b"smpl\x3c", b"smpl\x3d"))
-    assert read_chunks(path) == ()
 
 
 @given(st.sampled_from(KEPT), st.binary(max_size=300))
