@@ -1,6 +1,6 @@
 """RIFF chunks that a DAW reads: loops, tempo, timestamps, cue points. They come along with the stem.
 
-Layouts: Microsoft's RIFF/WAVE, EBU Tech 3285 (bext) and 3306 (RF64).
+Layouts: Microsoft's RIFF/WAVE, EBU Tech 3285 (bext) and 3306 (RF64), RFC 9639 (FLAC's metadata blocks).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ KEPT = (b"smpl", b"acid", b"bext", b"iXML", b"cue ", b"LIST", b"inst")
 _LISTS = (b"adtl", b"INFO")
 _MOST = 16 * 2**20
 """A metadata chunk over this size is no metadata."""
+_APPLICATION = 2
+"""FLAC's number for a block of somebody else's."""
 
 _SMPL_HEAD, _SMPL_LOOP = 36, 24
 _CUE_POINT = 24
@@ -62,11 +64,29 @@ def _places(stream: BinaryIO) -> Iterator[_Place]:
         stream.seek(start + size + size % 2)
 
 
+def _foreign_places(stream: BinaryIO) -> Iterator[_Place]:
+    """The chunks that FLAC's own encoder has kept of a WAV, each in an application block `riff`."""
+    last = stream.read(4) != b"fLaC"
+    while not last and len(header := stream.read(4)) == 4:
+        last, kind, size = header[0] >= 0x80, header[0] & 0x7F, int.from_bytes(header[1:], "big")
+        start = stream.tell()
+        if kind == _APPLICATION and (block := stream.read(12))[:4] == b"riff" and len(block) == 12:
+            chunk = int.from_bytes(block[8:], "little")
+            if chunk <= size - 12:
+                yield _Place(block[4:8], start + 12, chunk)
+        stream.seek(start + size)
+
+
 def read_chunks(path: Path, wanted: Sequence[bytes] = KEPT) -> tuple[Chunk, ...]:
-    """The metadata chunks of a RIFF/WAVE or RF64 file; a damaged one is left out, another container has none."""
+    """The metadata chunks of a RIFF/WAVE or RF64 file, or those that a FLAC file has kept of one.
+
+    A damaged one is left out; another container has none.
+    """
     chunks = []
     with path.open("rb") as stream:
-        for place in _places(stream):
+        flac = stream.read(4) == b"fLaC"
+        stream.seek(0)
+        for place in _foreign_places(stream) if flac else _places(stream):
             if place.id not in wanted or place.size > _MOST:
                 continue
             stream.seek(place.start)
