@@ -27,7 +27,7 @@ from .progress import Progress, Watch, part
 from .reconstruction import reconstruct
 from .reference import Shared, picture_of
 from .restyler import Restyler
-from .riff import Loop, loop_chunk
+from .riff import Chunk
 from .settings import Line, Settings
 from .stem import stem_subtype
 from .style_cache import StyleCache
@@ -143,18 +143,18 @@ class Engine:
         settings: Settings | None = None,
         progress: Progress | None = None,
         shared: Shared | None = None,
-        loops: Sequence[Loop | None] = (),
+        told: Sequence[Sequence[Chunk]] = (),
     ) -> list[Render | StylusError]:
         """Render clips in one style with their windows in the same passes: many short ones take less time so.
 
         In the place of a clip that cannot be rendered is its error. All clips are in memory at once. With `shared`
         (`Engine.shared`) they are sounds of one instrument: one scale, one spectrum to start from, and for injection
-        one set of statistics. `loops` holds, for every clip or for none, what its file does not say of its loop. Raises
-        what `render` does for settings and styles.
+        one set of statistics. `told` holds, for every clip or for none, the chunks that say its loop in place of its
+        file's. Raises what `render` does for settings and styles.
         """
         settings = self.model.with_steps(settings or self.settings())
         if settings.auto is None:
-            return self._several(contents, style, settings, progress, shared, loops)
+            return self._several(contents, style, settings, progress, shared, told)
         # Each clip bears another amount.
         results: list[Render | StylusError] = []
         for number, content in enumerate(contents):
@@ -242,14 +242,14 @@ class Engine:
         settings: Settings,
         progress: Progress | None,
         shared: Shared | None = None,
-        loops: Sequence[Loop | None] = (),
+        told: Sequence[Sequence[Chunk]] = (),
         near_live: NearLive | None = None,
     ) -> list[Render | StylusError]:
         def rendered() -> list[Render | StylusError]:
             watch = Watch(progress)
             watch.stage("reading")
             order = _Order(self._on(settings.method), [_read(one) for one in _listed(style)], settings, watch)
-            return self._rendered(contents, order, shared, loops or [None] * len(contents), near_live)
+            return self._rendered(contents, order, shared, told or [None] * len(contents), near_live)
 
         results, said = self._within_memory(rendered)
         for result in results:
@@ -262,14 +262,14 @@ class Engine:
         contents: Sequence[Source],
         order: _Order,
         shared: Shared | None,
-        loops: Sequence[Loop | None],
+        told: Sequence[Sequence[Chunk] | None],
         near_live: NearLive | None,
     ) -> list[Render | StylusError]:
         settings, restyler = order.settings, order.restyler
         begun: list[_Begun | StylusError] = []
-        for content, loop in zip(contents, loops, strict=True):
+        for content, chunks in zip(contents, told, strict=True):
             try:
-                begun.append(self._begun(content, order, loop))
+                begun.append(self._begun(content, order, chunks))
             except (UnsupportedAudio, NotFound, NotAllowed, BadRequest) as error:
                 begun.append(error)
         sounding = [one for one in begun if isinstance(one, _Begun) and one.sounds(settings)]
@@ -290,8 +290,8 @@ class Engine:
                 result.report["timings"] = order.watch.timings()
         return results
 
-    def _begun(self, content: Source, order: _Order, loop: Loop | None) -> _Begun:
-        clip, passage = self.passage(content, order.settings, loop)
+    def _begun(self, content: Source, order: _Order, told: Sequence[Chunk] | None) -> _Begun:
+        clip, passage = self.passage(content, order.settings, told)
         _check_counts(order.settings, len(order.styles), len(passage.dry))
         return _Begun(clip, passage, stem_subtype(clip.subtype, order.settings.bits))
 
@@ -346,10 +346,11 @@ class Engine:
         restyler = self._on(settings.method)
         return restyler.is_warm(restyler.references([_read(one) for one in _listed(style)], settings), settings)
 
-    def passage(self, content: Source, settings: Settings, loop: Loop | None = None) -> tuple[Clip, Passage]:
+    def passage(self, content: Source, settings: Settings, told: Sequence[Chunk] | None = None) -> tuple[Clip, Passage]:
         """Read what the render needs of the content, all of it or a segment with a window's context: the passage.
 
-        With it comes what else the file says; the samples are in the passage alone. `loop` goes over the file's own.
+        With it comes what else the file says; the samples are in the passage alone. `told` says of a loop
+        what counts in place of the file's own chunks.
         """
         if isinstance(content, tuple):
             clip = Clip.from_array(*content)
@@ -365,8 +366,8 @@ class Engine:
         if not isinstance(content, tuple):
             around = context if is_segment(settings) else 0
             clip = read_clip(Path(content), max(0, start - around), min(total, end + around))
-        told = replace(clip, chunks=(loop_chunk(loop), *clip.chunks)) if loop else clip
-        passage = passage_of(told, settings, start, end, context, margin)
+        looped = clip if told is None else replace(clip, chunks=tuple(told))
+        passage = passage_of(looped, settings, start, end, context, margin)
         # It has the samples, with their surroundings: of a long clip every copy counts.
         return replace(clip, audio=clip.audio[:, :0].copy()), passage
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from stylus_audio import library
 from stylus_audio.batch.manifest import home, rows
-from stylus_audio.batch.plan import PACK_CLIPS, Item, Options, Planner, Sound, Wish, alone, as_pack, in_packs, shard
+from stylus_audio.batch.plan import PACK_CLIPS, Item, Planner, Sound, Wish, alone, as_pack, in_packs, shard
 from stylus_audio.errors import BadRequest, NotFound
+from stylus_audio.options import Options
 from stylus_audio.stem import write_stem
 from tests.sounds import RATE, plucks
 

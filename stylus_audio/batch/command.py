@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +15,21 @@ from ..errors import BadRequest, DiskFull
 from ..places import user_data
 from .crew import Processes, places
 from .estimate import Estimate, estimate, learn
+from .instrument import reskin
 from .ledger import Ledger
-from .manifest import home, rows
-from .packs import Crew
+from .manifest import Row, home, rows
+from .packs import Crew, Pack
 from .plan import Item, Planner, Wish, in_packs, shard
 from .run import Batch
+from .sfz import read_instrument
 from .sources import Sources
 from .standing import plan_in_json, plan_in_words, shown_standing, summary, summary_in_words
 
 SOME_FAILED = 3
 """Exit code."""
+
+RECORDS = "stylus-batch"
+"""The folder of ledger and reports."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +57,58 @@ def run_batch(request: BatchRequest) -> int:
     Raises `BadRequest` and `NotFound` for what was typed and for the manifest, `DiskFull` before the start where the
     stems will not fit, `Busy` where another run is at work on the same batch.
     """
-    number, count = _shard(request.shard)
     output = request.output.expanduser().absolute() if request.output else None
     if output is not None and output.exists() and not output.is_dir():
         raise BadRequest(f"output: {output} is a file; a batch needs a folder")
-    wish = Wish(request.styles, request.each_style, output, request.asked)
-    items = list(Planner(wish).items(rows(request.sources)))
-    records = (output or home(request.sources[0])) / "stylus-batch"
+    planner = Planner(Wish(request.styles, request.each_style, output, request.asked))
+    instruments = [source for source in request.sources if source.lower().endswith(".sfz")]
+    if not instruments:
+        return _render_clips(request, planner, output)
+    if len(instruments) < len(request.sources) or request.shard:
+        raise BadRequest("an SFZ instrument is one batch for one run: no clips beside it, and no shard")
+    return max(_render_instrument(request, planner, Path(source).expanduser(), output) for source in instruments)
+
+
+def _render_clips(request: BatchRequest, planner: Planner, output: Path | None) -> int:
+    number, count = _shard(request.shard)
+    items = list(planner.items(rows(request.sources)))
+    records = (output or home(request.sources[0])) / RECORDS
     ending = f"-{number}-of-{count}" if count > 1 else ""
     with _kept(records), Ledger(records / f"ledger{ending}.sqlite") as ledger:
         # A folder that is rendered into itself holds stems of an earlier run, which are no clips.
         stems = {stem.path for stem in ledger.stems().values()}
         packs = in_packs([item for item in items if item.content not in stems])
         batch = Batch(shard(packs, number, count) if count > 1 else packs, ledger, Sources())
-        return _run(request, batch, records / f"reports{ending}.jsonl")
+        reports = records / f"reports{ending}.jsonl"
+        with _crew(request, batch) as crew:
+            if not _rendered(request, batch, crew, reports):
+                return 0
+    said = summary(batch.standing, reports)
+    print(json.dumps(said, ensure_ascii=False) if request.as_json else summary_in_words(batch.standing, reports))
+    return SOME_FAILED if batch.standing.failures else 0
+
+
+def _render_instrument(request: BatchRequest, planner: Planner, path: Path, output: Path | None) -> int:
+    instrument = read_instrument(path)
+    for missing in instrument.missing:
+        print(f"stylus: {path.name} plays {missing}, which is not there", file=sys.stderr)
+    code = 0
+    for sound in planner.sounds(Row(str(path), (), "", {}, "", "", "", path.name)):
+        new = reskin(instrument, sound, output)
+        records = new.folder / RECORDS
+        reports = records / "reports.jsonl"
+        with _kept(records), Ledger(records / "ledger.sqlite") as ledger:
+            batch = Batch(new.packs, ledger, Sources())
+            with _crew(request, batch) as crew:
+                if not _rendered(request, batch, crew, reports, lambda: new.dress(crew, ledger)):  # noqa: B023
+                    continue
+            sfz, silent = new.write(ledger)
+        for sample in silent:
+            print(f"stylus: {sfz.name} cannot reach {sample}: its regions are silent", file=sys.stderr)
+        said = {"sfz": str(sfz), **summary(batch.standing, reports)}
+        print(json.dumps(said, ensure_ascii=False) if request.as_json else sfz)
+        code = SOME_FAILED if batch.standing.failures else code
+    return code
 
 
 @contextmanager
@@ -84,22 +127,28 @@ def _kept(records: Path) -> Iterator[None]:
                     folder.rmdir()
 
 
-def _run(request: BatchRequest, batch: Batch, reports: Path) -> int:
+def _rendered(
+    request: BatchRequest,
+    batch: Batch,
+    crew: Crew,
+    reports: Path,
+    dress: Callable[[], Callable[[Pack], Pack]] = lambda: lambda pack: pack,
+) -> bool:
+    """Say the plan, and do it; false where only the plan was asked for."""
     waiting, standing = list(batch.open.values()), batch.standing
     device = request.device if not request.cluster else "cluster"
     expected = estimate(waiting, device)
     styles = len({style for pack in batch.packs for item in pack for style in item.sound.styles})
-    crew = _crew(request, waiting)
     if request.plan_only:
         print(json.dumps(plan_in_json(standing, expected, styles, crew.size)) if request.as_json
               else plan_in_words(standing, expected, styles, crew.size))  # fmt: skip
-        return 0
+        return False
     print(plan_in_words(standing, expected, styles, crew.size), file=sys.stderr)
     _check_room(waiting, expected)
     try:
         if waiting:
-            with crew, shown_standing() as tell:
-                batch.run(crew, tell)
+            with shown_standing() as tell:
+                batch.run(crew, tell, dress())
             learn(waiting, device, expected, standing.worked)
     finally:
         if standing.before + standing.made:
@@ -108,17 +157,15 @@ def _run(request: BatchRequest, batch: Batch, reports: Path) -> int:
             print(f"stylus: {standing.left:,} stems are left; the same command goes on with them", file=sys.stderr)
     for item, failed in standing.failures.values():
         print(f"stylus: {item.content}: {failed.message}", file=sys.stderr)
-    print(json.dumps(summary(standing, reports), ensure_ascii=False) if request.as_json
-          else summary_in_words(standing, reports))  # fmt: skip
-    return SOME_FAILED if standing.failures else 0
+    return True
 
 
-def _crew(request: BatchRequest, waiting: Sequence[Item]) -> Crew:
+def _crew(request: BatchRequest, batch: Batch) -> Crew:
     if request.cluster:
         from .cluster import Cluster
 
         return Cluster(request.cluster, request.inputs)
-    models = {item.sound.options.model for item in waiting}
+    models = {item.sound.options.model for item in batch.open.values()}
     return Processes(places(request.device, request.workers, models, user_data() / "styles-cache"))
 
 

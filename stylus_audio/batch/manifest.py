@@ -106,12 +106,12 @@ def _fixed_part(pattern: Path) -> Path:
 
 def _csv(path: Path) -> Iterator[Row]:
     with _opened(path) as stream:
-        head = stream.readline()
-        # Spreadsheets of many countries write semicolons.
-        delimiter = ";" if head.count(";") > head.count(",") else ","
-        stream.seek(0)
-        reader = csv.DictReader(stream, delimiter=delimiter, skipinitialspace=True)
         try:
+            head = stream.readline()
+            # Spreadsheets of many countries write semicolons.
+            delimiter = ";" if head.count(";") > head.count(",") else ","
+            stream.seek(0)
+            reader = csv.DictReader(stream, delimiter=delimiter, skipinitialspace=True)
             if "content" not in (reader.fieldnames or ()):
                 raise BadRequest(f"{path.name}: the first line names the columns, and one of them is content")
             for values in reader:

@@ -17,8 +17,8 @@ class Pack:
     """Some short clips, or a long one, in one sound: their windows go through the network together.
 
     Paths are absolute; `settings` are as typed, over the model's own. `shared` says that the clips are sounds of one
-    instrument. With `survey` nothing is rendered: what the clips have in common is found. `loops` are those that the
-    files do not tell of themselves.
+    instrument. With `survey` nothing is rendered: what the clips have in common is found. `loops`, where there are
+    any, hold every clip's, in place of what its file says.
     """
 
     number: int

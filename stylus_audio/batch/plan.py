@@ -79,8 +79,8 @@ class Planner:
     def __init__(self, wish: Wish) -> None:
         self.wish = wish
         self._typed = tuple(wish.styles)
-        self._sounds: dict[tuple[str, tuple[str, ...], str], list[Sound]] = {}
-        self._folders: dict[str, dict[str, tuple[int, int]]] = {}
+        self._known: dict[tuple[str, tuple[str, ...], str], list[Sound]] = {}
+        self._folders = Folders()
         self._names: dict[str, int] = {}
         self._targets: dict[tuple[str, str], str] = {}
         for style in self._typed:
@@ -94,18 +94,17 @@ class Planner:
         number = 0
         for row in rows:
             content = _absolute(row.base, row.content)
-            for sound in self._sounds_of(row):
-                size, time = self._about(content)
-                stamp = f"{size}:{time}" if size >= 0 else ""
-                yield Item(number, content, sound, self._output(row, content, sound), size, stamp)
+            for sound in self.sounds(row):
+                yield Item(number, content, sound, self._output(row, content, sound), *self._folders.about(content))
                 number += 1
 
-    def _sounds_of(self, row: Row) -> list[Sound]:
+    def sounds(self, row: Row) -> list[Sound]:
+        """What a row's clip is to become: one blend, or each style apart; raises as `items` does."""
         typed = row.styles or self._typed
         if not typed:
             raise BadRequest(f"{row.where}: no style; give it in the row, or --style for all")
         key = (row.base, typed, json.dumps(row.options, sort_keys=True, default=str))
-        if key not in self._sounds:
+        if key not in self._known:
             try:
                 options = Options.parse({**(self.wish.options or {}), **row.options}, sidecar="none")
             except BadRequest as error:
@@ -115,8 +114,8 @@ class Planner:
             base = row.base if row.styles else ""
             styles = [self._style(base, style) for style in typed]
             apart = [(style,) for style in styles] if self.wish.each_style else [tuple(styles)]
-            self._sounds[key] = [_sound(one, options) for one in apart]
-        return self._sounds[key]
+            self._known[key] = [_sound(one, options) for one in apart]
+        return self._known[key]
 
     def _style(self, base: str, typed: str) -> tuple[str, str]:
         """A reference as a file and its name; paths of a row count from `base`, others from here."""
@@ -169,12 +168,20 @@ class Planner:
             self._targets[key] = _folder(output, below)
         return self._targets[key]
 
-    def _about(self, content: str) -> tuple[int, int]:
-        """Bytes of a clip and its time in ns; -1 and 0 where it is not there."""
+
+class Folders:
+    """What is known of clips from one look at each of their folders."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, dict[str, tuple[int, int]]] = {}
+
+    def about(self, content: str) -> tuple[int, str]:
+        """Bytes of a clip, and its stamp: these and its time; -1 and "" where it is not there."""
         folder, name = os.path.split(content)
         if folder not in self._folders:
             self._folders[folder] = _files(folder)
-        return self._folders[folder].get(name, (-1, 0))
+        size, time = self._folders[folder].get(name, (-1, 0))
+        return size, f"{size}:{time}" if size >= 0 else ""
 
 
 def _absolute(base: str, typed: str) -> str:

@@ -11,6 +11,7 @@ import torch
 from ..engine import Engine, Render
 from ..errors import StylusError
 from ..job import report_of, write_render
+from ..riff import loop_chunk
 from ..style_cache import StyleCache
 from .packs import Failed, Made, Outcome, Pack, Place, Surveyed
 
@@ -52,9 +53,8 @@ class Renderer:
         styles = [(Path(path), name) for path, name in pack.styles]
         if pack.survey:
             return [Surveyed(engine.shared(contents, settings))]
-        found = engine.render_several(
-            contents, [path for path, _ in styles], settings, shared=pack.shared, loops=pack.loops
-        )
+        told = [[] if loop is None else [loop_chunk(loop)] for loop in pack.loops]
+        found = engine.render_several(contents, [path for path, _ in styles], settings, shared=pack.shared, told=told)
         return [
             Failed.of(one) if isinstance(one, StylusError) else self._made(pack, number, one, styles, origins)
             for number, one in enumerate(found)

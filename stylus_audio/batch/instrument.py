@@ -1,0 +1,137 @@
+"""A sampled instrument in another sound: its samples as one batch that shares its statistics, and an SFZ to play it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..audio import probe
+from ..errors import BadRequest, Internal, StylusError
+from ..files import write_new
+from ..reference import Shared
+from .ledger import Ledger
+from .packs import Crew, Failed, Pack, Surveyed
+from .plan import Folders, Item, Sound, as_pack, in_packs
+from .sfz import Instrument
+
+SAMPLES = "samples"
+"""The folder of the stems, beside the new SFZ."""
+
+_TOLD = ("", "mini")
+"""Models whose windows need nothing of each other; others take an instrument in one pack."""
+
+
+@dataclass(frozen=True)
+class Reskin:
+    """An instrument, the sound that it is to have, and the folder in which it comes to lie."""
+
+    instrument: Instrument
+    sound: Sound
+    folder: Path
+
+    @property
+    def sfz(self) -> Path:
+        """The new instrument's file, if its name is free."""
+        return self.folder / f"{self.folder.name}.sfz"
+
+    @cached_property
+    def stems(self) -> dict[Path, str]:
+        """Each sample's stem, seen from the folder: the samples' own tree without what is above all of them."""
+        paths = [sample.path for sample in self.instrument.samples]
+        root = os.path.commonpath([path.parent for path in paths]) if paths else ""
+        taken: set[str] = set()
+        stems = {}
+        for path in paths:
+            name = path.relative_to(root).with_suffix(".wav").as_posix()
+            if name.casefold() in taken:
+                # Of the same name in another container.
+                name = f"{name.removesuffix('.wav')} {path.suffix[1:]}.wav"
+            taken.add(name.casefold())
+            stems[path] = f"{SAMPLES}/{name}"
+        return stems
+
+    @cached_property
+    def packs(self) -> list[list[Item]]:
+        """The samples as items. Where one of them changes all are other items, since what they share is another.
+
+        Raises `BadRequest` for an instrument without samples.
+        """
+        if not self.stems:
+            raise BadRequest(f"{self.instrument.path} plays no sample that is there")
+        folders = Folders()
+        stamps = "\n".join(f"{path} {folders.about(str(path))}" for path in self.stems)
+        sound = replace(
+            self.sound, text=self.sound.text + hashlib.sha256(stamps.encode("utf-8", "replace")).hexdigest()
+        )
+        items = [
+            Item(number, str(path), sound, str(self.folder / stem), *folders.about(str(path)))
+            for number, (path, stem) in enumerate(self.stems.items())
+        ]
+        told = self.sound.options.model in _TOLD and self.sound.options.settings.get("method") != "injection"
+        return in_packs(items) if told else [items]
+
+    def dress(self, crew: Crew, ledger: Ledger) -> Callable[[Pack], Pack]:
+        """What gives a pack what all samples share, found by the crew or by an earlier run, and their loops."""
+        about = self.packs[0][0].sound.text
+        kept = json.loads(ledger.fact("shared") or "{}")
+        if kept.get("about") != about:
+            shared = self._surveyed(crew)
+            kept = {"about": about, "maximum": shared.maximum, "level": shared.level.tolist()}
+            ledger.note("shared", json.dumps(kept))
+        shared = Shared(float(kept["maximum"]), np.array(kept["level"], np.float32))
+        samples = {str(sample.path): sample for sample in self.instrument.samples}
+
+        def dressed(pack: Pack) -> Pack:
+            loops = []
+            for content in pack.contents:
+                loop = None
+                with suppress(StylusError):
+                    info = probe(Path(content))
+                    loop = samples[content].loop(info.chunks, info.samples)
+                loops.append(loop)
+            return replace(pack, shared=shared, loops=tuple(loops))
+
+        return dressed
+
+    def _surveyed(self, crew: Crew) -> Shared:
+        every = [item for pack in self.packs for item in pack]
+        (done,) = crew.work([replace(as_pack(0, every), survey=True)])
+        (outcome,) = done.outcomes
+        if isinstance(outcome, Surveyed):
+            return outcome.shared
+        raise Internal(outcome.message if isinstance(outcome, Failed) else "the samples could not be surveyed")
+
+    def write(self, ledger: Ledger) -> tuple[Path, tuple[str, ...]]:
+        """Write the SFZ over the stems that are done: its path, and what it cannot play.
+
+        The file that an earlier run has written is replaced, another's is not. Raises `NotAllowed` and `DiskFull`.
+        """
+        done = ledger.stems()
+        made = {Path(item.content): done[item.key] for pack in self.packs for item in pack if item.key in done}
+        stems = {path: Path(stem.path).relative_to(self.folder).as_posix() for path, stem in made.items()}
+        lowered = {path: stem.lowered_db for path, stem in made.items() if stem.lowered_db > 0}
+        new = self.instrument.rewritten(self.folder, stems, lowered)
+        known = ledger.fact("sfz")
+        own = self.folder / known if known else None
+        digest = hashlib.sha256(new.data).hexdigest()
+        if own and own.is_file() and hashlib.sha256(own.read_bytes()).hexdigest() == ledger.fact("sfz digest"):
+            written = write_new(own, new.data, overwrite=True, protect=[self.instrument.path])
+        else:
+            written = write_new(self.sfz, new.data, self.sound.options.overwrite, [self.instrument.path])
+        ledger.note("sfz", written.name)
+        ledger.note("sfz digest", digest)
+        return written, new.unreachable
+
+
+def reskin(instrument: Instrument, sound: Sound, output: Path | None) -> Reskin:
+    """Into a folder of its own, `NAME_STYLE`, in `output` or beside the instrument."""
+    name = f"{instrument.path.stem}_{'+'.join(name for _, name in sound.styles)}"
+    return Reskin(instrument, sound, (output or instrument.path.absolute().parent) / name)
