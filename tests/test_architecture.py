@@ -12,6 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "stylus_audio"
 MODULES = sorted(PACKAGE.glob("*.py"))
+BATCH = sorted((PACKAGE / "batch").glob("*.py"))
 
 SOUND = {"audio", "riff", "files", "stem", "loudness", "onsets", "spectrogram", "windows", "gains", "phase", "passage",
          "finish", "reference", "match_eq", "metrics", "oracle_metrics", "frechet", "plot", "contact_sheet",
@@ -64,7 +65,7 @@ def test_the_restyler_alone_joins_sound_and_method() -> None:
     assert joining == {"restyler"}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*MODULES, *BATCH], ids=lambda path: path.stem)
 def test_nothing_unsafe(path: Path) -> None:
     assert not imports(path)[1] & {"pickle", "torchaudio", "pydub", "shelve", "marshal"}
     assert "torch.load" not in path.read_text("utf-8")
@@ -94,7 +95,14 @@ def test_only_the_worker_process_loads_pytorch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
+def test_a_batch_renders_in_its_workers_alone_and_only_one_module_knows_ray() -> None:
+    source = {path.stem: imports(path) for path in BATCH}
+    assert [name for name, (ours, _) in source.items() if ours & {"engine", "job"}] == ["renderer"]
+    assert [name for name, (_, others) in source.items() if "torch" in others] == ["crew", "renderer"]
+    assert [path.stem for path in (*MODULES, *BATCH, *DAEMON) if "ray" in imports(path)[1]] == ["cluster"]
+
+
 def test_no_process_is_forked() -> None:
-    for path in (*MODULES, *DAEMON):
+    for path in (*MODULES, *BATCH, *DAEMON):
         assert "os.fork" not in path.read_text("utf-8")
         assert '"fork"' not in path.read_text("utf-8")

@@ -1,0 +1,334 @@
+"""A batch renders everything once, whatever is killed, broken, changed or in the way."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import soundfile
+
+from stylus_audio import Engine
+from stylus_audio.batch.ledger import Ledger
+from stylus_audio.batch.packs import Failed, Made, Pack, Place
+from stylus_audio.batch.renderer import Renderer
+from stylus_audio.engine import Render
+from stylus_audio.errors import BadRequest, Busy
+from stylus_audio.loudness import integrated
+from stylus_audio.riff import Loop
+from stylus_audio.stem import publish_stem
+from tests.instruments_sfz import Player, save_instrument
+from tests.sounds import RATE, Audio, decibels, noise, plucks, tone
+from tests.studios import Studio
+
+
+@pytest.fixture
+def studio(tmp_path: Path, told_folder: Path) -> Studio:
+    return Studio(tmp_path, told_folder)
+
+
+# --- The engine on several clips
+
+
+@pytest.mark.parametrize("method", ["conditional", "injection"])
+def test_several_clips_come_out_as_each_alone(told: Engine, method: str) -> None:
+    """Long and short, one channel and two, with silence, and one that cannot be read."""
+    clips = [(plucks(2.0), RATE), (plucks(0.3, channels=2), RATE), (np.zeros((1, 4000), np.float32), RATE),
+             (tone(300, 1.1), RATE)]  # fmt: skip
+    settings = told.settings(method=method, stereo="independent", steps=2)
+    found = told.render_several([*clips, Path("absent.wav")], (noise(1.0), RATE), settings)
+    assert [type(one).__name__ for one in found] == ["Render"] * 4 + ["NotFound"]
+    for clip, one in zip(clips, found[:4], strict=True):
+        assert isinstance(one, Render)
+        alone = told.render(clip, (noise(1.0), RATE), settings).audio
+        # Rounding grows in a network of random weights.
+        assert decibels(one.audio - alone) < max(-150, decibels(alone) - 45)
+
+
+def test_what_does_not_fit_one_clip_is_its_own_error(told: Engine) -> None:
+    settings = told.settings(stereo="mid-side")
+    mono, stereo = told.render_several(
+        [(plucks(0.3), RATE), (plucks(0.3, channels=2), RATE)], (noise(1.0), RATE), settings
+    )
+    assert isinstance(mono, BadRequest)
+    assert isinstance(stereo, Render)
+
+
+@pytest.mark.parametrize("method", ["conditional", "injection"])
+def test_an_instrument_of_one_sound_is_a_clip(told: Engine, method: str) -> None:
+    """Its own statistics are those that it shares with itself."""
+    settings, clip = told.settings(method=method, steps=2), (plucks(1.0), RATE)
+    shared = told.shared([clip], settings)
+    (one,) = told.render_several([clip], (noise(1.0), RATE), settings, shared=shared)
+    assert isinstance(one, Render)
+    np.testing.assert_allclose(one.audio, told.render(clip, (noise(1.0), RATE), settings).audio, atol=2e-4)
+
+
+def test_sounds_of_one_instrument_share_scale_and_spectrum(told: Engine) -> None:
+    loud, soft = (plucks(0.6), RATE), (0.1 * plucks(0.6), RATE)
+    shared = told.shared([loud, soft, Path("absent.wav"), (np.zeros((1, 4000), np.float32), RATE)])
+    assert shared.maximum == pytest.approx(told.shared([loud]).maximum)
+    # The mean power of both, by hand: that of the loud one and a hundredth of it.
+    alone = told.shared([loud]).level
+    np.testing.assert_allclose(shared.level, alone + 10 * np.log10((1 + 0.01) / 2), atol=0.2)
+    renders = told.render_several([loud, soft], (noise(1.0), RATE), shared=shared)
+    levels = [integrated(one.audio, RATE) for one in renders if isinstance(one, Render)]
+    assert levels[0] - levels[1] == pytest.approx(20, abs=0.1)
+
+
+# --- Packs
+
+
+def saved(folder: Path, name: str, audio: Audio) -> str:
+    soundfile.write(folder / name, audio.T, RATE)
+    return str(folder / name)
+
+
+def test_a_pack_becomes_stems_reports_and_reasons(tmp_path: Path, told_folder: Path) -> None:
+    (tmp_path / "text.wav").write_text("no audio")
+    clip, style = saved(tmp_path, "clip.wav", plucks(0.4)), saved(tmp_path, "hiss.wav", noise(1.0))
+    renderer = Renderer(Place("cpu", 1))
+    pack = Pack(0, (clip, str(tmp_path / "text.wav")), (".flac", ".wav"), ((style, "hiss"),), model=str(told_folder))
+    made, failed = renderer.render(pack)
+    assert isinstance(made, Made)
+    assert made.stem[:4] == b"fLaC"
+    assert made.report["content"]["path"] == clip
+    assert isinstance(failed, Failed)
+    assert (failed.code, "\n" in failed.message) == ("unsupported-audio", False)
+    (again, _) = renderer.render(pack)
+    assert isinstance(again, Made)
+    assert again.stem == made.stem
+    (lost,) = renderer.render(Pack(1, (clip,), (".wav",), ((style, "hiss"),), model="no such model"))
+    assert isinstance(lost, Failed)
+    assert lost.code == "no-model"
+
+
+def test_a_loop_that_the_pack_tells_closes(tmp_path: Path, told_folder: Path) -> None:
+    """The end of the loop runs into its start as the sample before the start does."""
+    sound = saved(tmp_path, "pad.wav", tone(441, 1.0) + 0.3 * noise(1.0))
+    style = saved(tmp_path, "hiss.wav", noise(1.0))
+    loop = Loop(11025, 33075)
+    stems = []
+    for loops in ((), (loop,)):
+        pack = Pack(0, (sound,), (".wav",), ((style, "hiss"),), model=str(told_folder), loops=loops)
+        (made,) = Renderer(Place("cpu", 1)).render(pack)
+        assert isinstance(made, Made)
+        (tmp_path / "stem.wav").write_bytes(made.stem)
+        stems.append(soundfile.read(tmp_path / "stem.wav")[0])
+    open_, closed = (abs(stem[loop.end - 200 : loop.end] - stem[loop.start - 200 : loop.start]).max() for stem in stems)
+    assert closed < 0.02 < open_
+
+
+# --- The ledger
+
+_CRASH = """
+import os, sys
+from pathlib import Path
+from stylus_audio.batch.ledger import Ledger
+from stylus_audio.stem import Journal, publish_stem
+here = Path.cwd()
+ledger = Ledger(here / "ledger.sqlite")
+journal = ledger.journal("key", "clip.wav", "stamp", 1.0, 0.0, {"schema": 1})
+def aim(candidate, part):
+    journal.aim(candidate, part)
+    if sys.argv[1] == "before":
+        os._exit(9)
+publish_stem(b"the stem", here / "stem.wav", journal=Journal(journal.token, aim))
+os._exit(9)
+"""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_stem_that_was_aimed_at_is_there_or_was_never_there(tmp_path: Path, moment: str) -> None:
+    """A process that dies between the ledger and the name."""
+    ended = subprocess.run([sys.executable, "-c", _CRASH, moment], cwd=tmp_path, check=False, timeout=120)
+    assert ended.returncode == 9
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        there = ledger.stems()
+        if moment == "after":
+            assert Path(there["key"].path).name == "stem.wav"
+            assert ledger.report("key") == {"schema": 1}
+        else:
+            assert not there
+        assert ledger.failures() == {}
+    files = {path.name for path in tmp_path.iterdir()} - {"ledger.sqlite"}
+    assert files == ({"stem.wav"} if moment == "after" else set())
+
+
+def test_somebody_elses_file_under_the_name_that_was_aimed_at_is_no_stem(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", _CRASH, "before"], cwd=tmp_path, check=False, timeout=120)
+    (tmp_path / "stem.wav").write_text("somebody else's")
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert not ledger.stems()
+        journal = ledger.journal("key", "clip.wav", "", 1.0, 0.0, {})
+        assert publish_stem(b"the stem", tmp_path / "stem.wav", journal=journal).name == "stem_2.wav"
+    assert (tmp_path / "stem.wav").read_text() == "somebody else's"
+
+
+def test_one_run_at_a_time_has_a_ledger(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite"), pytest.raises(Busy, match="another run"):
+        Ledger(tmp_path / "ledger.sqlite")
+    Ledger(tmp_path / "ledger.sqlite").__exit__()
+
+
+# --- Whole batches, in processes of their own
+
+
+@pytest.mark.slow
+def test_every_clip_in_every_style_once_and_never_again(studio: Studio, told: Engine) -> None:
+    said = studio.run()
+    assert (said["made"], said["failed"], said["there"]) == (12, 0, 0)
+    stems = studio.stems()
+    assert sorted(stems) == sorted(
+        f"{'deep/' if n % 2 else ''}hit {n}_{style}.wav" for n in range(6) for style in ("hiss", "beep")
+    )
+    reports = studio.reports()
+    assert sorted(report["stem"] for report in reports) == sorted(str(studio.out / name) for name in stems)
+    # What a render of one clip gives, with its rate, depth and length.
+    for name in ("hit 4_hiss.wav", "deep/hit 3_beep.wav"):
+        clip = studio.kit / name.replace("_hiss", "").replace("_beep", "")
+        render = told.render(clip, studio.folder / f"{name[-8:-4]}.wav")
+        stem, rate = soundfile.read(studio.out / name, always_2d=True)
+        np.testing.assert_allclose(stem.T, render.audio, atol=5e-4)
+        assert soundfile.info(studio.out / name).subtype == soundfile.info(clip).subtype
+        assert (rate, len(stem)) == (RATE, soundfile.info(clip).frames)
+
+    before = {name: (studio.out / name).stat().st_mtime_ns for name in stems}
+    clips = sorted(studio.kit.rglob("*.wav"))
+    clips[0].touch()
+    assert studio.run()["made"] == 0
+    assert {name: (studio.out / name).stat().st_mtime_ns for name in stems} == before
+
+    # A stem that was deleted comes again, and one whose clip is another now under the next free name.
+    (studio.out / "hit 0_hiss.wav").unlink()
+    soundfile.write(studio.kit / "hit 2.wav", plucks(0.5, 0.1).T, RATE)
+    assert studio.run()["made"] == 3
+    after = studio.stems()
+    assert set(after) - set(stems) == {"hit 2_hiss_2.wav", "hit 2_beep_2.wav"}
+    assert {name: after[name] for name in stems} == stems
+    assert len(studio.reports()) == 12
+
+
+@pytest.mark.slow
+def test_what_fails_is_named_and_tried_again_and_holds_up_nobody(studio: Studio) -> None:
+    broken = studio.kit / "broken.wav"
+    broken.write_bytes(b"RIFF no audio")
+    (studio.folder / "jobs.csv").write_text(
+        "content,style,output\nkit/hit 0.wav,hiss.wav,a/one.wav\nkit/broken.wav,hiss.wav,a/two.wav\n"
+        "kit/gone.wav,hiss.wav,a/three.wav\nkit/hit 2.wav,gone.wav,a/four.wav\n", "utf-8",
+    )  # fmt: skip
+    said = studio.run("jobs.csv", code=3)
+    assert said["made"] == 1
+    assert sorted(row["code"] for row in said["failures"]) == ["not-found", "not-found", "unsupported-audio"]
+    assert list(studio.stems(studio.folder / "a")) == ["one.wav"]
+    soundfile.write(broken, plucks(0.3).T, RATE)
+    said = studio.run("jobs.csv", code=3)
+    assert (said["made"], said["there"], said["failed"]) == (1, 1, 2)
+    assert sorted(studio.stems(studio.folder / "a")) == ["one.wav", "two.wav"]
+
+
+@pytest.mark.slow
+def test_the_users_files_are_never_replaced(studio: Studio) -> None:
+    clip = studio.kit / "hit 0.wav"
+    own = studio.folder / "kit" / "hit 0_hiss.wav"
+    own.write_text("the user's")
+    kept = clip.read_bytes()
+    studio.run("kit/hit 0.wav", "--style", "hiss.wav")
+    assert own.read_text() == "the user's"
+    assert (studio.kit / "hit 0_hiss_2.wav").is_file()
+    said = studio.run("kit/hit 0.wav", "--style", "hiss.wav", "--name", "{content}", "--overwrite", code=3)
+    assert said["failures"][0]["code"] == "not-allowed"
+    assert clip.read_bytes() == kept
+    studio.run("kit/hit 0.wav", "--style", "beep.wav", "--name", "hit 0_hiss", "--overwrite")
+    assert soundfile.info(own).samplerate == RATE
+
+
+@pytest.mark.slow
+def test_shards_together_are_the_whole(studio: Studio) -> None:
+    whole = studio.run("kit", *studio.common, "-o", "whole")
+    parts = [studio.run("kit", *studio.common, "-o", "parts", "--shard", f"{number}/2") for number in (1, 2)]
+    assert sum(part["made"] for part in parts) == whole["made"] == 12
+    assert all(part["made"] for part in parts)
+    assert studio.stems(studio.folder / "whole") == studio.stems(studio.folder / "parts")
+
+
+def _made(studio: Studio) -> int:
+    return sum(not Path(name).name.startswith(".") for name in studio.stems())
+
+
+def _some_made(studio: Studio, process: subprocess.Popen[str], count: int) -> None:
+    """Wait until so many stems are there."""
+    end = time.monotonic() + 300
+    while _made(studio) < count and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_killed_and_interrupted_it_goes_on_and_the_stems_are_the_same(tmp_path: Path, told_folder: Path) -> None:
+    """As tests/soak/batch.py does at 20 random moments."""
+    quiet, studio = (Studio(tmp_path / name, told_folder, clips=20) for name in ("quiet", "loud"))
+    quiet.run()
+    for at, strike in ((1, signal.SIGKILL), (17, signal.SIGINT), (25, signal.SIGKILL)):
+        process = studio.start()
+        _some_made(studio, process, at)
+        process.send_signal(strike)
+        _, err = process.communicate(timeout=120)
+        if strike == signal.SIGINT and process.returncode != 0:
+            assert process.returncode == 130
+            assert "the same command goes on" in err
+    studio.run()
+    assert studio.stems() == quiet.stems()
+    assert len(studio.reports()) == len({report["stem"] for report in studio.reports()}) == 40
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_replaced(studio: Studio) -> None:
+    process = studio.start("kit", *studio.common, "--json")
+    _some_made(studio, process, 1)
+    workers = [one for one in psutil.Process(process.pid).children() if "spawn_main" in " ".join(one.cmdline())]
+    workers[0].kill()
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert _made(studio) == 12
+    assert '"failed": 0' in out
+
+
+# --- Instruments
+
+
+@pytest.mark.slow
+def test_an_instrument_plays_in_another_sound(tmp_path: Path, told_folder: Path) -> None:
+    """Keys, layers, releases and loop as ever, by an SFZ player."""
+    pytest.importorskip("pysfizz", reason="pysfizz is not installed (PyPI)")
+    studio = Studio(tmp_path, told_folder)
+    original = save_instrument(tmp_path / "library")
+    before = studio.stems(tmp_path / "library")
+    said = studio.run(str(original), "--style", "hiss.wav", "-o", "new")
+    sfz = Path(said["sfz"])
+    assert (sfz.name, said["made"]) == ("Piano_hiss.sfz", 10)
+    assert studio.stems(tmp_path / "library") == before
+    samples = Path(said["sfz"]).parent / "samples"
+    assert (samples / "held" / "Pad.wav").is_file()
+
+    old, new = Player(original), Player(sfz)
+    notes = [(key, velocity) for key in (48, 60, 72, 90) for velocity in (40, 110)]
+    levels = [[decibels(player.play(key, velocity, 0.4, 0.7)) for key, velocity in notes] for player in (old, new)]
+    # Each sample has its own loudness still, so layers and keys are balanced as they were.
+    np.testing.assert_allclose(levels[0], levels[1], atol=1.5)
+    # Held for much longer than the sample lasts, it goes on.
+    held = new.play(90, 100, 2.0, 2.1)
+    assert decibels(held[RATE : RATE + RATE // 2]) > decibels(held[: RATE // 4]) - 6
+
+    assert studio.run(str(original), "--style", "hiss.wav", "-o", "new")["made"] == 0
+    # What all share is another with another sample: all are made again, and nothing is replaced.
+    clip = original.parent / "Samples" / "C3 soft.wav"
+    soundfile.write(clip, 3 * plucks(0.5).T, RATE)
+    again = studio.run(str(original), "--style", "hiss.wav", "-o", "new")
+    assert again["made"] == 10
+    assert "_2.wav" in Path(again["sfz"]).read_text("utf-8")
