@@ -110,6 +110,11 @@ def probe(path: Path) -> AudioInfo:
     return AudioInfo(info.samplerate, info.channels, info.frames, info.subtype, info.format, read_chunks(path))
 
 
+def is_audio(path: Path) -> bool:
+    """Whether a file is called as clips are, and is not hidden: what counts of a folder."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
 def _is_png(path: Path) -> bool:
     """Whether a file is a PNG picture, by its first bytes."""
     with path.open("rb") as stream:

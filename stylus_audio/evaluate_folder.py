@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import SUFFIXES, Clip, read_clip, same_file
+from .audio import Clip, is_audio, read_clip, same_file
 from .errors import BadRequest, NotAllowed, NotFound, UnsupportedAudio
 from .frechet import frechet_distance, mel_embeddings
 from .instruments import instrument_match
@@ -55,13 +55,9 @@ def audio_files(place: Path) -> list[Path]:
     if not place.is_dir():
         return [place.resolve()]
     try:
-        return sorted(file for file in place.resolve().iterdir() if _is_clip(file))
+        return sorted(file for file in place.resolve().iterdir() if is_audio(file))
     except OSError as error:
         raise NotAllowed(f"{place} cannot be read: {error.strerror}") from None
-
-
-def _is_clip(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
 
 
 def find_items(folder: Path, content: Path | None, style: Path | None, leave_out: Callable[[str], None]) -> list[Item]:

@@ -94,6 +94,22 @@ def test_every_style_apart_or_one_blend(folder: Path, style: str) -> None:
     assert [item.sound.styles[0][0] for item in apart] == list(both)
 
 
+def test_every_style_of_a_folder_or_of_the_library(folder: Path) -> None:
+    (folder / "styles").mkdir()
+    for name in ("b.wav", "a.wav"):
+        (folder / "styles" / name).write_bytes(b"RIFF")
+    found = planned(folder, "kit/kick.wav", styles=(str(folder / "styles"),), each_style=True)
+    assert stems(found, folder) == ["kit/kick_a.wav", "kit/kick_b.wav"]
+    with pytest.raises(BadRequest, match="each-style"):
+        planned(folder, "kit/kick.wav", styles=(str(folder / "styles"),))
+    with pytest.raises(BadRequest, match="no style"):
+        planned(folder, "kit/kick.wav", styles=(), each_style=True)
+    audio = folder / "bells.wav"
+    write_stem(plucks(0.5), RATE, audio, subtype="FLOAT")
+    library.add("bells", audio)
+    assert stems(planned(folder, "kit/kick.wav", styles=(), each_style=True), folder) == ["kit/kick_bells.wav"]
+
+
 @pytest.mark.parametrize("text", [
     "content,style,output,keep,no-injection\nkit/kick.wav,glass.wav,out/a.flac,0.3,1\n",
     "\ufeffcontent;style;output;keep;no-injection\r\nkit/kick.wav;glass.wav;out/a.flac;0.3;1\r\n",

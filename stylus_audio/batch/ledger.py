@@ -59,6 +59,7 @@ class Ledger:
             self._base = sqlite3.connect(file, timeout=0.5, isolation_level=None)
             # Held until the process ends, however it ends; works on network disks too.
             self._base.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._base.execute("PRAGMA journal_mode = WAL")
             self._base.execute("PRAGMA synchronous = FULL")
             self._base.execute("BEGIN EXCLUSIVE")
             for statement in filter(str.strip, _TABLES.split(";")):

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..audio import SUFFIXES
+from ..audio import is_audio
 from ..errors import BadRequest, NotAllowed, NotFound
 
 SEPARATOR = "|"
 """Between several styles in one cell, as no file of Windows has it in its name."""
+
+MANIFESTS = (".csv", ".jsonl", ".ndjson")
 
 _MAGIC = frozenset("*?[")
 
@@ -46,7 +48,7 @@ def rows(sources: Sequence[str]) -> Iterator[Row]:
     for source in sources:
         path = Path(source).expanduser()
         suffix = path.suffix.lower()
-        if suffix in (".csv", ".jsonl", ".ndjson") and not _is_pattern(source):
+        if suffix in MANIFESTS and not _is_pattern(source):
             yield from (_csv(path) if suffix == ".csv" else _jsonl(path))
         else:
             yield from _files(source, path)
@@ -57,11 +59,13 @@ def _is_pattern(source: str) -> bool:
 
 
 def home(source: str) -> Path:
-    """The folder of what is known of a batch, unless told otherwise: with a folder's stems, or beside the manifest."""
+    """The folder of what is known of a batch, unless told otherwise: where the stems of a folder or of clips go, or
+    one beside the manifest.
+    """
     path = Path(source).expanduser().absolute()
     if path.is_dir() or _is_pattern(source):
         return _mirror(_root(source, path))
-    return path.with_name(f"{path.stem}-stylus")
+    return path.with_name(f"{path.stem}-stylus") if path.suffix.lower() in MANIFESTS else path.parent
 
 
 def _root(source: str, path: Path) -> Path:
@@ -84,7 +88,7 @@ def _files(source: str, path: Path) -> Iterator[Row]:
         found = sorted(root.glob(str(path.relative_to(root))))
     else:
         raise NotFound(f"{source} does not exist")
-    clips = [one for one in found if one.suffix.lower() in SUFFIXES and not one.name.startswith(".") and one.is_file()]
+    clips = list(filter(is_audio, found))
     if not clips:
         raise BadRequest(f"{source} holds no audio files")
     yield from (_file(clip, root, str(_mirror(root))) for clip in clips)

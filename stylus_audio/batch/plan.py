@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import library
+from ..audio import is_audio
 from ..errors import BadRequest, NotFound
 from ..files import name_endings
 from ..options import Options
@@ -34,7 +35,8 @@ Styles = tuple[tuple[str, str], ...]
 class Wish:
     """What is asked for on the command line, for all rows.
 
-    `styles` are references as typed; `each_style` renders every one apart. `output` is the folder of all stems.
+    `styles` are references as typed; `each_style` renders every one apart, those of a folder, or without any those of
+    the library. `output` is the folder of all stems.
     """
 
     styles: tuple[str, ...] = ()
@@ -78,7 +80,7 @@ class Planner:
 
     def __init__(self, wish: Wish) -> None:
         self.wish = wish
-        self._typed = tuple(wish.styles)
+        self._typed = _each(wish.styles) if wish.each_style else wish.styles
         self._known: dict[tuple[str, tuple[str, ...], str], list[Sound]] = {}
         self._folders = Folders()
         self._names: dict[str, int] = {}
@@ -120,6 +122,8 @@ class Planner:
     def _style(self, base: str, typed: str) -> tuple[str, str]:
         """A reference as a file and its name; paths of a row count from `base`, others from here."""
         beside = Path(_absolute(base or str(Path.cwd()), typed))
+        if beside.is_dir():
+            raise BadRequest(f"style: {typed} is a folder; --each-style renders every clip in it apart")
         if beside.exists():
             return str(beside), beside.stem
         try:
@@ -182,6 +186,22 @@ class Folders:
             self._folders[folder] = _files(folder)
         size, time = self._folders[folder].get(name, (-1, 0))
         return size, f"{size}:{time}" if size >= 0 else ""
+
+
+def _each(styles: Sequence[str]) -> tuple[str, ...]:
+    """Folders as the clips in them, and nothing as all of the library."""
+    if not styles:
+        return tuple(style.name for style in library.styles())
+    return tuple(str(one) for style in styles for one in _inside(Path(style).expanduser()))
+
+
+def _inside(style: Path) -> list[Path]:
+    if not style.is_dir():
+        return [style]
+    found = [one for one in sorted(style.iterdir()) if is_audio(one)]
+    if not found:
+        raise BadRequest(f"style: {style} holds no audio files")
+    return found
 
 
 def _absolute(base: str, typed: str) -> str:
