@@ -97,8 +97,12 @@ def test_from_the_button_to_the_clip_in_the_next_slot(daemon: Daemon, max_: Max,
     assert live.overwritten == []
     assert Path(daemon.clip).read_bytes() == before
 
+    def opens() -> bool:
+        patch.pass_on()
+        return "page" in live.shown
+
     live.send("page")
-    until(lambda: (patch.pass_on(), "page" in live.shown)[1])
+    until(opens)
     url = live.shown["page"]
     assert re.match(r"http://127\.0\.0\.1:\d+/\?token=[\w-]+#clip=", url)
     # Browsers keep for themselves what stands behind the number sign.
