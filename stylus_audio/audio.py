@@ -18,6 +18,7 @@ import soxr
 from numpy.typing import NDArray
 
 from .errors import BadRequest, NotAllowed, NotFound, UnsupportedAudio
+from .files import in_text
 from .riff import Chunk, declared_data, read_chunks
 
 Floats = NDArray[np.floating[Any]]
@@ -118,6 +119,9 @@ def _is_png(path: Path) -> bool:
 
 
 def _openable(path: Path) -> None:
+    if in_text(str(path)) != str(path):
+        # No sidecar could say what it was made from.
+        raise UnsupportedAudio(f"the name of {in_text(str(path))} is not UTF-8; rename it")
     try:
         if path.is_dir():
             raise UnsupportedAudio(f"{path} is a folder; one audio file is wanted")

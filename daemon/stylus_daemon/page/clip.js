@@ -59,7 +59,7 @@ export class ClipPanel {
     byId("clip-wave").hidden = byId("loop").hidden = false;
     byId("loop-bpm").value = about.tempo?.bpm ?? "";
     this.loop = loop ?? likely(about);
-    this.box = withLoop(byId("clip-wave"), about, this.loop.start, this.loop.length, (...at) => this.setLoop(...at, false));
+    this.box = withLoop(byId("clip-wave"), about, this.loop.start, this.loop.length, (...at) => this.setLoop(...at));
     this.setLoop(this.loop.start, this.loop.length, false);
     return true;
   }
@@ -74,7 +74,8 @@ export class ClipPanel {
     this.loop = { start: Math.min(Math.max(0, start || 0), Math.max(0, total - long)), length: long };
     byId("loop-start").value = this.loop.start.toFixed(2);
     byId("loop-length").value = this.loop.length.toFixed(2);
-    if (redraw) this.box.move(this.loop.start, this.loop.length);
+    const taken = this.loop.start === start && this.loop.length === length;
+    if (redraw || !taken) this.box.move(this.loop.start, this.loop.length);
     this.changed();
   }
 }

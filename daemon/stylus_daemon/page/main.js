@@ -15,7 +15,7 @@ const clip = new ClipPanel(() => changed());
 const styles = new StylesPanel(() => changed());
 const result = new Result((about) => again(about));
 const queue = new Queue((number) => attempt(() => result.show(number)));
-const wall = new Wall(() => clip, dials, (style) => attempt(() => render([style])));
+const wall = new Wall(() => ({ clip: clip.clip, loop: clip.loop, styles: styles.all() }), dials, (style) => attempt(() => render([style])));
 /** Jobs that this page has asked for: their results are shown when they are there. */
 const own = new Set(JSON.parse(sessionStorage.getItem("own") ?? "[]"));
 let restoring = true;
@@ -139,5 +139,9 @@ byId("render").onclick = () => attempt(() => render([...styles.chosen]));
 byId("preview").onclick = () => attempt(() => render([...styles.chosen], ["preview", 6]));
 /** For whoever measures the page. */
 window.stylus = { wall, dials };
+// Another program may have added a style meanwhile.
+addEventListener("focus", () => {
+  if (!restoring && document.body.dataset.connected === "true") styles.refresh();
+});
 ignoreElsewhere();
 restore();
