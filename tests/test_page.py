@@ -427,6 +427,10 @@ def test_a_reference_is_dropped_and_kept(screen: Screen, page: Page) -> None:
     expect(page.locator("#tiles button:enabled")).to_have_count(5, timeout=PATIENCE)
     tiles = page.locator("#tiles button").evaluate_all("tiles => tiles.map((tile) => tile.dataset.tile)")
     assert set(tiles) == {"", "dark", "bright", "noise", "dropped"}
+    page.get_by_role("button", name="Remove dropped.wav").click()
+    expect(boxes).to_have_count(2)
+    page.reload()
+    expect(boxes).to_have_count(2, timeout=PATIENCE)
     # A name that the library has is refused in words.
     page.locator("#references button").first.click()
     expect(page.locator("#notice")).to_contain_text("is there already", timeout=PATIENCE)

@@ -75,13 +75,22 @@ export class StylesPanel {
     this.changed();
   }
 
+  /** Of this page only; the daemon's copy goes by itself. */
+  remove(reference) {
+    this.references = this.references.filter((one) => one !== reference);
+    this.chosen.delete(reference.path);
+    this.draw();
+    this.changed();
+  }
+
   draw() {
     // The focus stays where it is, though its element is made anew.
     const focused = document.activeElement?.dataset?.style;
     byId("references").replaceChildren(...this.references.map((one) =>
       make("li", {},
         make("label", {}, make("input", { type: "checkbox", checked: this.chosen.has(one.path), onchange: () => this.choose(one.path) }), ` ${one.name} `),
-        make("button", { type: "button", textContent: "Keep in the library", "aria-label": `Keep ${one.name} in the library`, onclick: () => this.keep(one) }))));
+        make("button", { type: "button", textContent: "Keep in the library", "aria-label": `Keep ${one.name} in the library`, onclick: () => this.keep(one) }),
+        make("button", { type: "button", textContent: "Remove", "aria-label": `Remove ${one.name}`, onclick: () => this.remove(one) }))));
     byId("library").replaceChildren(...this.styles.map((style) => {
       const warm = this.warm.has(style.identity);
       return make("li", {}, make("button", {
