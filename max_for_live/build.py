@@ -12,6 +12,7 @@ import argparse
 import json
 import struct
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,11 @@ CLASSES: dict[str, tuple[str, list[str]]] = {
     "bar": ("live.slider", ["", "float"]),
 }
 """Max's class of each kind of control, and what its outlets carry."""
+APPLICATION = {"major": 8, "minor": 6, "revision": 0, "architecture": "x64", "modernui": 1}
+"""The Max that the patchers are written for."""
 AUDIO_EFFECT = b"aaaa"
+WINDOW = (1000, 720)
+"""The page's window, pixels: a device is too low for a page."""
 
 
 @dataclass
@@ -50,9 +55,15 @@ class Device:
 
     def object(self, text: str, id: str, **more: Any) -> Box:
         """An object that is not seen, in a grid of its own."""
+        return self.patcher.add_textbox(text, id=id, patching_rect=self._place(), **more)
+
+    def subpatcher(self, text: str, id: str, inner: Patcher) -> Box:
+        """A patcher within this one."""
+        return self.patcher.add_subpatcher(text, id=id, patching_rect=self._place(), patcher=inner)
+
+    def _place(self) -> Rect:
         self._row += 1
-        place = Rect(600 + 220 * (self._row // 30), 20 + 28 * (self._row % 30), 210, 22)
-        return self.patcher.add_textbox(text, id=id, patching_rect=place, **more)
+        return Rect(600 + 220 * (self._row // 30), 20 + 28 * (self._row % 30), 210, 22)
 
     def cord(self, source: Box, outlet: int, target: Box, inlet: int = 0) -> None:
         """A connection."""
@@ -134,6 +145,53 @@ def heard(device: Device, route: Box, outlet: int, about: dict[str, Any], box: B
     device.cord(hearer, 0, box)
 
 
+def page_window(device: Device, route: Box, outlet: int, js: Box) -> None:
+    """A window with the daemon's page: it opens when it gets an address, and is empty while it is closed."""
+    inner = Patcher(validate_connections=False, openinpresentation=1)
+    inner.appversion = APPLICATION
+    inner.rect = Rect(120, 120, *WINDOW)
+    inner.toolbarvisible = inner.enablehscroll = inner.enablevscroll = 0
+    rows = iter(range(WINDOW[1] + 60, WINDOW[1] + 400, 28))
+
+    def box(maxclass: str, id: str, inlets: int, outlets: list[str], **more: Any) -> Box:
+        x, y, width, height = more.get("presentation_rect", [0, next(rows), 280, 22])
+        place = Rect(20 + x, 20 + y, width, height)
+        return inner.add_box(Box(maxclass, inlets, len(outlets), id, place, outlettype=outlets, **more))
+
+    def seen(maxclass: str, id: str, outlets: list[str], rect: list[int], **more: Any) -> Box:
+        return box(maxclass, id, 1, outlets, presentation=1, presentation_rect=rect, **more)
+
+    button = "Open in Browser"
+    browser = seen("textbutton", "browser", ["", "", "int"], [6, 4, 120, 20], mode=0, text=button, texton=button)
+    words = "The page is heard on your computer's own output, not on Live's."
+    seen("comment", "output_note", [], [134, 5, WINDOW[0] - 140, 20], text=words)
+    web = seen("jweb", "web", [""], [0, 28, WINDOW[0], WINDOW[1] - 28], rendermode=0, url="about:blank")
+    address = box("inlet", "address", 0, [""], index=1, comment="the page's address")
+    load = box("newobj", "load", 1, [""], text="prepend url")
+    # Without a window the page must be heard no longer.
+    closed = box("newobj", "closed", 1, ["bang"], text="closebang")
+    leave = box("message", "leave", 2, [""], text="url about:blank")
+    begun = box("newobj", "begun", 1, ["bang"], text="loadbang")
+    float_ = box("message", "float", 2, [""], text="window flags float nogrow nozoom, window exec")
+    frame = box("newobj", "frame", 1, ["", ""], text="thispatcher")
+    wish = box("outlet", "wish", 1, [], index=1, comment="a bang: in the browser instead")
+    for chain in ((address, load, web), (closed, leave, web), (begun, float_, frame), (browser, wish)):
+        for source, target in pairwise(chain):
+            inner.add_line(source, target)
+
+    window = device.subpatcher("p Stylus", "page_window", inner)
+    shown = device.object("t l open", "page_shown", numoutlets=2, outlettype=["", ""])
+    opening = device.object("pcontrol", "page_opening")
+    asked = device.object("t browse", "browser_says")
+    device.cord(route, outlet, shown)
+    # The window opens before it gets its address.
+    device.cord(shown, 1, opening)
+    device.cord(opening, 0, window)
+    device.cord(shown, 0, window)
+    device.cord(window, 0, asked)
+    device.cord(asked, 0, js)
+
+
 def patcher(plan: dict[str, Any]) -> dict[str, Any]:
     """The whole patcher as Max keeps it."""
     device = Device(plan)
@@ -155,7 +213,7 @@ def patcher(plan: dict[str, Any]) -> dict[str, Any]:
     device.cord(leaving, 0, freed)
     device.cord(freed, 0, js)
 
-    words = [about["hears"] for about in plan["controls"] if "hears" in about] + ["keep_state"]
+    words = [about["hears"] for about in plan["controls"] if "hears" in about] + ["keep_state", "page"]
     route = device.object(
         f"route {' '.join(words)}", "route", numoutlets=len(words) + 1, outlettype=[""] * (len(words) + 1)
     )
@@ -166,6 +224,7 @@ def patcher(plan: dict[str, Any]) -> dict[str, Any]:
     device.cord(route, words.index("keep_state"), state)
     device.cord(state, 0, restored)
     device.cord(restored, 0, js)
+    page_window(device, route, words.index("page"), js)
     for about in plan["controls"]:
         box = control(device, about)
         if "says" in about:
@@ -177,7 +236,7 @@ def patcher(plan: dict[str, Any]) -> dict[str, Any]:
     return {
         "patcher": {
             "fileversion": 1,
-            "appversion": {"major": 8, "minor": 6, "revision": 0, "architecture": "x64", "modernui": 1},
+            "appversion": APPLICATION,
             "classnamespace": "box",
             "rect": [80.0, 100.0, 1100.0, 760.0],
             "openinpresentation": 1,
@@ -211,7 +270,12 @@ def patcher(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ordered(entry: dict[str, Any]) -> dict[str, Any]:
-    return {"box": dict(sorted(entry["box"].items()))}
+    box = dict(sorted(entry["box"].items()))
+    if "patcher" in box:
+        # Max has a patcher within another without its name.
+        inner = box["patcher"]["patcher"]
+        box["patcher"] = {**inner, "boxes": [_ordered(one) for one in inner["boxes"]]}
+    return {"box": box}
 
 
 def _banks(plan: dict[str, Any]) -> dict[str, Any]:

@@ -173,6 +173,21 @@ function show_file() {
   else status("nothing has been rendered yet");
 }
 
+/** Has the page opened in the device's window, with what would be rendered. */
+function page() {
+  askForPage("window");
+}
+
+/** The same in the browser. */
+function browse() {
+  askForPage("browser");
+}
+
+function askForPage(where) {
+  if (!connected) status(absence);
+  else ask("page:" + where, "/stylus/page", []);
+}
+
 function take(item) {
   var chosenTake = listed[item - 1];
   if (!chosenTake) return;
@@ -214,10 +229,27 @@ function left(about) {
 
 function answered(key, answer) {
   var words = key.split(":"), record = queue.find("number", Number(words[1]));
+  if (words[0] === "page") {
+    showPage(words[1], answer);
+    return;
+  }
   if (menus.take(key, answer) || !record) return;
   if (words[0] === "render") taken(record, answer);
   else if (words[0] === "status") resolved(record, answer);
   else if (words[0] === "cancel") ended(record, answer);
+}
+
+/** Opens the page where it was asked for; a daemon may have none. */
+function showPage(where, answer) {
+  var url = answer.ok ? answer.arguments[0] : "";
+  if (!url) {
+    status(answer.ok ? "this daemon serves no page: it was started without" : answer.message);
+    return;
+  }
+  var info = content(), what = info.problem ? info : requests.passage(info, false);
+  if (!what.problem) url += "#" + requests.fragment(info, what);
+  if (where === "window") say("page", url);
+  else messnamed("max", "launchbrowser", url);
 }
 
 function taken(record, answer) {
@@ -452,7 +484,7 @@ function rounded(value) {
 }
 
 // What Max is not to call by messages.
-[selectionChanged, store, pick, arrived, left, answered, taken, inquire, resolved, ended, happened, changed, progressed,
+[selectionChanged, store, pick, askForPage, arrived, left, answered, showPage, taken, inquire, resolved, ended, happened, changed, progressed,
   failed, finished, conclude, placed, settle, content, begin, submit, send, ask, say, status, tell, refer, showReference,
   isInLibrary, refresh, later, rounded
 ].forEach(function (inner) {

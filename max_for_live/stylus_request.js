@@ -68,6 +68,15 @@ function exactly(info, heard) {
   };
 }
 
+/** What the page is told of a passage, behind its address: the file, and what of it is heard. */
+function fragment(info, what) {
+  var words = ["clip=" + encodeURIComponent(what.file)];
+  if (!info.whole) {
+    words.push("start=" + what.start / info.sample_rate, "length=" + (what.end - what.start) / info.sample_rate);
+  }
+  return words.join("&");
+}
+
 /** Where a saved Set may have its stem; none for content that lies in its project, beside which the stem is. */
 function outputs(file, style) {
   var project = slashed(clips.setPath()).replace(/\/[^\/]*$/, "");
@@ -103,6 +112,7 @@ function folderName(path) {
 exports.INITIAL = INITIAL;
 exports.options = options;
 exports.passage = passage;
+exports.fragment = fragment;
 exports.outputs = outputs;
 exports.isTemporary = isTemporary;
 exports.baseName = baseName;

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import soxr
 from numpy.typing import NDArray
 
 from .errors import BadRequest, NotAllowed, NotFound, UnsupportedAudio
+from .files import in_text
 from .riff import Chunk, declared_data, read_chunks
 
 Floats = NDArray[np.floating[Any]]
@@ -122,6 +124,9 @@ def _is_png(path: Path) -> bool:
 
 
 def _openable(path: Path) -> None:
+    if in_text(str(path)) != str(path):
+        # No sidecar could say what it was made from.
+        raise UnsupportedAudio(f"the name of {in_text(str(path))} is not UTF-8; rename it")
     try:
         if path.is_dir():
             raise UnsupportedAudio(f"{path} is a folder; one audio file is wanted")
@@ -184,34 +189,54 @@ def read_clip(path: Path, start: int = 0, end: int | None = None) -> Clip:
     end = info.samples if end is None else min(end, info.samples)
     if not 0 <= start < end:
         raise BadRequest(f"samples {start} to {end} hold nothing of {path.name}, which has {info.samples}")
+    audio = np.empty((info.channels, end - start), _dtype(info))
+    position = 0
+    for block in _blocks(path, info, start, end):
+        audio[:, position : position + block.shape[1]] = block
+        position += block.shape[1]
+    lost = _silence_what_is_not_finite(audio)
+    return Clip(
+        audio, info.sample_rate, info.subtype, info.format, start, info.samples, info.chunks, path,
+        _warned(path.name, lost),
+    )  # fmt: skip
+
+
+def read_blocks(path: Path) -> Iterator[Floats]:
+    """A file's samples block by block, `[channel, sample]`, for those who need not have it all at once.
+
+    Values that are not finite are silence. Raises what `read_clip` does.
+    """
+    info = probe(path)
+    for block in _blocks(path, info, 0, info.samples):
+        _silence_what_is_not_finite(block)
+        yield block
+
+
+def _dtype(info: AudioInfo) -> Any:
+    return np.dtype(np.float64 if info.subtype in _WIDE else np.float32)
+
+
+def _blocks(path: Path, info: AudioInfo, start: int, end: int) -> Iterator[Floats]:
     if info.format == "PNG":
         from .spectrogram_image import read_sound
 
-        audio = read_sound(path)[:, start:end].copy()
-        return Clip(audio, info.sample_rate, info.subtype, info.format, start, info.samples, path=path)
-    dtype: Any = np.float64 if info.subtype in _WIDE else np.float32
-    audio = np.empty((info.channels, end - start), dtype)
+        yield read_sound(path)[:, start:end].copy()
+        return
     try:
         with soundfile.SoundFile(str(path)) as file:
             position = 0
             if start and info.format not in _SEEKS_BADLY:
                 position = file.seek(start)
             while position < end:
-                block = file.read(min(_BLOCK, end - position), dtype=np.dtype(dtype).name, always_2d=True)
+                block = file.read(min(_BLOCK, end - position), dtype=_dtype(info).name, always_2d=True)
                 if not len(block):
                     raise UnsupportedAudio(f"{path.name} is cut short: it ends at {position} of {info.samples} samples")
                 skipped = max(0, start - position)
-                first = position + skipped - start
-                if skipped < len(block):
-                    audio[:, first : first + len(block) - skipped] = block[skipped:].T
                 position += len(block)
+                if skipped < len(block):
+                    yield block[skipped:].T
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise UnsupportedAudio(f"{path.name} is damaged: {_reason(error)}") from None
-    lost = _silence_what_is_not_finite(audio)
-    return Clip(
-        audio, info.sample_rate, info.subtype, info.format, start, info.samples, info.chunks, path,
-        _warned(path.name, lost),
-    )  # fmt: skip
 
 
 def _reason(error: Exception) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .audio import Clip, is_audio, read_clip, same_file
 from .errors import BadRequest, NotAllowed, NotFound, UnsupportedAudio
+from .files import in_text
 from .frechet import frechet_distance, mel_embeddings
 from .instruments import instrument_match
 from .metrics import evaluate_clips
@@ -83,7 +84,9 @@ def find_items(folder: Path, content: Path | None, style: Path | None, leave_out
             continue
         origin = said.content or _named(contents, stem, content, lambda name, own: f"{own}_".startswith(f"{name}_"))
         if origin is None:
-            leave_out(f"{stem.name} is left out: neither a sidecar nor --content has the clip that it was made from")
+            leave_out(
+                f"{in_text(stem.name)} is left out: neither a sidecar nor --content has the clip that it was made from"
+            )
             continue
         own = _named(styles, stem, style, lambda name, own: f"_{own}".endswith(f"_{name}"))
         # A start is the sidecar's of its own content.
@@ -132,7 +135,7 @@ def evaluate_items(
         try:
             styles[path] = hear(read_clip(path))
         except _UNREADABLE as error:
-            leave_out(f"the style {path.name} is left out: {error}")
+            leave_out(f"the style {in_text(path.name)} is left out: {error}")
     rows: dict[str, Values] = {}
     stems: list[Heard] = []
     contents: dict[tuple[Path, int, int], Heard] = {}
@@ -143,7 +146,7 @@ def evaluate_items(
             stem = read_clip(item.stem)
             content, passage = _content_of(item, stem)
         except _UNREADABLE as error:
-            leave_out(f"{item.stem.name} is left out: {error}")
+            leave_out(f"{in_text(item.stem.name)} is left out: {error}")
             continue
         reference = read_clip(style) if style else None
         values = evaluate_clips(stem, content, reference, item.seams)

@@ -24,6 +24,15 @@ def means_full(error: OSError) -> bool:
     return error.errno in _NO_ROOM
 
 
+def in_text(name: str) -> str:
+    r"""A file's name to be said; what of it is no text, such as bytes that are no UTF-8, is written out.
+
+    >>> in_text("Gr\udcfc\udcdfe.wav")
+    'Gr\\udcfc\\udcdfe.wav'
+    """
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def flush_file(path: Path) -> None:
     """Wait until a file's data is on the disk."""
     descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))

@@ -61,33 +61,47 @@ def integrated(audio: Floats, sample_rate: int) -> float:
     >>> round(integrated(np.sin(2 * np.pi * 997 * time)[None], 48000), 1)
     -3.0
     """
-    power = _block_powers(audio, sample_rate)
-    loud = power[power > 10 ** ((_ABSOLUTE_GATE - _OFFSET) / 10)]
-    if not len(loud):
-        return -math.inf
-    loud = loud[loud > loud.mean() * 10 ** (_RELATIVE_GATE / 10)]
-    return _OFFSET + 10 * math.log10(loud.mean())
+    channels, samples = audio.shape
+    meter = Meter(sample_rate, channels, samples)
+    piece = max(1, _PIECE // channels)
+    for first in range(0, samples, piece):
+        meter.add(audio[:, first : first + piece])
+    return meter.integrated()
 
 
-def _block_powers(audio: Floats, sample_rate: int) -> NDArray[np.float64]:
-    """Mean power of the weighted channels, summed, in blocks of 400 ms every 100 ms, `[block]`."""
-    from scipy.signal import sosfilt
+class Meter:
+    """`integrated` of audio that comes in pieces `[channel, sample]`, of `samples` in all."""
 
-    sections = k_weighting(sample_rate)
-    samples = audio.shape[1]
-    hop, per_block = round(_STEP_SECONDS * sample_rate), _STEPS
-    if samples < hop * per_block:
-        hop, per_block = max(1, samples), 1
-    hops = np.zeros(samples // hop)
-    piece = max(1, _PIECE // hop) * hop
-    for channel in audio:
-        state = np.zeros((len(sections), 2))
-        for first in range(0, len(hops) * hop, piece):
-            part = np.asarray(channel[first : min(first + piece, len(hops) * hop)], np.float64)
-            weighted, state = sosfilt(sections, part, zi=state)
-            squares = (weighted**2).reshape(-1, hop).mean(1)
-            hops[first // hop : first // hop + len(squares)] += squares
-    return np.convolve(hops, np.full(per_block, 1 / per_block), "valid") if len(hops) else hops
+    def __init__(self, sample_rate: int, channels: int, samples: int) -> None:
+        self._hop, self._per_block = round(_STEP_SECONDS * sample_rate), _STEPS
+        if samples < self._hop * self._per_block:
+            self._hop, self._per_block = max(1, samples), 1
+        self._sections = k_weighting(sample_rate)
+        self._state = np.zeros((len(self._sections), channels, 2))
+        self._rest = np.zeros((channels, 0))
+        self._powers: list[NDArray[np.float64]] = []
+
+    def add(self, piece: Floats) -> None:
+        """The next samples."""
+        from scipy.signal import sosfilt
+
+        audio = np.concatenate([self._rest, piece], axis=1)
+        whole = audio.shape[1] // self._hop * self._hop
+        self._rest = audio[:, whole:]
+        if whole:
+            weighted, self._state = sosfilt(self._sections, audio[:, :whole], zi=self._state)
+            self._powers.append(np.square(weighted).sum(0).reshape(-1, self._hop).mean(1))
+
+    def integrated(self) -> float:
+        """In LUFS, of what has been added."""
+        # Blocks of 400 ms every 100 ms.
+        hops = np.concatenate([np.zeros(0), *self._powers])
+        powers = np.convolve(hops, np.full(self._per_block, 1 / self._per_block), "valid") if len(hops) else hops
+        loud = powers[powers > 10 ** ((_ABSOLUTE_GATE - _OFFSET) / 10)]
+        if not len(loud):
+            return -math.inf
+        loud = loud[loud > loud.mean() * 10 ** (_RELATIVE_GATE / 10)]
+        return _OFFSET + 10 * math.log10(loud.mean())
 
 
 def sample_peak(audio: Floats) -> float:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import read_clip
-from .loudness import integrated
-from .passage import loudest
+from .audio import probe, read_blocks
+from .loudness import Meter
 from .reference import picture_of
-from .spectrogram import Profile
+from .riff import Tempo, loop_of, tempo_of
+from .spectrogram import Profile, frame_count
 
 Floats = NDArray[np.floating[Any]]
 
@@ -38,7 +38,7 @@ class Overview:
 
     `peaks` `[column]` are the highest absolute samples, `levels` `[band, column]` in dB under the loudest band, bands
     from `LOW` to `HIGH` Hz evenly spaced on the mel scale. `lufs` is None for silence. `loudest` is where its loudest
-    four seconds begin, in seconds.
+    four seconds begin, in seconds. `loop` and `tempo` are what the file says of itself.
     """
 
     seconds: float
@@ -49,40 +49,108 @@ class Overview:
     peaks: NDArray[np.float32]
     levels: NDArray[np.float32]
     loudest: float
+    loop: tuple[float, float] | None
+    """What the file says that repeats: its beginning and its length, in seconds."""
+    tempo: Tempo | None
 
 
 def overview(path: Path) -> Overview:
-    """Read a file and sum it up; raises what `read_clip` does."""
-    clip = read_clip(path)
-    audio, rate = clip.audio, clip.sample_rate
-    samples = audio.shape[1]
-    lufs = integrated(audio, rate)
+    """Sum a file up, block by block, so that a long one takes no more memory; raises what `read_clip` does."""
+    info = probe(path)
+    rate, samples = info.sample_rate, info.samples
+    peaks, levels, power = _Peaks(samples), _Levels(rate, samples), _Power(max(1, rate // 25))
+    meter = Meter(rate, info.channels, samples)
+    for block in read_blocks(path):
+        for each in (peaks, levels, power, meter):
+            each.add(block)
+    lufs, loop = meter.integrated(), loop_of(info.chunks, samples)
     return Overview(
-        samples / rate, rate, len(audio), samples, round(lufs, 2) if np.isfinite(lufs) else None, _peaks(audio),
-        _levels(audio, rate), loudest(audio, 4 * rate)[0] / rate,
+        samples / rate, rate, info.channels, samples, round(lufs, 2) if np.isfinite(lufs) else None, peaks.highest,
+        levels.relative(), power.loudest(100) / rate,
+        (loop.start / rate, (loop.end - loop.start) / rate) if loop else None, tempo_of(info.chunks, samples / rate),
     )  # fmt: skip
 
 
-def _peaks(audio: Floats) -> NDArray[np.float32]:
-    columns = min(COLUMNS, audio.shape[1])
-    starts = np.arange(columns) * audio.shape[1] // columns
-    highest: NDArray[np.float32] = np.zeros(columns, np.float32)
-    for channel in audio:
-        # Twice without a copy of all samples that are negative.
-        highest = np.maximum(highest, np.maximum.reduceat(channel, starts))
-        highest = np.maximum(highest, -np.minimum.reduceat(channel, starts))
-    return np.asarray(highest, np.float32)
+class _Peaks:
+    """The highest absolute sample of each column."""
+
+    def __init__(self, samples: int) -> None:
+        columns = min(COLUMNS, samples)
+        self._starts = np.arange(columns) * samples // columns
+        self._at = 0
+        self.highest = np.zeros(columns, np.float32)
+
+    def add(self, block: Floats) -> None:
+        last = self._at + block.shape[1]
+        first_column, behind = np.searchsorted(self._starts, [self._at, last - 1], "right") - [1, 0]
+        starts = np.maximum(self._starts[first_column:behind] - self._at, 0)
+        here = self.highest[first_column:behind]
+        for channel in block:
+            # Twice without a copy of all samples that are negative.
+            np.maximum(here, np.maximum.reduceat(channel, starts), out=here, casting="same_kind")
+            np.maximum(here, -np.minimum.reduceat(channel, starts), out=here, casting="same_kind")
+        self._at = last
 
 
-def _levels(audio: Floats, rate: int) -> NDArray[np.float32]:
-    hop = max(rate // 200, audio.shape[1] // (COLUMNS * _FRAMES_A_COLUMN))
-    window = 2 * round(0.0464 * rate)
-    profile = Profile(rate, hop, window, 2 * window, BANDS, LOW, HIGH, 1, "log", range_db=RANGE_DB)
-    picture = picture_of(audio, rate, profile)
-    step = -(-picture.mel.shape[-1] // COLUMNS)
-    mel = np.maximum.reduceat(picture.mel[0], np.arange(0, picture.mel.shape[-1], step), axis=1)
-    relative = np.maximum(mel / (picture.maximum or 1.0), 10 ** (-RANGE_DB / 20))
-    return np.asarray(20 * np.log10(relative), np.float32)
+class _Levels:
+    """The mel-spectrogram of what comes, of all channels together, a few frames a column."""
+
+    def __init__(self, rate: int, samples: int) -> None:
+        hop = max(rate // 200, samples // (COLUMNS * _FRAMES_A_COLUMN))
+        window = 2 * round(0.0464 * rate)
+        self._profile = Profile(rate, hop, window, 2 * window, BANDS, LOW, HIGH, 1, "log", range_db=RANGE_DB)
+        self._margin = -(-window // (2 * hop))
+        """Frames before one whose samples it needs."""
+        self._waiting: Floats | None = None
+        self._before, self._left = 0, frame_count(samples, hop)
+        self._mels: list[NDArray[np.float32]] = []
+
+    def add(self, block: Floats) -> None:
+        hop = self._profile.hop
+        waiting = block if self._waiting is None else np.concatenate([self._waiting, block], axis=1)
+        # Of a piece's frames those are right whose windows lie in it.
+        ready = waiting.shape[1] // hop - self._margin - self._before
+        if ready < 1:
+            self._waiting = waiting
+            return
+        self._take(waiting, ready)
+        kept = min(self._before + ready, self._margin)
+        self._waiting = waiting[:, (self._before + ready - kept) * hop :]
+        self._before = kept
+
+    def _take(self, audio: Floats, count: int) -> None:
+        mel = picture_of(audio, self._profile.sample_rate, self._profile).mel[0]
+        self._mels.append(mel[:, self._before : self._before + count])
+        self._left -= count
+
+    def relative(self) -> NDArray[np.float32]:
+        """`[band, column]` in dB under the highest of all."""
+        if self._left and self._waiting is not None:
+            self._take(self._waiting, self._left)
+        mel = np.concatenate(self._mels, axis=1)
+        mel = np.maximum.reduceat(mel, np.arange(0, mel.shape[1], -(-mel.shape[1] // COLUMNS)), axis=1)
+        relative = np.maximum(mel / (mel.max() or 1.0), 10 ** (-RANGE_DB / 20))
+        return np.asarray(20 * np.log10(relative), np.float32)
+
+
+class _Power:
+    """The power of every `step` samples."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+        self._rest = np.zeros(0)
+        self._powers: list[Floats] = []
+
+    def add(self, block: Floats) -> None:
+        power = np.concatenate([self._rest, np.square(block, dtype=np.float64).sum(0)])
+        whole = len(power) // self._step * self._step
+        self._powers.append(power[:whole].reshape(-1, self._step).sum(1))
+        self._rest = power[whole:]
+
+    def loudest(self, steps: int) -> int:
+        """The sample where the loudest so many steps begin; 0 where there are no more than that."""
+        sums = np.cumsum(np.concatenate([np.zeros(1), *self._powers]))
+        return int(np.argmax(sums[steps:] - sums[:-steps])) * self._step if len(sums) > steps else 0
 
 
 def picture(levels: NDArray[np.float32]) -> bytes:

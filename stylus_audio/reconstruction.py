@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
+from math import lcm
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,9 @@ from numpy.typing import NDArray
 
 from .gains import Gains
 from .passage import Passage
-from .phase import apply_gain, apply_phase, griffin_lim
+from .phase import Stft, apply_gain, apply_phase, griffin_lim
 from .settings import Settings
+from .spectrogram import Profile
 
 Floats = NDArray[np.floating[Any]]
 
@@ -35,16 +38,29 @@ def reconstruct(
 
 def _around_body(passage: Passage, gains: Gains, settings: Settings, done: Callable[[float], None]) -> Floats:
     """As `_reconstructed`, of the stem and a second around it: long work is not done for all of a long carrier."""
-    rate = passage.sample_rate
-    low = max(0, passage.first // rate - 1)
-    high = -(-passage.last // rate) + 1
-    here = slice(low * rate, high * rate)
-    frames = slice(round(low * gains.profile.frame_rate), round(high * gains.profile.frame_rate) + 1)
+    rate, frame_rate = passage.sample_rate, gains.profile.frame_rate
+    step = _common_step(gains.profile, rate)
+    low, high = max(0, passage.first - rate) // step * step, passage.last + rate
+    here = slice(low, high)
+    frames = slice(round(low / rate * frame_rate), round(high / rate * frame_rate) + 2)
     piece = replace(passage, carrier=passage.carrier[:, here], dry=passage.dry[:, here])
     part = replace(gains, styled=gains.styled[..., frames], reference=gains.reference[..., frames])
     wet = np.zeros(passage.carrier.shape, passage.carrier.dtype)
     wet[:, here] = _reconstructed(piece, part, settings, done)
     return wet
+
+
+def _common_step(profile: Profile, sample_rate: int) -> int:
+    """Samples from one place where a frame of the profile and one of the clip's STFT lie together to the next.
+
+    A piece that begins there has its frames where the whole carrier has them.
+
+    >>> from stylus_audio.spectrogram import MINI
+    >>> [_common_step(MINI, rate) for rate in (44100, 22050, 48000)]
+    [441, 97020, 480]
+    """
+    frame = Fraction(profile.hop * sample_rate, profile.sample_rate)
+    return lcm(Stft.like(profile, sample_rate).hop, frame.numerator)
 
 
 def _reconstructed(passage: Passage, gains: Gains, settings: Settings, done: Callable[[float], None]) -> Floats:

@@ -20,6 +20,9 @@ _APPLICATION = 2
 
 _SMPL_HEAD, _SMPL_LOOP = 36, 24
 _CUE_POINT = 24
+_ACID = 24
+_BPM = (20.0, 400.0)
+"""What is believed of a tempo."""
 _TIME_REFERENCE = 338
 """Offset of bext's TimeReference: after description, originator, reference, date and time."""
 
@@ -38,6 +41,14 @@ class Loop:
 
     start: int
     end: int
+
+
+@dataclass(frozen=True)
+class Tempo:
+    """Beats a minute, and beats in a bar."""
+
+    bpm: float
+    beats: int
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,20 @@ def loop_chunk(loop: Loop) -> Chunk:
     """
     head = struct.pack("<9I", 0, 0, 0, 60, 0, 0, 0, 1, 0)
     return Chunk(b"smpl", head + struct.pack("<6I", 0, 0, loop.start, loop.end - 1, 0, 0))
+
+
+def tempo_of(chunks: Sequence[Chunk], seconds: float) -> Tempo | None:
+    """The tempo of a loop's `acid` chunk, or its beats over the file's length; None for a one-shot, and without one."""
+    for chunk in chunks:
+        if chunk.id != b"acid" or len(chunk.data) < _ACID:
+            continue
+        flags, beats, _, per_bar, bpm = struct.unpack("<I8xI2Hf", chunk.data[:_ACID])
+        if flags & 1:
+            return None
+        if not _BPM[0] <= bpm <= _BPM[1]:
+            bpm = 60 * beats / seconds
+        return Tempo(round(bpm, 3), per_bar if 1 <= per_bar <= 16 else 4) if _BPM[0] <= bpm <= _BPM[1] else None
+    return None
 
 
 def _sampler_loops(data: bytes) -> list[tuple[int, int, int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,16 @@ def test_what_is_no_audio(tmp_path: Path) -> None:
     for path, error in ((tmp_path / "none.wav", NotFound), (tmp_path, UnsupportedAudio), (text, UnsupportedAudio)):
         with pytest.raises(error):
             read_clip(path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/Gr\xfc\xdfe.wav"))
+    with path.open("wb") as stream:
+        soundfile.write(stream, noise(0.1).T, RATE, format="WAV")
+    for read in (probe, read_clip):
+        with pytest.raises(UnsupportedAudio, match=r"Gr\\udcfc\\udcdfe\.wav is not UTF-8; rename it"):
+            read(path)
 
 
 def test_segments_outside_the_file(tmp_path: Path) -> None:

@@ -21,9 +21,11 @@ HEIGHT = 169
 
 # Inlets and outlets of objects, by Max's reference.
 PORTS = {
-    "plugin~": (2, 2), "plugout~": (2, 2), "node.script": (1, 2), "js": (1, 2), "prepend": (1, 1), "t": (1, 1),
+    "plugin~": (2, 2), "plugout~": (2, 2), "node.script": (1, 2), "js": (1, 2), "prepend": (1, 1),
     "live.thisdevice": (1, 3), "freebang": (1, 1), "pattr": (1, 3), "live.drop": (1, 2), "live.comment": (1, 0),
     "umenu": (1, 3), "live.menu": (1, 3), "live.text": (1, 2), "live.dial": (1, 2), "live.slider": (1, 2),
+    "pcontrol": (1, 1), "jweb": (1, 1), "textbutton": (1, 3), "comment": (1, 0), "message": (2, 1), "inlet": (0, 1),
+    "outlet": (1, 0), "closebang": (1, 1), "loadbang": (1, 1), "thispatcher": (1, 2),
 }  # fmt: skip
 
 
@@ -40,7 +42,14 @@ def chunks(data: bytes) -> list[tuple[str, bytes]]:
 DATA = (FOLDER / "Stylus.amxd").read_bytes()
 CHUNKS = chunks(DATA)
 PATCHER: dict[str, Any] = json.loads(CHUNKS[2][1][:-1])["patcher"]
-BOXES: dict[str, dict[str, Any]] = {entry["box"]["id"]: entry["box"] for entry in PATCHER["boxes"]}
+
+
+def boxes(patcher: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {entry["box"]["id"]: entry["box"] for entry in patcher["boxes"]}
+
+
+BOXES = boxes(PATCHER)
+WINDOW: dict[str, Any] = BOXES["page_window"]["patcher"]
 SEEN = [box for box in BOXES.values() if box.get("presentation")]
 SCRIPTS = {path.name: path.read_text("utf-8") for path in FOLDER.glob("stylus_*.js")}
 
@@ -55,6 +64,11 @@ def ports(box: dict[str, Any]) -> tuple[int, int]:
     words = box.get("text", "").split() if box["maxclass"] == "newobj" else [box["maxclass"]]
     if words[0] == "route":
         return 1, len(words)
+    if words[0] == "t":
+        return 1, len(words) - 1
+    if words[0] == "p":
+        kinds = Counter(inner["maxclass"] for inner in boxes(box["patcher"]).values())
+        return kinds["inlet"], kinds["outlet"]
     return PORTS[words[0]]
 
 
@@ -81,11 +95,48 @@ def test_ids_and_names_are_unique() -> None:
     assert max(Counter(names).values()) == 1
 
 
-def test_every_cord_joins_an_outlet_and_an_inlet() -> None:
-    for entry in PATCHER["lines"]:
+@pytest.mark.parametrize("patcher", [PATCHER, WINDOW], ids=["device", "window"])
+def test_every_cord_joins_an_outlet_and_an_inlet(patcher: dict[str, Any]) -> None:
+    there = boxes(patcher)
+    assert len(there) == len(patcher["boxes"])
+    for entry in patcher["lines"]:
         (source, outlet), (target, inlet) = entry["patchline"]["source"], entry["patchline"]["destination"]
-        assert outlet < ports(BOXES[source])[1] == BOXES[source]["numoutlets"], entry
-        assert inlet < ports(BOXES[target])[0] <= BOXES[target]["numinlets"], entry
+        assert outlet < ports(there[source])[1] == there[source]["numoutlets"], entry
+        assert inlet < ports(there[target])[0] <= there[target]["numinlets"], entry
+
+
+def reached(patcher: dict[str, Any], source: str) -> list[str]:
+    """What an object's outlets end in, in the order in which Max sends: the rightmost outlet first."""
+    cords = [entry["patchline"] for entry in patcher["lines"] if entry["patchline"]["source"][0] == source]
+    cords.sort(key=lambda cord: -cord["source"][1])
+    return [cord["destination"][0] for cord in cords]
+
+
+def test_the_pages_window() -> None:
+    """Opened, then told the address; emptied when it closes, so that nothing is heard without a window."""
+    route = next(id for id, box in BOXES.items() if box.get("text", "").startswith("route "))
+    assert "page_shown" in reached(PATCHER, route)
+    assert BOXES["page_shown"]["text"] == "t l open"
+    assert reached(PATCHER, "page_shown") == ["page_opening", "page_window"]
+    assert reached(PATCHER, "page_opening") == ["page_window"]
+    inner = boxes(WINDOW)
+    (web,) = (id for id, box in inner.items() if box["maxclass"] == "jweb")
+    assert inner[web]["url"] == "about:blank"
+    said = {box["text"]: reached(WINDOW, id) for id, box in inner.items() if "text" in box}
+    assert said["prepend url"] == said["url about:blank"] == [web]
+    assert reached(WINDOW, "closed") == ["leave"]
+    assert WINDOW["openinpresentation"] == 1
+    assert WINDOW["appversion"] == PATCHER["appversion"]
+    *_, width, height = WINDOW["rect"]
+    shown = [box["presentation_rect"] for box in inner.values() if box.get("presentation")]
+    assert len(shown) == 3
+    for x, y, w, h in shown:
+        assert 0 <= x < x + w <= width
+        assert 0 <= y < y + h <= height
+    for (x, y, w, h), (a, b, c, d) in combinations(shown, 2):
+        assert x + w <= a or a + c <= x or y + h <= b or b + d <= y
+    # A page in the strip would be a page that nobody can use.
+    assert not [box for box in SEEN if box["maxclass"] == "jweb"]
 
 
 def test_audio_passes() -> None:
@@ -149,7 +200,7 @@ def test_js_and_the_patch_understand_each_other() -> None:
     words = {
         box["text"].split()[1]
         for id, box in BOXES.items()
-        if box.get("text", "").startswith(("prepend ", "t ")) and not id.endswith("_hears")
+        if box.get("text", "").startswith(("prepend ", "t ")) and not id.endswith(("_hears", "_shown"))
     }
     handlers = set(re.findall(r"^function (\w+)\(", SCRIPTS["stylus_device.js"], re.MULTILINE))
     assert words <= handlers

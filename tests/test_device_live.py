@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from stylus_daemon.desk import ADDRESSES
@@ -839,6 +840,59 @@ def test_the_newest_64_takes_are_kept(make: Make) -> None:
     device.render()
     kept = json.loads(device.shown["keep_state"])["takes"]
     assert [one["stem"] for one in kept] == [STEM, *(one["stem"] for one in takes[:-1])]
+
+
+# The page
+
+PAGE = "http://127.0.0.1:9110/?token=secret"
+
+
+def opened(url: str) -> tuple[str, dict[str, list[str]]]:
+    """A page's address, and what stands behind it."""
+    address, _, behind = url.partition("#")
+    return address, parse_qs(behind)
+
+
+def test_the_page_opens_with_what_the_clip_plays(make: Make) -> None:
+    device = make()
+    device.start()
+    device.send("page")
+    assert device.requests[-1][1:] == ("/stylus/page", [])
+    device.answer(PAGE)
+    said = {"clip": [CHORDS], "start": ["1"], "length": ["2.5"]}
+    assert opened(device.shown["page"]) == (PAGE, said)
+    assert device.browsed == []
+    device.send("browse")
+    device.answer(PAGE)
+    assert [opened(url) for url in device.browsed] == [(PAGE, said)]
+    # A dropped file is all of it; no clip is no reason for no page.
+    device.send("content_dropped", "/Users/zoë/a #1 & b.wav")
+    device.send("page")
+    device.answer(PAGE)
+    assert opened(device.shown["page"]) == (PAGE, {"clip": ["/Users/zoë/a #1 & b.wav"]})
+    other = make()
+    other.start(select=None)
+    other.send("page")
+    other.answer(PAGE)
+    assert other.shown["page"] == PAGE
+
+
+def test_where_there_is_no_page_the_device_says_so(make: Make) -> None:
+    device = make()
+    device.start()
+    device.send("page")
+    device.answer("")
+    assert "serves no page" in device.shown["status"]
+    device.send("browse")
+    device.refuse("no-daemon", "no daemon answers on port 9109")
+    assert device.shown["status"] == "no daemon answers on port 9109"
+    device.send("node", "disconnected", '{"reason": "no daemon is there", "canStart": true}')
+    asked = len(device.requests)
+    device.send("page")
+    assert device.shown["status"] == "no daemon is there"
+    assert len(device.requests) == asked
+    assert "page" not in device.shown
+    assert device.browsed == []
 
 
 # The scripts as files

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 import soundfile
@@ -47,7 +49,7 @@ class Patch:
 
 @pytest.fixture
 def daemon(tmp_path: Path, tiny_folder: Path) -> Iterator[Daemon]:
-    one = Daemon(tmp_path, tiny_folder)
+    one = Daemon(tmp_path, tiny_folder, "--http-port", "0")
     yield one
     one.end()
 
@@ -94,6 +96,17 @@ def test_from_the_button_to_the_clip_in_the_next_slot(daemon: Daemon, max_: Max,
     assert soundfile.info(stem).frames == round(0.5 * RATE)
     assert live.overwritten == []
     assert Path(daemon.clip).read_bytes() == before
+
+    def opens() -> bool:
+        patch.pass_on()
+        return "page" in live.shown
+
+    live.send("page")
+    until(opens)
+    url = live.shown["page"]
+    assert re.match(r"http://127\.0\.0\.1:\d+/\?token=[\w-]+#clip=", url)
+    # Browsers keep for themselves what stands behind the number sign.
+    assert "<title>Stylus</title>" in build_opener(HTTPCookieProcessor()).open(url.split("#")[0]).read().decode()
 
     live.send("style_dropped", "/etc/passwd")
     live.send("render")

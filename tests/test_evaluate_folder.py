@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,19 @@ def test_a_stem_that_cannot_be_measured_is_named_and_left_out(shell: Shell, name
     code, out, err = shell("evaluate", named / "stems", "--style", named / "refs")
     assert (code, out) == (2, "")
     assert "--content" in err.splitlines()[-1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_a_name_that_is_not_utf8_is_left_out_in_words(shell: Shell, named: Path) -> None:
+    stem = named / "stems" / "riff_hiss.wav"
+    odd = Path(os.fsdecode(os.fsencode(named) + b"/stems/riff_\xff.wav"))
+    shutil.copy(stem, odd)
+    said = shell("evaluate", named / "stems", "-c", named / "clips", "--json")
+    assert list(report_of(said)["stems"]) == ["riff_b_hum.flac.wav", "riff_hiss.wav"]
+    assert [line.endswith(r"riff_\udcff.wav is not UTF-8; rename it") for line in said[2].splitlines()].count(True) == 1
+    code, out, _ = shell("evaluate", odd, "-c", named / "clips" / "riff.wav", "--json")
+    assert code == 2
+    assert json.loads(out)["error"]["code"] == "unsupported-audio"
 
 
 def test_a_file_for_all_and_a_table_for_people(shell: Shell, named: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,10 @@ import pytest
 import soundfile
 from PIL import Image
 
+from stylus_audio import audio
 from stylus_audio.errors import NotFound, UnsupportedAudio
 from stylus_audio.overview import BANDS, COLUMNS, HIGH, LOW, overview, picture
+from stylus_audio.riff import Chunk, Tempo, append_chunks
 from stylus_audio.spectrogram import hz_to_mel
 from tests.sounds import RATE, noise, tone
 
@@ -21,9 +25,9 @@ def band_of(frequency: float) -> float:
     return (float(hz_to_mel(frequency)) - low) / (high - low) * (BANDS + 1) - 1
 
 
-def written(folder: Path, audio: np.ndarray, rate: int = RATE) -> Path:
+def written(folder: Path, sound: np.ndarray, rate: int = RATE) -> Path:
     path = folder / "sound.wav"
-    soundfile.write(path, audio.T, rate, subtype="FLOAT")
+    soundfile.write(path, sound.T, rate, subtype="FLOAT")
     return path
 
 
@@ -62,6 +66,37 @@ def test_a_long_file_has_no_more_columns_and_keeps_its_attacks(tmp_path: Path) -
     heard = np.flatnonzero(about.levels.max(0) > -30) / about.levels.shape[1] * 100
     for at in clicks:
         assert np.abs(heard - at).min() < 0.25
+
+
+@pytest.mark.parametrize("block", [1, 777, 4410, 20000])
+def test_it_is_the_same_however_the_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    left = np.concatenate([noise(0.1), 0.2 * noise(0.3)], axis=1)[:, 3:]
+    path = written(tmp_path, np.concatenate([left, left[:, ::-1]]))
+    whole = overview(path)
+    monkeypatch.setattr(audio, "_BLOCK", block)
+    again = overview(path)
+    assert np.array_equal(again.peaks, whole.peaks)
+    assert np.allclose(again.levels, whole.levels, atol=0.01)
+    assert (again.lufs, again.loudest) == (whole.lufs, whole.loudest)
+
+
+def test_a_long_file_takes_little_memory(tmp_path: Path) -> None:
+    path = written(tmp_path, np.tile(noise(10), (2, 30)))
+    tracemalloc.start()
+    try:
+        overview(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < path.stat().st_size / 3
+
+
+def test_a_loop_and_a_tempo_are_the_files_own(tmp_path: Path) -> None:
+    path = written(tmp_path, noise(4))
+    assert (overview(path).loop, overview(path).tempo) == (None, None)
+    append_chunks(path, [Chunk(b"acid", struct.pack("<IHHfIHHf", 0, 60, 0x8000, 0, 8, 4, 4, 120.0))])
+    assert overview(path).tempo == Tempo(120.0, 4)
+    assert overview(path).loop == (0.0, 4.0)
 
 
 def test_silence_and_what_is_no_audio(tmp_path: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import struct
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, 
 from stylus_daemon.client import Client
 
 from stylus_audio import library
+from stylus_audio.riff import Chunk, append_chunks
 from tests.daemons import Daemon, scratch, until
 from tests.programs import need_node_module, need_program
 from tests.sounds import RATE, noise, plucks
@@ -123,6 +127,13 @@ def page(screen: Screen) -> Iterator[Page]:
     yield opened
     opened.context.close()
     assert screen.errors == []
+
+
+def sounding() -> bytes:
+    """A WAV file's bytes."""
+    file = BytesIO()
+    soundfile.write(file, noise(2.0, seed=7).T, RATE, format="WAV")
+    return file.getvalue()
 
 
 def style(page: Page, name: str) -> Locator:
@@ -237,6 +248,44 @@ def test_a_clip_is_dropped_rendered_seen_and_heard(screen: Screen, page: Page) -
     page.fill("#dial-keep_below", "")
     result.get_by_role("button", name="Render again with").click()
     expect(page.locator("#dial-keep_below")).to_have_value("200", timeout=PATIENCE)
+
+
+def test_it_opens_on_a_file_that_its_address_names(screen: Screen, page: Page) -> None:
+    """As the device for Live opens it."""
+    screen.take(page, NAME)
+    file = screen.daemon.folder / "Ünder #1 & 100% of it.wav"
+    soundfile.write(file, plucks(16.0).T, RATE)
+    append_chunks(file, [Chunk(b"acid", struct.pack("<IHHfIHHf", 0, 60, 0x8000, 0, 24, 4, 3, 90.0))])
+    address = page.url.split("#")[0]
+
+    def shows(name: str, start: str, length: str) -> None:
+        expect(page.locator("#clip-name")).to_contain_text(f"{name} ·", timeout=PATIENCE)
+        expect(page.locator("#loop-start")).to_have_value(start)
+        expect(page.locator("#loop-length")).to_have_value(length)
+
+    page.goto("about:blank")
+    page.goto(f"{address}#clip={quote(str(file), safe='')}&start=1.5&length=2.25")
+    shows(file.name, "1.50", "2.25")
+    assert page.url == address
+    # A reload keeps what has been changed since.
+    page.fill("#loop-start", "3")
+    page.press("#loop-start", "Enter")
+    page.reload()
+    shows(file.name, "3.00", "2.25")
+    # Without a loop it is two bars of the file's own, three beats each, from a bar on.
+    page.goto("about:blank")
+    page.goto(f"{address}#clip={quote(str(file), safe='')}")
+    expect(page.locator("#loop-bpm")).to_have_value("90", timeout=PATIENCE)
+    expect(page.locator("#loop-length")).to_have_value("4.00")
+    assert float(page.input_value("#loop-start")) % 2 == 0
+    # A click beside the loop brings it there.
+    box = page.locator("#clip-wave").bounding_box()
+    assert box
+    page.mouse.click(box["x"] + box["width"] * 11 / 16, box["y"] + 10)
+    expect(page.locator("#loop-start")).to_have_value(re.compile(r"1[01]\.\d\d"))
+    page.goto("about:blank")
+    page.goto(f"{address}#clip=%2Fetc%2Fpasswd")
+    expect(page.locator("#notice")).to_contain_text("outside of the folders", timeout=PATIENCE)
 
 
 def test_cancel_pause_and_order(screen: Screen, page: Page) -> None:
@@ -371,6 +420,17 @@ def test_a_reference_is_dropped_and_kept(screen: Screen, page: Page) -> None:
     job = render(page)
     reaches(page, job, "done")
     expect(page.locator("#result-title")).to_contain_text("bright+dark", timeout=PATIENCE)
+    # The wall has what was dropped too, but for what the library has by that name.
+    page.set_input_files("#style-file", {"name": "dropped.wav", "mimeType": "audio/wav", "buffer": sounding()})
+    expect(boxes).to_have_count(3, timeout=PATIENCE)
+    page.click("#audition")
+    expect(page.locator("#tiles button:enabled")).to_have_count(5, timeout=PATIENCE)
+    tiles = page.locator("#tiles button").evaluate_all("tiles => tiles.map((tile) => tile.dataset.tile)")
+    assert set(tiles) == {"", "dark", "bright", "noise", "dropped"}
+    page.get_by_role("button", name="Remove dropped.wav").click()
+    expect(boxes).to_have_count(2)
+    page.reload()
+    expect(boxes).to_have_count(2, timeout=PATIENCE)
     # A name that the library has is refused in words.
     page.locator("#references button").first.click()
     expect(page.locator("#notice")).to_contain_text("is there already", timeout=PATIENCE)

@@ -12,7 +12,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylus_audio.riff import KEPT, Chunk, Loop, append_chunks, loop_of, read_chunks, shifted
+from stylus_audio.riff import KEPT, Chunk, Loop, Tempo, append_chunks, loop_of, read_chunks, shifted, tempo_of
 from tests.sounds import RATE, noise
 
 
@@ -21,8 +21,8 @@ def smpl(*loops: tuple[int, int], kind: int = 0) -> Chunk:
     return Chunk(b"smpl", head + b"".join(struct.pack("<6I", n, kind, a, b, 0, 0) for n, (a, b) in enumerate(loops)))
 
 
-def acid(one_shot: bool) -> Chunk:
-    return Chunk(b"acid", struct.pack("<IHHfIHHf", int(one_shot), 60, 0, 0.0, 8, 4, 4, 112.0))
+def acid(one_shot: bool, beats: int = 8, per_bar: int = 4, bpm: float = 112.0) -> Chunk:
+    return Chunk(b"acid", struct.pack("<IHHfIHHf", int(one_shot), 60, 0, 0.0, beats, 4, per_bar, bpm))
 
 
 def cue(*points: tuple[int, int]) -> Chunk:
@@ -50,6 +50,24 @@ def test_chunks_survive_and_the_audio_too(tmp_path: Path, format: str, samples: 
     assert np.array_equal(soundfile.read(path)[0], before)
     size = struct.unpack("<I", path.read_bytes()[4:8])[0] if format == "WAV" else None
     assert size in (None, path.stat().st_size - 8)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "tempo"),
+    [
+        (acid(False), Tempo(112.0, 4)),
+        (acid(False, per_bar=3), Tempo(112.0, 3)),
+        (acid(True), None),
+        # Some write no tempo, and some no beats either.
+        (acid(False, bpm=0.0), Tempo(96.0, 4)),
+        (acid(False, beats=0, bpm=0.0), None),
+        (acid(False, bpm=float("nan"), per_bar=0), Tempo(96.0, 4)),
+        (Chunk(b"acid", bytes(8)), None),
+        (smpl((100, 199)), None),
+    ],
+)
+def test_a_tempo(chunk: Chunk, tempo: Tempo | None) -> None:
+    assert tempo_of((chunk,), 5.0) == tempo
 
 
 @given(st.binary(max_size=400))

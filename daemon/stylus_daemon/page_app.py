@@ -130,7 +130,8 @@ class Page:
         return JSONResponse(
             {
                 "seconds": about.seconds, "sample_rate": about.sample_rate, "channels": about.channels,
-                "samples": about.samples, "lufs": about.lufs, "loudest": about.loudest,
+                "samples": about.samples, "lufs": about.lufs, "loudest": about.loudest, "loop": about.loop,
+                "tempo": {"bpm": about.tempo.bpm, "beats": about.tempo.beats} if about.tempo else None,
                 "peaks": [round(float(peak), 4) for peak in about.peaks],
             }
         )  # fmt: skip

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadRequest, DiskFull
+from ..files import in_text
 from ..places import user_data
 from .crew import Processes, places
 from .estimate import Estimate, estimate, learn
@@ -156,7 +157,7 @@ def _rendered(
         if standing.left:
             print(f"stylus: {standing.left:,} stems are left; the same command goes on with them", file=sys.stderr)
     for item, failed in standing.failures.values():
-        print(f"stylus: {item.content}: {failed.message}", file=sys.stderr)
+        print(f"stylus: {in_text(item.content)}: {failed.message}", file=sys.stderr)
     return True
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..audio import sha256
 from ..errors import Busy, NotAllowed
-from ..files import writable_folder
+from ..files import in_text, writable_folder
 from ..stem import Journal, settle
 from .packs import Failed
 
@@ -128,7 +128,7 @@ class Ledger:
                 "INSERT OR REPLACE INTO items"
                 " (key, state, content, stem, bytes, digest, stamp, seconds, lowered, report)"
                 " VALUES (?, 'aimed', ?, ?, ?, ?, ?, ?, ?, ?)",
-                (key, content, str(candidate), part.stat().st_size, sha256(part), stamp, seconds, lowered,
+                (key, in_text(content), str(candidate), part.stat().st_size, sha256(part), stamp, seconds, lowered,
                  json.dumps(report, ensure_ascii=False)),
             )  # fmt: skip
 
@@ -146,7 +146,7 @@ class Ledger:
         """There is no stem, and why; an older one stays on the disk."""
         self._base.execute(
             "INSERT OR REPLACE INTO items (key, state, content, code, message) VALUES (?, 'failed', ?, ?, ?)",
-            (key, content, failure.code, failure.message),
+            (key, in_text(content), failure.code, in_text(failure.message)),
         )
 
     def report(self, key: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Cancelled
+from ..files import in_text
 from ..interruption import interruption
 from .estimate import Estimate
 from .run import Standing, Tell
@@ -116,8 +117,8 @@ def summary(standing: Standing, reports: Path) -> dict[str, Any]:
         "seconds": round(standing.seconds, 2), "worker_seconds": round(standing.worked, 2),
         "reports": str(reports) if reports.exists() else None,
         "failures": [
-            {"content": item.content, "styles": [path for path, _ in item.sound.styles], "code": failed.code,
-             "message": failed.message}
+            {"content": in_text(item.content), "styles": [in_text(path) for path, _ in item.sound.styles],
+             "code": failed.code, "message": failed.message}
             for item, failed in standing.failures.values()
         ],
     }  # fmt: skip

@@ -40,7 +40,10 @@ class Max:
 
 
 class Device:
-    """The scripts in a Set of `tracks`; `shown` and `said` is what the controls got, `requests` what the daemon did."""
+    """The scripts in a Set of `tracks`; `shown` and `said` is what the controls got, `requests` what the daemon did.
+
+    `browsed` are the addresses that the browser was to open.
+    """
 
     def __init__(self, max: Max, *tracks: Json, **spec: Any) -> None:
         self._max = max
@@ -49,6 +52,7 @@ class Device:
         self.said: list[str] = []
         self.requests: list[tuple[str, str, list[Any]]] = []
         self.sent: list[list[Any]] = []
+        self.browsed: list[str] = []
         self.complaints: list[str] = []
         self.overwritten: list[str] = []
 
@@ -59,6 +63,9 @@ class Device:
         for number, word, *rest in answer["out"]:
             if number == 1:
                 self._show(word, rest)
+            elif number == "max":
+                assert word == "launchbrowser"
+                self.browsed += rest
             elif word == "request":
                 body = json.loads(rest[1])
                 self.requests.append((rest[0], body["address"], body["arguments"]))

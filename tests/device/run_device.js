@@ -90,6 +90,11 @@ function open(spec) {
     if (atoms[0] === "keep_state") context.restore(atoms[1]);
   }
 
+  /** A message to an object by its name; Max itself is `max`. */
+  function messnamed(name, ...words) {
+    out.push([name, ...words]);
+  }
+
   /** What a module has too. */
   const shared = { LiveAPI: liveApi(live, own), Dict, Task, post: () => {}, require: load };
   const loaded = {};
@@ -153,7 +158,7 @@ function open(spec) {
   }
 
   Object.assign(context, shared, {
-    outlet, jsarguments: own(["stylus_device.js"]), arrayfromargs: (words) => own([...words]), max: {}, messagename: "",
+    outlet, messnamed, jsarguments: own(["stylus_device.js"]), arrayfromargs: (words) => own([...words]), max: {}, messagename: "",
   });
   vm.runInContext(fs.readFileSync(path.join(FOLDER, "stylus_device.js"), "utf8"), context, "stylus_device.js");
 

@@ -6,6 +6,22 @@ import { dropZone } from "./drop.js";
 import { withLoop } from "./waveform.js";
 
 const SECONDS = 4;
+const LONGEST = 30;
+
+const twoBars = ({ bpm, beats }) => (2 * beats * 60) / bpm;
+
+/** What a user would loop: two bars at the file's own tempo, from the bar where it is loudest; else what loops in it. */
+function likely({ seconds, loudest, loop, tempo }) {
+  const [start, length] = loop ?? [0, seconds];
+  if (tempo) {
+    const two = twoBars(tempo);
+    const bar = Math.floor((loudest - start) / (two / 2) + 0.5);
+    const last = Math.floor((length - two) / (two / 2) + 1e-6);
+    if (last >= 0) return { start: start + (Math.max(0, Math.min(bar, last)) * two) / 2, length: two };
+  }
+  if (loop && length <= LONGEST) return { start, length };
+  return seconds <= 2 * SECONDS ? { start: 0, length: seconds } : { start: loudest, length: SECONDS };
+}
 
 export class ClipPanel {
   constructor(changed) {
@@ -18,7 +34,7 @@ export class ClipPanel {
     for (const id of ["loop-start", "loop-length"]) byId(id).addEventListener("change", () => this.typed());
     byId("loop-bpm").addEventListener("change", () => {
       const bpm = Number(byId("loop-bpm").value);
-      if (bpm >= 20) this.setLoop(this.loop.start, (8 * 60) / bpm, true);
+      if (bpm >= 20) this.setLoop(this.loop.start, twoBars({ bpm, beats: this.about.tempo?.beats ?? 4 }), true);
     });
   }
 
@@ -41,9 +57,9 @@ export class ClipPanel {
     byId("clip-name").textContent =
       `${clip.name} · ${time(about.seconds)} · ${about.sample_rate} Hz · ${about.channels === 1 ? "mono" : about.channels === 2 ? "stereo" : `${about.channels} channels`}`;
     byId("clip-wave").hidden = byId("loop").hidden = false;
-    const whole = about.seconds <= 2 * SECONDS;
-    this.loop = loop ?? { start: whole ? 0 : about.loudest, length: whole ? about.seconds : SECONDS };
-    this.box = withLoop(byId("clip-wave"), about, this.loop.start, this.loop.length, (...at) => this.setLoop(...at, false));
+    byId("loop-bpm").value = about.tempo?.bpm ?? "";
+    this.loop = loop ?? likely(about);
+    this.box = withLoop(byId("clip-wave"), about, this.loop.start, this.loop.length, (...at) => this.setLoop(...at));
     this.setLoop(this.loop.start, this.loop.length, false);
     return true;
   }
@@ -54,11 +70,12 @@ export class ClipPanel {
 
   setLoop(start, length, redraw) {
     const total = this.about.seconds;
-    const long = Math.min(30, total, Math.max(0.2, length || SECONDS));
+    const long = Math.min(LONGEST, total, Math.max(0.2, length || SECONDS));
     this.loop = { start: Math.min(Math.max(0, start || 0), Math.max(0, total - long)), length: long };
     byId("loop-start").value = this.loop.start.toFixed(2);
     byId("loop-length").value = this.loop.length.toFixed(2);
-    if (redraw) this.box.move(this.loop.start, this.loop.length);
+    const taken = this.loop.start === start && this.loop.length === length;
+    if (redraw || !taken) this.box.move(this.loop.start, this.loop.length);
     this.changed();
   }
 }

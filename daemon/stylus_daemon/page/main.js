@@ -15,7 +15,7 @@ const clip = new ClipPanel(() => changed());
 const styles = new StylesPanel(() => changed());
 const result = new Result((about) => again(about));
 const queue = new Queue((number) => attempt(() => result.show(number)));
-const wall = new Wall(() => clip, dials, (style) => attempt(() => render([style])));
+const wall = new Wall(() => ({ clip: clip.clip, loop: clip.loop, styles: styles.all() }), dials, (style) => attempt(() => render([style])));
 /** Jobs that this page has asked for: their results are shown when they are there. */
 const own = new Set(JSON.parse(sessionStorage.getItem("own") ?? "[]"));
 let restoring = true;
@@ -67,10 +67,24 @@ async function restore() {
   const about = await styles.refresh();
   if (about) offer(about);
   dials.fill(kept.dials ?? {});
-  if (kept.clip) await clip.show(kept.clip, kept.loop);
+  const named = clipOfAddress();
+  const shown = named && (await clip.show(named.clip, named.loop));
+  if (!named && kept.clip) await clip.show(kept.clip, kept.loop);
   restoring = false;
   const audition = sessionStorage.getItem("audition");
-  if (audition && kept.clip) wall.take(Number(audition));
+  if (shown) changed();
+  if (audition && clip.clip && clip.clip.path === kept.clip?.path) wall.take(Number(audition));
+}
+
+/** The clip that another program has opened the page with, by `#clip=PATH&start=SECONDS&length=SECONDS`; else null. */
+function clipOfAddress() {
+  const said = new URLSearchParams(location.hash.slice(1));
+  const path = said.get("clip");
+  if (!path) return null;
+  // A reload is to keep what has been chosen since.
+  history.replaceState(null, "", "/");
+  const [start, length] = [Number(said.get("start")), Number(said.get("length"))];
+  return { clip: { path, name: path.split(/[\\/]/).pop() }, loop: length > 0 ? { start, length } : null };
 }
 
 function offer({ presets, models }) {
@@ -125,5 +139,9 @@ byId("render").onclick = () => attempt(() => render([...styles.chosen]));
 byId("preview").onclick = () => attempt(() => render([...styles.chosen], ["preview", 6]));
 /** For whoever measures the page. */
 window.stylus = { wall, dials };
+// Another program may have added a style meanwhile.
+addEventListener("focus", () => {
+  if (!restoring && document.body.dataset.connected === "true") styles.refresh();
+});
 ignoreElsewhere();
 restore();

@@ -138,7 +138,7 @@ export class Result {
       about.notes.length ? make("ul", {}, ...about.notes.map((note) => make("li", { textContent: note }))) : null,
       make("h3", { textContent: "Measured" }),
       make("dl", { className: "metrics" }, ...about.metrics.map(({ name, title, unit, value }) =>
-        make("div", { title: name }, make("dt", { textContent: unit ? `${title} (${unit})` : title }), make("dd", { textContent: value.toPrecision(4) })))),
+        make("div", { title: name }, make("dt", { textContent: unit ? `${title} (${unit})` : title }), make("dd", { textContent: value.toFixed(3) })))),
       copied("As a command", about.command), copied("As an OSC message", about.message),
     ].filter(Boolean);
   }

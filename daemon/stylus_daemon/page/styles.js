@@ -1,7 +1,7 @@
 /** The sounds to give: dropped references and the library, of which several may be chosen to be blended. */
 
 import { ask, library, spectrogram, upload } from "./api.js";
-import { attempt, byId, make } from "./dom.js";
+import { attempt, byId, complain, make } from "./dom.js";
 import { dropZone } from "./drop.js";
 
 export class StylesPanel {
@@ -27,10 +27,23 @@ export class StylesPanel {
     this.changed();
   }
 
-  /** Read the library again; `about` is what `/api/library` says. */
+  /** All there are: names of the library, and paths of dropped files that have other names. */
+  all() {
+    const stem = (name) => name.replace(/\.[^.]*$/, "");
+    const known = new Set(this.styles.map((style) => style.name));
+    const others = this.references.filter((one) => !known.has(stem(one.name)) && known.add(stem(one.name)));
+    return [...this.styles.map((style) => style.name), ...others.map((one) => one.path)];
+  }
+
+  /** Read the library again: what the daemon says of it, null where it says nothing. */
   async refresh() {
-    const about = await attempt(library);
-    if (!about) return null;
+    let about;
+    try {
+      about = await library();
+    } catch (error) {
+      complain(error);
+      return null;
+    }
     this.styles = about.styles;
     const known = new Set([...this.styles.map((style) => style.name), ...this.references.map((one) => one.path)]);
     for (const one of [...this.chosen]) if (!known.has(one)) this.chosen.delete(one);
@@ -62,13 +75,22 @@ export class StylesPanel {
     this.changed();
   }
 
+  /** Of this page only; the daemon's copy goes by itself. */
+  remove(reference) {
+    this.references = this.references.filter((one) => one !== reference);
+    this.chosen.delete(reference.path);
+    this.draw();
+    this.changed();
+  }
+
   draw() {
     // The focus stays where it is, though its element is made anew.
     const focused = document.activeElement?.dataset?.style;
     byId("references").replaceChildren(...this.references.map((one) =>
       make("li", {},
         make("label", {}, make("input", { type: "checkbox", checked: this.chosen.has(one.path), onchange: () => this.choose(one.path) }), ` ${one.name} `),
-        make("button", { type: "button", textContent: "Keep in the library", "aria-label": `Keep ${one.name} in the library`, onclick: () => this.keep(one) }))));
+        make("button", { type: "button", textContent: "Keep in the library", "aria-label": `Keep ${one.name} in the library`, onclick: () => this.keep(one) }),
+        make("button", { type: "button", textContent: "Remove", "aria-label": `Remove ${one.name}`, onclick: () => this.remove(one) }))));
     byId("library").replaceChildren(...this.styles.map((style) => {
       const warm = this.warm.has(style.identity);
       return make("li", {}, make("button", {

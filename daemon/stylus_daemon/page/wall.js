@@ -5,7 +5,7 @@ import { Audition } from "./audition.js";
 import { attempt, byId, make } from "./dom.js";
 
 export class Wall {
-  /** `about` gives clip, loop and the dials' values; `render` renders the whole clip in a style. */
+  /** `about` gives clip, loop and the styles to hear; `render` renders the whole clip in one. */
   constructor(about, dials, render) {
     Object.assign(this, { about, dials, render });
     this.job = null;
@@ -27,11 +27,14 @@ export class Wall {
   }
 
   async begin() {
-    const { clip, loop } = this.about();
+    const { clip, loop, styles } = this.about();
     if (!clip) throw new Error("Choose a clip first.");
+    if (!styles.length) throw new Error("There is no sound yet: drop references, or keep some in the library.");
     const values = this.dials.values();
     const asked = ["keep", "model"].filter((name) => values[name] !== undefined).flatMap((name) => [name, values[name]]);
-    const [job, count] = await ask("/stylus/audition", clip.path, loop.start, loop.start + loop.length, ...asked);
+    // All of the library needs no names, which may be many.
+    const named = styles.some((style) => /[\\/]/.test(style)) ? styles.flatMap((style) => ["style", style]) : [];
+    const [job, count] = await ask("/stylus/audition", clip.path, loop.start, loop.start + loop.length, ...named, ...asked);
     this.stop();
     this.take(job);
     byId("wall-status").textContent = `Waiting for the first of ${count} styles …`;

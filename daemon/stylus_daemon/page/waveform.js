@@ -14,7 +14,10 @@ export function waveform(place, about, height = 56, plugins = []) {
   });
 }
 
-/** A waveform with a passage that can be dragged; `moved` gets its start and length in seconds. */
+/**
+ * A waveform with a passage that can be dragged, and that a click elsewhere brings there; `moved` gets its start and
+ * length in seconds, and whether it is to be drawn there.
+ */
 export function withLoop(place, about, start, length, moved) {
   const regions = Regions.create();
   const wave = waveform(place, about, 72, [regions]);
@@ -24,7 +27,13 @@ export function withLoop(place, about, start, length, moved) {
     box.region = regions.addRegion({
       start: from, end: Math.min(about.seconds, from + long), color: "rgba(194, 24, 91, 0.22)", drag: true, resize: true,
     });
-    box.region.on("update-end", () => moved(box.region.start, box.region.end - box.region.start));
+    box.region.on("update-end", () => moved(box.region.start, box.region.end - box.region.start, false));
+  };
+  place.onclick = (event) => {
+    const { left, width } = place.getBoundingClientRect();
+    const at = ((event.clientX - left) / width) * about.seconds;
+    const { start: from, end } = box.region;
+    if (at < from || at > end) moved(at, end - from, true);
   };
   wave.on("ready", () => box.move(start, length));
   return box;
