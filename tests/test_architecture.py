@@ -64,6 +64,14 @@ def test_the_engine_alone_joins_sound_and_method() -> None:
     assert joining == {"engine"}
 
 
+def test_only_the_cluster_imports_ray() -> None:
+    """It is an extra, takes a second to import, and no other module shall depend on its ways."""
+    everything = [*PACKAGE.rglob("*.py"), *DAEMON]
+    assert [path.stem for path in everything if "ray" in imports(path)[1]] == ["cluster"]
+    code = "import sys, stylus_audio.batch.cluster; sys.exit('ray' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_nothing_unsafe(path: Path) -> None:
     assert not imports(path)[1] & {"pickle", "torchaudio", "pydub", "shelve", "marshal"}

@@ -1,0 +1,1 @@
+"""Many renders: from a manifest to a folder of stems."""
