@@ -354,14 +354,16 @@ def _check_address(address: str) -> None:
 
 
 def _refusal(address: str, error: Exception) -> StylusError:
+    from ray.exceptions import AuthenticationError
+
     said = "\n".join(str(one) for one in (error, error.__cause__) if one)
-    if "no authentication token was found" in said:
-        return NotAllowed(f"there is no token on this machine: --cluster needs {_HOW}")
     if "InvalidAuthToken" in said:
         return NotAllowed(
             f"the cluster at {address} refuses the token of this machine: RAY_AUTH_TOKEN, the file that "
             "RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token must hold the cluster's"
         )
+    if isinstance(error, AuthenticationError) or "RAY_AUTH_TOKEN_PATH" in said:
+        return NotAllowed(f"there is no token on this machine: --cluster needs {_HOW}")
     if "Version mismatch" in said:
         return BadRequest(f"the cluster at {address} runs another Ray or Python: {' '.join(said.split())}")
     return NotFound(f"the cluster at {address} cannot be joined: {last_line(error)}")
