@@ -52,12 +52,16 @@ class RayNodes:
         raise AssertionError("the cluster has ended")
 
 
+def need_ray() -> None:
+    """Skip where Ray is not installed; not imported to find out, as it takes its settings from the environment then."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed: pip install 'stylus-audio[cluster]'")
+
+
 @contextmanager
 def ray_nodes(*cpus: int, authenticated: bool = True) -> Iterator[RayNodes]:
     """Nodes with so many CPUs each, the first of which is the head."""
-    # Not imported to find out: Ray takes its settings from the environment when it is imported first.
-    if importlib.util.find_spec("ray") is None:
-        pytest.skip("Ray is not installed: pip install 'stylus-audio[cluster]'")
+    need_ray()
     token = ENVIRONMENT if authenticated else {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     root = str(Path(__file__).parents[1])
     path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])

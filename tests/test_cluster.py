@@ -18,9 +18,9 @@ import pytest
 from stylus_audio.batch.cluster import Cluster, Inputs
 from stylus_audio.batch.packs import Failed, Made, Outcome, Pack
 from stylus_audio.batch.renderer import Place
-from stylus_audio.errors import BadRequest, Internal, NotAllowed, NotFound, StylusError
+from stylus_audio.errors import BadRequest, Internal, NotFound, StylusError
 from tests.hashing import Hashing
-from tests.ray_nodes import ENVIRONMENT, RayNodes, ray_nodes
+from tests.ray_nodes import ENVIRONMENT, RayNodes, need_ray, ray_nodes
 
 ENTER = """
 import sys
@@ -80,6 +80,11 @@ def with_settings(pack: Pack, **settings: Any) -> Pack:
     return replace(pack, settings=settings)
 
 
+def left_on_nodes() -> set[Path]:
+    """Folders of runs on the nodes, which are all on this machine."""
+    return set(Path(tempfile.gettempdir()).glob("stylus-batch-*"))
+
+
 def assert_each_once(results: list[tuple[Pack, list[Outcome]]], packs: list[Pack]) -> None:
     """Every pack once, and the stems that one process makes here."""
     assert sorted(pack.number for pack, _ in results) == [pack.number for pack in packs]
@@ -112,10 +117,11 @@ def test_every_pack_is_rendered_once_by_a_worker_on_each_node(
 
 @pytest.mark.slow
 def test_files_that_the_nodes_do_not_see_are_sent(nodes: RayNodes, packs: list[Pack], tmp_path: Path) -> None:
+    before = left_on_nodes()
     unseen = [with_settings(pack, unseen=str(tmp_path)) for pack in packs[:6]]
     with Cluster(nodes.address, "store", make=Hashing) as cluster:
         assert_each_once(list(cluster.work(unseen)), unseen)
-    assert not list(Path(tempfile.gettempdir()).glob("stylus-batch-*"))
+    assert left_on_nodes() == before
 
 
 @pytest.mark.slow
@@ -140,6 +146,21 @@ def test_a_missing_file_fails_alone_and_is_named(nodes: RayNodes, packs: list[Pa
 
 
 @pytest.mark.slow
+def test_what_a_lost_run_has_left_is_removed_after_a_week(nodes: RayNodes, packs: list[Pack]) -> None:
+    old, young = (Path(tempfile.mkdtemp(prefix="stylus-batch-")) for _ in range(2))
+    (old / "0").mkdir()
+    week_ago = time.time() - 8 * 24 * 3600
+    os.utime(old, (week_ago, week_ago))
+    try:
+        with Cluster(nodes.address, make=Hashing) as cluster:
+            assert_each_once(list(cluster.work(packs[:2])), packs[:2])
+        assert not old.exists()
+        assert young.is_dir()
+    finally:
+        young.rmdir()
+
+
+@pytest.mark.slow
 def test_a_pack_that_ends_its_worker_fails_alone(nodes: RayNodes, packs: list[Pack]) -> None:
     asked = [*packs]
     asked[3] = with_settings(packs[3], deadly=True)
@@ -156,7 +177,7 @@ def test_a_pack_that_ends_its_worker_fails_alone(nodes: RayNodes, packs: list[Pa
 
 
 @pytest.mark.slow
-def test_a_lost_node_costs_nothing_and_a_new_one_helps(packs: list[Pack]) -> None:
+def test_a_lost_node_costs_nothing_and_a_new_one_helps(packs: list[Pack], capfd: pytest.CaptureFixture[str]) -> None:
     asked = [with_settings(pack, seconds=1) for pack in packs]
     with ray_nodes(1, 1) as own, Cluster(own.address, "store", make=Hashing) as cluster:
         results = []
@@ -170,20 +191,18 @@ def test_a_lost_node_costs_nothing_and_a_new_one_helps(packs: list[Pack]) -> Non
         assert len(before) == 2
         assert len(processes(results[7:])) == 2
         assert len(processes(results)) == 3
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow
 def test_without_a_worker_left_it_says_so(packs: list[Pack]) -> None:
     asked = [with_settings(pack, seconds=0.3) for pack in packs]
     with ray_nodes(0, 1) as own, Cluster(own.address, make=Hashing) as cluster:
-        results = []
+        rendering = cluster.work(asked)
+        assert_each_once(sorted((next(rendering) for _ in range(3)), key=lambda result: result[0].number), asked[:3])
+        own.kill()
         with pytest.raises(Internal, match=r"no worker of the cluster is left, and 2\d packs are not rendered"):
-            for result in cluster.work(asked):
-                results.append(result)
-                if len(results) == 3:
-                    own.kill()
-        done = [pack.number for pack, _ in results]
-        assert len(done) == len(set(done))
+            list(rendering)
 
 
 @pytest.mark.slow
@@ -203,6 +222,7 @@ try:
 except KeyboardInterrupt:
     leave(130)
 """
+    before = left_on_nodes()
     for number in (signal.SIGINT, signal.SIGTERM):
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
             assert program.stdout
@@ -211,7 +231,7 @@ except KeyboardInterrupt:
             program.send_signal(number)
             said = program.stdout.read() + program.stderr.read()
         assert (program.returncode, said) == (130, b"")
-        assert not list(Path(tempfile.gettempdir()).glob("stylus-batch-*"))
+        assert left_on_nodes() == before
     with Cluster(nodes.address, make=Hashing, patience=30) as cluster:
         assert_each_once(list(cluster.work(packs[:4])), packs[:4])
 
@@ -274,6 +294,7 @@ def test_a_node_with_another_version_is_refused_before_work_starts(tmp_path: Pat
     assert (len(said.splitlines()), noise) == (1, "")
 
 
+@pytest.mark.timeout(100)
 @pytest.mark.parametrize(
     ("address", "error", "words"),
     [
@@ -284,19 +305,12 @@ def test_a_node_with_another_version_is_refused_before_work_starts(tmp_path: Pat
     ],
 )
 def test_an_address_where_nobody_is(address: str, error: type[StylusError], words: str) -> None:
-    begun = time.monotonic()
+    need_ray()
     with pytest.raises(error, match=words), Cluster(address, make=Hashing):
         pass
-    assert time.monotonic() - begun < 60
 
 
-def test_without_ray_it_says_how_to_get_it(nodes: RayNodes) -> None:
+def test_without_ray_it_says_how_to_get_it() -> None:
     code = f"import sys; sys.modules['ray'] = None\n{ENTER}"
-    done = subprocess.run([sys.executable, "-c", code, nodes.address], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, "127.0.0.1:1"], capture_output=True, text=True, check=True)
     assert done.stdout == "BadRequest: --cluster needs Ray: pip install 'stylus-audio[cluster]'\n"
-
-
-def test_the_token_is_asked_for_whatever_the_user_has_set(monkeypatch: pytest.MonkeyPatch, nodes: RayNodes) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with pytest.raises(NotAllowed, match="RAY_AUTH_MODE=disabled"), Cluster(nodes.address, make=Hashing):
-        pass

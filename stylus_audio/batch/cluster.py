@@ -318,7 +318,9 @@ def _differences(ours: Node, theirs: Node) -> str:
 
 def _connect(address: str) -> Any:
     """Join the cluster as the one who gives out work; returns the module `ray`."""
-    _check_address(address)
+    host, _, port = address.rpartition(":")
+    if address != "auto" and (not host or "/" in host or not port.isdecimal()):
+        raise BadRequest(f"--cluster takes HOST:PORT or auto, not {address!r}")
     mode = os.environ.setdefault("RAY_AUTH_MODE", "token")
     if mode.lower() != "token":
         raise NotAllowed(f"RAY_AUTH_MODE={mode} turns off what --cluster needs: {_HOW}")
@@ -329,6 +331,8 @@ def _connect(address: str) -> Any:
         import ray
     except ModuleNotFoundError:
         raise BadRequest("--cluster needs Ray: pip install 'stylus-audio[cluster]'") from None
+    if address != "auto":
+        _call(address, host, int(port))
     # What Ray's own debugger does too. Without it news of the cluster is printed to stdout, between our results.
     ray._private.worker._worker_logs_enabled = False
     try:
@@ -340,15 +344,10 @@ def _connect(address: str) -> Any:
     return ray
 
 
-def _check_address(address: str) -> None:
-    if address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdecimal():
-        raise BadRequest(f"--cluster takes HOST:PORT or auto, not {address!r}")
-    # Ray itself goes on trying for minutes.
+def _call(address: str, host: str, port: int) -> None:
+    """Whether anybody is there; Ray itself would go on trying for minutes."""
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()
+        socket.create_connection((host, port), timeout=10).close()
     except (OSError, OverflowError) as error:
         raise NotFound(f"no Ray cluster answers at {address}: {error}") from error
 

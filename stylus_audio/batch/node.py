@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import DiskFull, Internal, NotFound
-from ..files import means_full
+from ..files import means_full, remove_old_folders
 from .packs import Failed, Outcome, Pack
 from .renderer import Place
 
 TRIES = 3
 """How often a pack may end its worker, or its node, before it counts as failed."""
+
+_PREFIX = "stylus-batch-"
+_OLD = 7 * 24 * 3600.0
+"""Seconds after which a run's files on a node are nobody's: its planning machine was lost before it could say so."""
 
 _PACKAGE = Path(__file__).parents[1]
 _LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "scipy", "soxr", "pedalboard")
@@ -60,7 +64,7 @@ def versions() -> dict[str, str]:
 
 def folder_of(run: str) -> Path:
     """Where the workers of a run lay their files on this node."""
-    return Path(tempfile.gettempdir()) / f"stylus-batch-{run}"
+    return Path(tempfile.gettempdir()) / f"{_PREFIX}{run}"
 
 
 def clear(run: str) -> None:
@@ -72,6 +76,7 @@ class Worker:
     """One process of a node, for one GPU or one CPU; `name` stays the same when it is started again after its death."""
 
     def __init__(self, make: MakeRenderer, place: Place, run: str, name: str) -> None:
+        remove_old_folders(Path(tempfile.gettempdir()), _OLD, f"{_PREFIX}*")
         self._folder = folder_of(run) / name
         self._renderer = make(place)
 
@@ -88,6 +93,7 @@ class Worker:
         try:
             self._folder.parent.mkdir(mode=0o700, exist_ok=True)
             self._folder.mkdir(exist_ok=True)
+            os.utime(self._folder.parent)
             tries = self._folder / f"{pack.number}.tries"
             if _count(tries) > TRIES:
                 tries.unlink()
