@@ -40,4 +40,5 @@ class Hashing:
             hash_.update(Path(path).read_bytes())
         read = [origins.get(path, path) for path in pack.files()]
         report = {"content": origins.get(content, content), "files": read, "process": os.getpid()}
-        return Made(hash_.digest(), {**report, "threads": self._place.threads, "device": self._place.device})
+        place = {"threads": self._place.threads, "device": self._place.device}
+        return Made(hash_.digest(), {**report, **place, "visible": os.environ.get("CUDA_VISIBLE_DEVICES")})

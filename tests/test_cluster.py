@@ -116,6 +116,23 @@ def test_every_pack_is_rendered_once_by_a_worker_on_each_node(
 
 
 @pytest.mark.slow
+def test_where_there_are_gpus_each_has_one_worker_and_cpus_none(packs: list[Pack]) -> None:
+    asked = [with_settings(pack, seconds=0.1) for pack in packs]
+    with ray_nodes(1) as own:
+        # Ray believes what it is told of GPUs.
+        own.add(num_cpus=4, num_gpus=2)
+        with Cluster(own.address, make=Hashing) as cluster:
+            results = list(cluster.work(asked))
+    assert_each_once(results, asked)
+    reports = [outcome.report for _, outcomes in results for outcome in outcomes if isinstance(outcome, Made)]
+    assert {report["device"] for report in reports} == {"cuda"}
+    assert sorted(visible for _, visible in {(report["process"], report["visible"]) for report in reports}) == [
+        "0",
+        "1",
+    ]
+
+
+@pytest.mark.slow
 def test_files_that_the_nodes_do_not_see_are_sent(nodes: RayNodes, packs: list[Pack], tmp_path: Path) -> None:
     before = left_on_nodes()
     unseen = [with_settings(pack, unseen=str(tmp_path)) for pack in packs[:6]]

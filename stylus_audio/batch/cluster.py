@@ -107,6 +107,7 @@ class Cluster:
         from ray.exceptions import RayError
         from ray.util.actor_pool import ActorPool
 
+        self._in_hand = {}
         open_ = {pack.number: pack for pack in packs}
         deaths: Counter[int] = Counter()
         while open_:
@@ -218,7 +219,7 @@ class Cluster:
             except RayError as error:
                 raise BadRequest(
                     f"node {name} cannot run stylus-audio {ours.versions['stylus-audio']}: it must be installed there, "
-                    "in the Python that Ray was started with"
+                    f"in the Python that Ray was started with ({last_line(error)})"
                 ) from error
             if not theirs.authenticated:
                 raise NotAllowed(f"node {name} takes work from anybody: --cluster needs {_HOW}")
