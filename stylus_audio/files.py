@@ -152,9 +152,9 @@ def writable_folder(folder: Path) -> None:
         raise NotAllowed(f"{folder} cannot be made: {error.strerror}") from error
 
 
-def remove_old_folders(parent: Path, seconds: float) -> None:
-    """Remove the folders in one of ours that were last changed so long ago."""
-    for folder in parent.glob("*"):
+def remove_old_folders(parent: Path, seconds: float, pattern: str = "*") -> None:
+    """Remove folders of ours, those in `parent` that match, that were last changed so long ago."""
+    for folder in parent.glob(pattern):
         with suppress(OSError):
             if folder.is_dir() and time.time() - folder.stat().st_mtime > seconds:
                 shutil.rmtree(folder)

@@ -65,6 +65,14 @@ def test_the_restyler_alone_joins_sound_and_method() -> None:
     assert joining == {"restyler"}
 
 
+def test_only_the_cluster_imports_ray() -> None:
+    """It is an extra, takes a second to import, and no other module shall depend on its ways."""
+    everything = [*PACKAGE.rglob("*.py"), *DAEMON]
+    assert [path.stem for path in everything if "ray" in imports(path)[1]] == ["cluster"]
+    code = "import sys, stylus_audio.batch.cluster; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
 @pytest.mark.parametrize("path", [*MODULES, *BATCH], ids=lambda path: path.stem)
 def test_nothing_unsafe(path: Path) -> None:
     assert not imports(path)[1] & {"pickle", "torchaudio", "pydub", "shelve", "marshal"}
@@ -95,11 +103,10 @@ def test_only_the_worker_process_loads_pytorch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
-def test_a_batch_renders_in_its_workers_alone_and_only_one_module_knows_ray() -> None:
+def test_a_batch_renders_in_its_workers_alone() -> None:
     source = {path.stem: imports(path) for path in BATCH}
     assert [name for name, (ours, _) in source.items() if ours & {"engine", "job"}] == ["renderer"]
     assert [name for name, (_, others) in source.items() if "torch" in others] == ["crew", "renderer"]
-    assert [path.stem for path in (*MODULES, *BATCH, *DAEMON) if "ray" in imports(path)[1]] == ["cluster"]
 
 
 def test_no_process_is_forked() -> None:

@@ -94,16 +94,16 @@ def test_a_pack_becomes_stems_reports_and_reasons(tmp_path: Path, told_folder: P
     clip, style = saved(tmp_path, "clip.wav", plucks(0.4)), saved(tmp_path, "hiss.wav", noise(1.0))
     renderer = Renderer(Place("cpu", 1))
     pack = Pack(0, (clip, str(tmp_path / "text.wav")), (".flac", ".wav"), ((style, "hiss"),), model=str(told_folder))
-    made, failed = renderer.render(pack)
+    made, failed = renderer.render(pack, {})
     assert isinstance(made, Made)
     assert made.stem[:4] == b"fLaC"
     assert made.report["content"]["path"] == clip
     assert isinstance(failed, Failed)
     assert (failed.code, "\n" in failed.message) == ("unsupported-audio", False)
-    (again, _) = renderer.render(pack)
+    (again, _) = renderer.render(pack, {})
     assert isinstance(again, Made)
     assert again.stem == made.stem
-    (lost,) = renderer.render(Pack(1, (clip,), (".wav",), ((style, "hiss"),), model="no such model"))
+    (lost,) = renderer.render(Pack(1, (clip,), (".wav",), ((style, "hiss"),), model="no such model"), {})
     assert isinstance(lost, Failed)
     assert lost.code == "no-model"
 
@@ -116,7 +116,7 @@ def test_a_loop_that_the_pack_tells_closes(tmp_path: Path, told_folder: Path) ->
     stems = []
     for loops in ((), (loop,)):
         pack = Pack(0, (sound,), (".wav",), ((style, "hiss"),), model=str(told_folder), loops=loops)
-        (made,) = Renderer(Place("cpu", 1)).render(pack)
+        (made,) = Renderer(Place("cpu", 1)).render(pack, {})
         assert isinstance(made, Made)
         (tmp_path / "stem.wav").write_bytes(made.stem)
         stems.append(soundfile.read(tmp_path / "stem.wav")[0])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import BadRequest, DiskFull
 from ..files import in_text
@@ -163,11 +163,17 @@ def _rendered(
 
 def _crew(request: BatchRequest, batch: Batch) -> Crew:
     if request.cluster:
-        from .cluster import Cluster
+        from .cluster import Cluster, Inputs
 
-        return Cluster(request.cluster, request.inputs)
+        if request.inputs not in ("store", "shared"):
+            raise BadRequest(f"inputs: {request.inputs!r} is neither store nor shared")
+        return Cluster(request.cluster, cast(Inputs, request.inputs), cache=_cache())
     models = {item.sound.options.model for item in batch.open.values()}
-    return Processes(places(request.device, request.workers, models, user_data() / "styles-cache"))
+    return Processes(places(request.device, request.workers, models, _cache()))
+
+
+def _cache() -> Path:
+    return user_data() / "styles-cache"
 
 
 def _shard(text: str) -> tuple[int, int]:

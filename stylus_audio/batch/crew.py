@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from ..errors import BadRequest, Internal
-from .packs import Done, Failed, Outcome, Pack, Place
+from .packs import Done, Pack, Place, failures
 
 DEATHS = 2
 """After so many deaths of workers over a pack it is the pack's fault."""
@@ -116,12 +116,8 @@ class Processes:
                     if deaths[pack.number] < DEATHS:
                         waiting.give_back(pack)
                     else:
-                        yield Done(pack, died(pack, deaths[pack.number]), 0.0)
-
-
-def died(pack: Pack, times: int) -> list[Outcome]:
-    """What comes of a pack that workers die over."""
-    return [Failed("internal", f"the worker died {times} times over this clip")] * max(1, len(pack.contents))
+                        message = f"the worker died {DEATHS} times over this clip"
+                        yield Done(pack, failures(pack, Internal.code, message), 0.0)
 
 
 class _Waiting:
@@ -232,4 +228,4 @@ def _serve(place: Place, pipe: Connection) -> None:
     with suppress(EOFError, OSError):
         while True:
             pack: Pack = pipe.recv()
-            pipe.send(renderer.render(pack))
+            pipe.send(renderer.render(pack, {}))

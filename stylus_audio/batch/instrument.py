@@ -104,7 +104,7 @@ class Reskin:
     def _surveyed(self, crew: Crew) -> Shared:
         every = [item for pack in self.packs for item in pack]
         (done,) = crew.work([replace(as_pack(0, every), survey=True)])
-        (outcome,) = done.outcomes
+        outcome = done.outcomes[0]
         if isinstance(outcome, Surveyed):
             return outcome.shared
         raise Internal(outcome.message if isinstance(outcome, Failed) else "the samples could not be surveyed")

@@ -74,6 +74,11 @@ class Failed:
 Outcome = Made | Surveyed | Failed
 
 
+def failures(pack: Pack, code: str, message: str) -> list[Outcome]:
+    """The same failure for each of a pack's clips."""
+    return [Failed(code, message) for _ in pack.contents]
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a worker computes: a device, so many threads (0: the libraries' choice), and a folder of kept styles."""

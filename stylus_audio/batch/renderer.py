@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from ..engine import Engine, Render
-from ..errors import StylusError
+from ..errors import Internal, StylusError
 from ..job import report_of, write_render
 from ..riff import loop_chunk
 from ..style_cache import StyleCache
-from .packs import Failed, Made, Outcome, Pack, Place, Surveyed
+from .packs import Failed, Made, Outcome, Pack, Place, Surveyed, failures
 
 MEMORY_BYTES = 2**29
 """Of kept styles, on the device: several renderers may share a machine's memory."""
@@ -33,18 +33,18 @@ class Renderer:
         self._engine: Engine | None = None
         self._loaded = ("", "")
 
-    def render(self, pack: Pack, origins: Mapping[Path, Path] | None = None) -> list[Outcome]:
+    def render(self, pack: Pack, origins: Mapping[str, str]) -> list[Outcome]:
         """What came of each clip, in order, or of a survey the one thing that was found.
 
         `origins` says of private copies what they are copies of, which is what the reports name.
         """
         try:
-            return self._rendered(pack, origins or {})
+            return self._rendered(pack, {Path(copy): Path(origin) for copy, origin in origins.items()})
         except StylusError as error:
             failed = Failed.of(error)
         except Exception as error:  # a fault of ours in one pack must not end the batch
-            failed = Failed("internal", f"{type(error).__name__}: {error}")
-        return [failed] * max(1, len(pack.contents))
+            failed = Failed(Internal.code, f"{type(error).__name__}: {error}")
+        return failures(pack, failed.code, failed.message)
 
     def _rendered(self, pack: Pack, origins: Mapping[Path, Path]) -> list[Outcome]:
         engine = self._on(pack.model or "mini", pack.dtype)
