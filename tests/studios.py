@@ -24,7 +24,7 @@ class Studio:
         for number in range(clips):
             path = self.kit / ("deep" if number % 2 else "") / f"hit {number}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
-            audio = plucks(0.3 + 0.1 * number, 0.2, channels=1 + number % 2)
+            audio = plucks(0.3 + 0.1 * (number % 7), 0.2, channels=1 + number % 2)
             soundfile.write(path, audio.T, RATE, subtype="PCM_24" if number % 3 else "PCM_16")
         soundfile.write(folder / "hiss.wav", noise(1.0).T, RATE)
         soundfile.write(folder / "beep.wav", tone(700, 1.0).T, RATE)
@@ -32,7 +32,7 @@ class Studio:
 
     def words(self, *more: str) -> list[str]:
         """The command line of a batch over the kit, in both styles."""
-        model = ["--model", str(self.model), "--device", "cpu", "--workers", "1"]
+        model = ["--model", str(self.model), "--device", "cpu", "--workers", "1", "--quality", "fast"]
         return [sys.executable, "-m", "stylus_audio", "batch", *(more or ("kit", *self.common)), *model]
 
     def start(self, *more: str) -> subprocess.Popen[str]:
@@ -55,6 +55,12 @@ class Studio:
         folder = folder or self.out
         files = [path for path in folder.rglob("*") if path.is_file() and "stylus-batch" not in path.parts]
         return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+
+    def count(self) -> int:
+        """How many stems the kit has by now; other processes may be at work on them."""
+        return sum(
+            not name.startswith(".") for _, _, names in os.walk(self.out) for name in names if name.endswith("wav")
+        )
 
     def reports(self, folder: Path | None = None) -> list[dict[str, Any]]:
         """The lines of reports.jsonl."""

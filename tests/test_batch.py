@@ -192,7 +192,7 @@ def test_every_clip_in_every_style_once_and_never_again(studio: Studio, told: En
     # What a render of one clip gives, with its rate, depth and length.
     for name in ("hit 4_hiss.wav", "deep/hit 3_beep.wav"):
         clip = studio.kit / name.replace("_hiss", "").replace("_beep", "")
-        render = told.render(clip, studio.folder / f"{name[-8:-4]}.wav")
+        render = told.render(clip, studio.folder / f"{name[-8:-4]}.wav", told.settings(quality="fast"))
         stem, rate = soundfile.read(studio.out / name, always_2d=True)
         np.testing.assert_allclose(stem.T, render.audio, atol=5e-4)
         assert soundfile.info(studio.out / name).subtype == soundfile.info(clip).subtype
@@ -257,14 +257,10 @@ def test_shards_together_are_the_whole(studio: Studio) -> None:
     assert studio.stems(studio.folder / "whole") == studio.stems(studio.folder / "parts")
 
 
-def _made(studio: Studio) -> int:
-    return sum(not Path(name).name.startswith(".") for name in studio.stems())
-
-
 def _some_made(studio: Studio, process: subprocess.Popen[str], count: int) -> None:
     """Wait until so many stems are there."""
     end = time.monotonic() + 300
-    while _made(studio) < count and process.poll() is None:
+    while studio.count() < count and process.poll() is None:
         assert time.monotonic() < end
         time.sleep(0.01)
 
@@ -272,9 +268,9 @@ def _some_made(studio: Studio, process: subprocess.Popen[str], count: int) -> No
 @pytest.mark.slow
 def test_killed_and_interrupted_it_goes_on_and_the_stems_are_the_same(tmp_path: Path, told_folder: Path) -> None:
     """As tests/soak/batch.py does at 20 random moments."""
-    quiet, studio = (Studio(tmp_path / name, told_folder, clips=20) for name in ("quiet", "loud"))
+    quiet, studio = (Studio(tmp_path / name, told_folder, clips=18) for name in ("quiet", "loud"))
     quiet.run()
-    for at, strike in ((1, signal.SIGKILL), (17, signal.SIGINT), (25, signal.SIGKILL)):
+    for at, strike in ((1, signal.SIGKILL), (17, signal.SIGINT), (19, signal.SIGKILL)):
         process = studio.start()
         _some_made(studio, process, at)
         process.send_signal(strike)
@@ -284,7 +280,7 @@ def test_killed_and_interrupted_it_goes_on_and_the_stems_are_the_same(tmp_path: 
             assert "the same command goes on" in err
     studio.run()
     assert studio.stems() == quiet.stems()
-    assert len(studio.reports()) == len({report["stem"] for report in studio.reports()}) == 40
+    assert len(studio.reports()) == len({report["stem"] for report in studio.reports()}) == 36
 
 
 @pytest.mark.slow
@@ -295,7 +291,7 @@ def test_a_worker_that_is_killed_is_replaced(studio: Studio) -> None:
     workers[0].kill()
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert _made(studio) == 12
+    assert studio.count() == 12
     assert '"failed": 0' in out
 
 
@@ -319,8 +315,10 @@ def test_an_instrument_plays_in_another_sound(tmp_path: Path, told_folder: Path)
     old, new = Player(original), Player(sfz)
     notes = [(key, velocity) for key in (48, 60, 72, 90) for velocity in (40, 110)]
     levels = [[decibels(player.play(key, velocity, 0.4, 0.7)) for key, velocity in notes] for player in (old, new)]
-    # Each sample has its own loudness still, so layers and keys are balanced as they were.
-    np.testing.assert_allclose(levels[0], levels[1], atol=1.5)
+    # Each sample has its own loudness still, so layers and keys are balanced as they were, by ear; this is by power.
+    np.testing.assert_allclose(levels[0], levels[1], atol=3)
+    soft, loud = (np.array(levels)[:, at:6:2] for at in (0, 1))
+    np.testing.assert_allclose(*(loud - soft), atol=1.5)
     # Held for much longer than the sample lasts, it goes on.
     held = new.play(90, 100, 2.0, 2.1)
     assert decibels(held[RATE : RATE + RATE // 2]) > decibels(held[: RATE // 4]) - 6

@@ -57,8 +57,8 @@ def run(strikes: int, clips: int, seed: int, folder: Path) -> int:
     quiet.run()
     right = quiet.stems()
     while sum(count.values()) < strikes:
-        before, process = len(loud.stems()), loud.start()
-        while process.poll() is None and len(loud.stems()) == before:
+        before, process = loud.count(), loud.start()
+        while process.poll() is None and loud.count() == before:
             time.sleep(0.01)
         time.sleep(rng.uniform(0, SPAN))
         kind = ("killed", "interrupted", "worker")[sum(count.values()) % 3]
@@ -67,11 +67,11 @@ def run(strikes: int, clips: int, seed: int, folder: Path) -> int:
             count[kind] += 1
             process.kill()
         process.communicate()
-        if len(loud.stems()) >= len(right):
+        if loud.count() >= len(right):
             # All is there: begin once more.
             for path in loud.out.rglob("*.wav"):
                 path.unlink()
-        print(f"{dict(count)}: {len(loud.stems())} of {len(right)} stems", flush=True)
+        print(f"{dict(count)}: {loud.count()} of {len(right)} stems", flush=True)
     loud.run()
     reports = [report["stem"] for report in loud.reports()]
     wrong = [name for name in {*right, *loud.stems()} if right.get(name) != loud.stems().get(name)]
