@@ -169,8 +169,7 @@ def test_timbre_does_not_depend_on_order_or_silence() -> None:
 @pytest.mark.parametrize("level", [1.0, 0.0])
 def test_a_style_that_is_looked_at_once_measures_the_same(level: float) -> None:
     style = level * notes(MELODY[::-1], REED, 48000)
-    rates = {"sample_rate": RATE, "style_rate": 48000}
-    expected = evaluate(notes(MELODY, REED), CONTENT, style, **rates)
+    expected = evaluate(notes(MELODY, REED), CONTENT, style, sample_rate=RATE, style_rate=48000)
     assert evaluate(notes(MELODY, REED), CONTENT, Timbre.heard(style, 48000), sample_rate=RATE) == expected
     assert (expected["log_mel_distance_style"] is None) == (level == 0.0)
     with pytest.raises(UnsupportedAudio, match="the style"):
