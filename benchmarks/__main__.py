@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 
-from . import clips, latents
+from . import batch, clips, latents
 from .table import Row, printed
 
 Part = Callable[[], Row | list[Row]]
@@ -27,6 +27,8 @@ def quick() -> Iterable[Part]:
     yield lambda: clips.real_time(2.0, 1)
     yield lambda: clips.warm(1, 2)
     yield lambda: clips.first_step(1)
+    yield lambda: batch.throughput(16, 2)
+    yield lambda: batch.planning(10_000)
 
 
 def whole() -> Iterable[Part]:
@@ -40,6 +42,8 @@ def whole() -> Iterable[Part]:
     yield lambda: clips.warm(3, 20)
     yield lambda: clips.length(60.0, 600.0)
     yield lambda: clips.first_step(5)
+    yield lambda: batch.throughput(200, 8)
+    yield lambda: batch.planning(100_000)
     for name, limit in (
         ("picture to picture: SD 1.5, 60 s, style warm, equal output", 20.0),
         ("latents: SD 1.5, 60 s, style warm, equal output", 10.0),

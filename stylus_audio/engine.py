@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,12 +26,14 @@ from .near_live import NearLive
 from .passage import Passage, is_segment, passage_of, segment_of
 from .progress import Progress, Watch, part
 from .reconstruction import reconstruct
-from .reference import Shared, picture_of
+from .reference import Picture, Shared, picture_of
 from .restyler import Restyler
 from .riff import Chunk
 from .settings import Line, Settings
+from .spectrogram import Profile
 from .stem import stem_subtype
 from .style_cache import StyleCache
+from .unchanged import WhileUnchanged
 
 log = logging.getLogger(__name__)
 
@@ -248,7 +251,7 @@ class Engine:
         def rendered() -> list[Render | StylusError]:
             watch = Watch(progress)
             watch.stage("reading")
-            order = _Order(self._on(settings.method), [_read(one) for one in _listed(style)], settings, watch)
+            order = _Order(self._on(settings.method), _listed(style), settings, watch)
             return self._rendered(contents, order, shared, told or [None] * len(contents), near_live)
 
         results, said = self._within_memory(rendered)
@@ -280,7 +283,7 @@ class Engine:
                 near_live.begin(one.passage, settings, restyler.model.profile, one.integer, order.lufs)
             found = restyler.gains(
                 [restyler.task(one.passage, settings, shared) for one in sounding],
-                restyler.references(order.styles, settings), settings, order.watch,
+                restyler.references(order.pictures, settings), settings, order.watch,
                 as_one=shared is not None, near_live=near_live,
             )  # fmt: skip
         results = [one if isinstance(one, StylusError) else _stem(one, found, order) for one in begun]
@@ -315,7 +318,7 @@ class Engine:
         task = restyler.task(passage, settings)
         for style in styles:
             try:
-                references = restyler.references([_read(style)], settings)
+                references = restyler.references(_pictures([style], restyler), settings)
                 yield from restyler.gains([task], references, settings, watch)
             except (UnsupportedAudio, NotFound, NotAllowed) as error:
                 yield error
@@ -335,7 +338,7 @@ class Engine:
     def _warmed(self, style: Source | Sequence[Source], settings: Settings, watch: Watch) -> None:
         watch.stage("reading")
         restyler = self._on(settings.method)
-        restyler.warm(restyler.references([_read(one) for one in _listed(style)], settings), settings, watch)
+        restyler.warm(restyler.references(_pictures(_listed(style), restyler), settings), settings, watch)
         watch.stage("done", 1.0)
 
     def is_warm(self, style: Source | Sequence[Source], settings: Settings | None = None) -> bool:
@@ -344,7 +347,7 @@ class Engine:
             return False
         settings = self.model.with_steps(settings or self.settings())
         restyler = self._on(settings.method)
-        return restyler.is_warm(restyler.references([_read(one) for one in _listed(style)], settings), settings)
+        return restyler.is_warm(restyler.references(_pictures(_listed(style), restyler), settings), settings)
 
     def passage(self, content: Source, settings: Settings, told: Sequence[Chunk] | None = None) -> tuple[Clip, Passage]:
         """Read what the render needs of the content, all of it or a segment with a window's context: the passage.
@@ -373,20 +376,54 @@ class Engine:
 
 
 @dataclass(frozen=True, eq=False)
+class _Heard:
+    """What is kept of a style's sound: its picture, and what the user should know."""
+
+    picture: Picture
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, clip: Clip, profile: Profile) -> _Heard:
+        picture = picture_of(clip.audio, clip.sample_rate, profile)
+        picture.mel.setflags(write=False)
+        return cls(picture, clip.warnings)
+
+
+def _heard_file(path: Path, profile: Profile) -> _Heard:
+    return _Heard.of(read_clip(path), profile)
+
+
+_hear_file = WhileUnchanged(_heard_file, 2**27, lambda heard: heard.picture.mel.nbytes)
+"""Many renders have a style in common, whose picture takes longer than that of a short clip; 128 MiB, 10 minutes."""
+
+
+def _hear(source: Source, profile: Profile) -> _Heard:
+    if isinstance(source, tuple):
+        return _Heard.of(Clip.from_array(*source), profile)
+    return _hear_file(Path(source), profile)
+
+
+def _pictures(styles: Sequence[Source], restyler: Restyler) -> list[Picture]:
+    return [_hear(style, restyler.model.profile).picture for style in styles]
+
+
 class _Order:
-    """What clips are rendered with."""
+    """What clips are rendered with; raises what `Engine.render` does for styles."""
 
-    restyler: Restyler
-    styles: Sequence[Clip]
-    settings: Settings
-    watch: Watch
+    def __init__(self, restyler: Restyler, styles: Sequence[Source], settings: Settings, watch: Watch) -> None:
+        self.restyler, self.settings, self.watch = restyler, settings, watch
+        self.styles = styles
+        heard = [_hear(style, restyler.model.profile) for style in styles]
+        self.pictures = [one.picture for one in heard]
+        self.warnings = [warning for one in heard for warning in one.warnings]
 
-    @property
+    @cached_property
     def lufs(self) -> float | None:
         """The styles' loudness, where the stem is to have it."""
         if self.settings.loudness != "match":
             return None
-        return float(np.mean([integrated(clip.audio, clip.sample_rate) for clip in self.styles]))
+        clips = (_read(style) for style in self.styles)
+        return float(np.mean([integrated(clip.audio, clip.sample_rate) for clip in clips]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -429,8 +466,7 @@ def _stem(one: _Begun, found: Iterator[Gains], order: _Order) -> Render:
         "start_sample": passage.offset,
         "loop": passage.loop is not None,
         "seams": _inside(gains.seams, passage) if gains else [],
-        "notes": [*clip.warnings, *(note for style in order.styles for note in style.warnings),
-                  *lowered(over, settings)],
+        "notes": [*clip.warnings, *order.warnings, *lowered(over, settings)],
     }  # fmt: skip
     return Render(audio, clip.sample_rate, report, gains, passage, clip, one.subtype, over)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .audio import read_clip
 from .engine import Engine, Render
-from .metrics import evaluate
+from .metrics import Timbre, evaluate
 from .near_live import NearLive
 from .progress import Progress
 from .provenance import CHUNK, sidecar
@@ -18,6 +18,7 @@ from .riff import Chunk, shifted
 from .settings import Settings
 from .stem import Journal, check_target, write_stem
 from .target import Sidecar, Target, stem_path
+from .unchanged import WhileUnchanged
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,19 @@ def _json(report: dict[str, Any]) -> bytes:
 def _metrics(render: Render, styles: Sequence[tuple[Path, str]]) -> dict[str, Any]:
     """The metrics of a stem against the same passage of its content."""
     passage = render.passage
-    style = read_clip(styles[0][0])
     return evaluate(
         render.audio,
         passage.dry[:, passage.first : passage.last],
-        style.audio,
+        _timbre(styles[0][0]),
         sample_rate=render.sample_rate,
-        style_rate=style.sample_rate,
         seams=render.report["seams"],
     )
+
+
+def _heard(path: Path) -> Timbre:
+    clip = read_clip(path)
+    return Timbre.heard(clip.audio, clip.sample_rate)
+
+
+_timbre = WhileUnchanged(_heard, 64)
+"""Of a style, which many stems have in common."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -38,10 +39,35 @@ _CHROMA_SIZE, _CHROMA_HOP = 8192, 2048
 _SEAM_SECONDS = 0.05
 
 
+@dataclass(frozen=True, eq=False)
+class Timbre:
+    """All that counts of a style: its mean log-mel in decades over what is no silence, `[mel]`, and their `floor`.
+
+    Both are NaN where the style is silent.
+    """
+
+    mean: NDArray[np.float64]
+    floor: float
+
+    @classmethod
+    def of(cls, style: Picture) -> Timbre:
+        """That of a style's picture."""
+        if style.silent.all():
+            return cls(np.full(style.mel.shape[1], np.nan), math.nan)
+        floor = _floor(style)
+        return cls(_mean_logs(style, floor), floor)
+
+    @classmethod
+    def heard(cls, style: Floats, sample_rate: int) -> Timbre:
+        """That of audio; raises `UnsupportedAudio` for what `validate` refuses."""
+        validate(style, sample_rate, "the style")
+        return cls.of(picture_of(style, sample_rate, MINI))
+
+
 def evaluate(
     output: Floats,
     content: Floats,
-    style: Floats | None = None,
+    style: Floats | Timbre | None = None,
     *,
     sample_rate: int,
     content_rate: int | None = None,
@@ -50,10 +76,11 @@ def evaluate(
 ) -> dict[str, float | None]:
     """All metrics of a stem against its content and, where given, the style; rates are those of the stem by default.
 
-    Stem and content are compared from their starts on, as long as both last; only the levels are of the whole stem.
-    `seams` are the places in seconds where windows meet. A value is None where it does not exist: the level of
-    silence, a distance from silence or from a style that was not given, a step without seams. All others are finite.
-    Raises `UnsupportedAudio` for what `validate` refuses.
+    A style that many stems are measured against is given as its `Timbre`, which has no rate. Stem and content are
+    compared from their starts on, as long as both last; only the levels are of the whole stem. `seams` are the places
+    in seconds where windows meet. A value is None where it does not exist: the level of silence, a distance from
+    silence or from a style that was not given, a step without seams. All others are finite. Raises `UnsupportedAudio`
+    for what `validate` refuses.
     """
     content_rate, style_rate = content_rate or sample_rate, style_rate or sample_rate
     validate(output, sample_rate, "the stem")
@@ -61,17 +88,14 @@ def evaluate(
     rate = MINI.sample_rate
     stem, clip = _common(resample(output, sample_rate, rate), resample(content, content_rate, rate))
     stem_picture, clip_picture = picture_of(stem, rate, MINI), picture_of(clip, rate, MINI)
-    reference = None
-    if style is not None:
-        validate(style, style_rate, "the style")
-        reference = picture_of(style, style_rate, MINI)
+    timbre = style if isinstance(style, Timbre | None) else Timbre.heard(style, style_rate)
     lufs = integrated(output, sample_rate)
     values = {
         "chroma_similarity": chroma_similarity(chroma(stem), chroma(clip)),
         "onset_f1": onset_f1(onset_times(stem, rate), onset_times(clip, rate)),
         "log_mel_distance_content": log_mel_distance(stem_picture, clip_picture),
-        "log_mel_distance_style": timbre_distance(stem_picture, reference) if reference else math.nan,
-        "log_mel_distance_content_style": timbre_distance(clip_picture, reference) if reference else math.nan,
+        "log_mel_distance_style": timbre_distance(stem_picture, timbre) if timbre else math.nan,
+        "log_mel_distance_content_style": timbre_distance(clip_picture, timbre) if timbre else math.nan,
         "si_sdr_db": si_sdr(*_common(output, content)) if sample_rate == content_rate else si_sdr(stem, clip),
         "seam_step_db": seam_step(stem, rate, seams, clip),
         "peak_db": sample_peak(output),
@@ -122,15 +146,20 @@ def log_mel_distance(output: Picture, content: Picture) -> float:
     return float(np.sqrt(np.mean(difference**2, dtype=np.float64)))
 
 
-def timbre_distance(output: Picture, style: Picture) -> float:
+def timbre_distance(output: Picture, style: Picture | Timbre) -> float:
     """RMSE in decades between the mean log-mels of two sounds that are not aligned; NaN where the style is silent.
 
     The means are over the frames that are no silence; for the rest as `log_mel_distance`.
     """
-    if output.silent.all() or style.silent.all():
+    timbre = style if isinstance(style, Timbre) else Timbre.of(style)
+    if output.silent.all() or math.isnan(timbre.floor):
         return math.nan
-    means = (log_mels(picture, style)[:, ~picture.silent].mean(1, dtype=np.float64) for picture in (output, style))
-    return float(np.sqrt(np.mean((next(means) - next(means)) ** 2)))
+    return float(np.sqrt(np.mean((_mean_logs(output, timbre.floor) - timbre.mean) ** 2)))
+
+
+def _mean_logs(picture: Picture, floor: float) -> NDArray[np.float64]:
+    """Mean over the frames that are no silence, `[mel]`."""
+    return np.asarray(_logs(picture, floor)[:, ~picture.silent].mean(1, dtype=np.float64))
 
 
 def log_mels(picture: Picture, reference: Picture) -> NDArray[np.float32]:
@@ -138,11 +167,19 @@ def log_mels(picture: Picture, reference: Picture) -> NDArray[np.float32]:
 
     That maximum, too, is taken over its picture's level; all are NaN where the reference is silent.
     """
-    level, own = _level(reference), _level(picture) or 1.0
-    if level <= 0:
+    return _logs(picture, _floor(reference))
+
+
+def _floor(reference: Picture) -> float:
+    level = _level(reference)
+    return reference.maximum / level * 10 ** (-RANGE_DB / 20) if level > 0 else math.nan
+
+
+def _logs(picture: Picture, floor: float) -> NDArray[np.float32]:
+    if math.isnan(floor):
         return np.full(picture.mel.shape[1:], np.nan, np.float32)
-    logs = picture.mel[0] / np.float32(own)
-    np.maximum(logs, reference.maximum / level * 10 ** (-RANGE_DB / 20), out=logs)
+    logs = picture.mel[0] / np.float32(_level(picture) or 1.0)
+    np.maximum(logs, floor, out=logs)
     return np.asarray(np.log10(logs, out=logs))
 
 

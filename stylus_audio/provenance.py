@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from .audio import sha256
 from .errors import BadRequest, NotFound
 from .riff import read_chunk
 from .settings import Settings
+from .unchanged import WhileUnchanged
 
 SCHEMA = 1
 
@@ -38,7 +40,22 @@ class Recipe:
 
 def identity(path: Path, origin: Path | None = None) -> dict[str, Any]:
     """A file by its place, its size and its SHA-256; the place of the `origin` that it is a copy of."""
-    return {"path": str((origin or path).resolve()), "bytes": path.stat().st_size, "sha256": sha256(path)}
+    return {"path": str((origin or path).resolve()), **_contents(path)}
+
+
+def _measured(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+_contents = WhileUnchanged(_measured, 1024)
+"""A style's are asked for with every stem."""
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Of what a stem depends on; looking one up takes milliseconds."""
+    ours = {name: version(name) for name in ("stylus-audio", "torch", "diffusers", "numpy", "scipy", "soxr")}
+    return {"python": platform.python_version(), **ours}
 
 
 def sidecar(
@@ -58,10 +75,7 @@ def sidecar(
         "asked_model": model,
         **report,
         "metrics": metrics,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("stylus-audio", "torch", "diffusers", "numpy", "scipy", "soxr")},
-        },
+        "versions": dict(_versions()),
     }
 
 

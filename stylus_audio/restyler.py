@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
@@ -12,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .audio import Clip
 from .conditional import Conditional
 from .denoiser import Denoiser
 from .errors import BadRequest, OutOfMemory
@@ -84,9 +84,8 @@ class Restyler:
             starts, wanted = _thinned(starts, wanted)
         return Task(picture, starts, wanted, picture.level if shared is None else shared.level)
 
-    def references(self, styles: Sequence[Clip], settings: Settings) -> list[Reference]:
+    def references(self, pictures: Sequence[Picture], settings: Settings) -> list[Reference]:
         """Each style's picture, with the first frames of the windows that stand for it."""
-        pictures = [picture_of(clip.audio, clip.sample_rate, self.model.profile) for clip in styles]
         chosen = [reference_windows(one, self.model.style_windows, settings.variation) for one in pictures]
         if settings.blend == "features":
             chosen = [windows[: min(map(len, chosen))] for windows in chosen]
@@ -280,7 +279,7 @@ class Restyler:
             "codec": _config(codec.vae) if isinstance(codec, Autoencoder) else vars(codec),
             "dtype": str(model.dtype),
             "device": model.device.type,
-            "libraries": [torch.__version__, version("diffusers")],
+            "libraries": [torch.__version__, _diffusers()],
             "style": way.depends(),
         }
         marks = None if columns is None else columns.cpu().numpy()
@@ -408,6 +407,12 @@ def _thinned(starts: list[int], wanted: NDArray[np.bool_]) -> tuple[list[int], N
     spread = others[np.linspace(0, len(others) - 1, min(len(others), STATISTICS_WINDOWS)).round().astype(int)]
     kept = np.sort(np.concatenate([np.flatnonzero(wanted), spread]))
     return [starts[number] for number in kept], wanted[kept]
+
+
+@cache
+def _diffusers() -> str:
+    """Its version, which takes milliseconds to look up."""
+    return version("diffusers")
 
 
 def _config(module: Any) -> dict[str, object]:

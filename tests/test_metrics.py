@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from stylus_audio.errors import UnsupportedAudio
 from stylus_audio.metrics import (
     ONSET_TOLERANCE,
+    Timbre,
     chroma,
     chroma_similarity,
     evaluate,
@@ -163,6 +164,16 @@ def test_timbre_does_not_depend_on_order_or_silence() -> None:
     turned = np.concatenate([mel[:, ::-1], np.zeros((16, 30))], axis=1)
     assert timbre_distance(picture(turned), picture(mel)) == pytest.approx(0.0, abs=1e-6)
     assert math.isnan(timbre_distance(picture(mel), picture(np.zeros((16, 3)))))
+
+
+@pytest.mark.parametrize("level", [1.0, 0.0])
+def test_a_style_that_is_looked_at_once_measures_the_same(level: float) -> None:
+    style = level * notes(MELODY[::-1], REED, 48000)
+    expected = evaluate(notes(MELODY, REED), CONTENT, style, sample_rate=RATE, style_rate=48000)
+    assert evaluate(notes(MELODY, REED), CONTENT, Timbre.heard(style, 48000), sample_rate=RATE) == expected
+    assert (expected["log_mel_distance_style"] is None) == (level == 0.0)
+    with pytest.raises(UnsupportedAudio, match="the style"):
+        Timbre.heard(style[:, :0], 48000)
 
 
 def test_a_filter_is_measured_in_decades() -> None:

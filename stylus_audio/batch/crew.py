@@ -90,15 +90,12 @@ class Processes:
 
         Raises `Internal` where workers do nothing but die.
         """
-        waiting = _Waiting(packs)
+        waiting = Waiting(packs)
         deaths: dict[int, int] = {}
         in_a_row = 0
         while True:
             for seat in self._seats:
-                if seat.pack is None and (
-                    pack := waiting.take(seat.warm, [one.warm for one in self._seats if one.pack])
-                ):
-                    seat.begin(pack)
+                self._give(seat, waiting)
             busy = [seat for seat in self._seats if seat.pack]
             if not busy:
                 return
@@ -107,6 +104,8 @@ class Processes:
                 done = seat.finished()
                 if done is not None:
                     in_a_row = 0
+                    # Work goes on while its stems are written.
+                    self._give(seat, waiting)
                     yield done
                 elif pack := seat.bereave():
                     in_a_row += 1
@@ -119,8 +118,13 @@ class Processes:
                         message = f"the worker died {DEATHS} times over this clip"
                         yield Done(pack, failures(pack, Internal.code, message), 0.0)
 
+    def _give(self, seat: _Seat, waiting: Waiting) -> None:
+        """The next pack, where it has none and there is one."""
+        if seat.pack is None and (pack := waiting.take(seat.warm, [one.warm for one in self._seats if one.pack])):
+            seat.begin(pack)
 
-class _Waiting:
+
+class Waiting:
     """Packs that nobody has begun, by what they need warm."""
 
     def __init__(self, packs: Iterable[Pack]) -> None:
@@ -128,7 +132,7 @@ class _Waiting:
         for pack in packs:
             self._by.setdefault(warm(pack), deque()).append(pack)
 
-    def take(self, own: Warm | None, others: Sequence[Warm | None]) -> Pack | None:
+    def take(self, own: Warm | None, others: Collection[Warm | None]) -> Pack | None:
         """The next with what a worker has warm; else of what nobody has; else of what most is left of."""
         if not self._by:
             return None

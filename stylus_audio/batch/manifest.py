@@ -115,6 +115,7 @@ def _csv(path: Path) -> Iterator[Row]:
             # Spreadsheets of many countries write semicolons.
             delimiter = ";" if head.count(";") > head.count(",") else ","
             stream.seek(0)
+            base = str(path.absolute().parent)
             reader = csv.DictReader(stream, delimiter=delimiter, skipinitialspace=True)
             if "content" not in (reader.fieldnames or ()):
                 raise BadRequest(f"{path.name}: the first line names the columns, and one of them is content")
@@ -122,14 +123,14 @@ def _csv(path: Path) -> Iterator[Row]:
                 where = f"{path.name}, line {reader.line_num}"
                 if None in values or None in values.values():
                     raise BadRequest(f"{where}: {len(reader.fieldnames or ())} columns are named, the line has others")
-                yield _row(path, {key: value.strip() for key, value in values.items() if value.strip()}, where)
+                yield _row(base, {key: value.strip() for key, value in values.items() if value.strip()}, where)
         except (csv.Error, UnicodeDecodeError) as error:
             raise BadRequest(f"{path.name} is not CSV in UTF-8: {error}") from None
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
     with _opened(path) as stream:
-        number = 0
+        number, base = 0, str(path.absolute().parent)
         try:
             for number, line in enumerate(stream, 1):
                 if line.strip():
@@ -137,7 +138,7 @@ def _jsonl(path: Path) -> Iterator[Row]:
                     where = f"{path.name}, line {number}"
                     if not isinstance(values, dict):
                         raise BadRequest(f'{where}: an object such as {{"content": "riff.wav"}} is wanted')
-                    yield _row(path, values, where)
+                    yield _row(base, values, where)
         except (ValueError, UnicodeDecodeError) as error:
             raise BadRequest(f"{path.name}, line {number or 1}: not JSON: {error}") from None
 
@@ -151,7 +152,7 @@ def _opened(path: Path) -> Any:
         raise NotAllowed(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _row(manifest: Path, values: dict[str, Any], where: str) -> Row:
+def _row(base: str, values: dict[str, Any], where: str) -> Row:
     content, output = values.pop("content", ""), values.pop("output", "")
     asked = values.pop("styles", None) or values.pop("style", ())
     values.pop("style", None)
@@ -159,5 +160,4 @@ def _row(manifest: Path, values: dict[str, Any], where: str) -> Row:
     texts = [content, output, *styles] if isinstance(styles, list | tuple) else [None]
     if not all(isinstance(text, str) and "\0" not in text for text in texts) or not content:
         raise BadRequest(f"{where}: content is a path; style is a path or a name, or several; output is a path")
-    base = str(manifest.absolute().parent)
     return Row(content, tuple(style.strip() for style in styles), output, values, base, base, "", where)
