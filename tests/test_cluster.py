@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from stylus_audio.batch.packs import Failed, Made, Outcome, Pack, Place
 from stylus_audio.errors import BadRequest, Internal, NotFound, StylusError
 from tests.hashing import Hashing
 from tests.ray_nodes import ENVIRONMENT, RayNodes, need_ray, ray_nodes
+from tests.studios import Studio
 
 ENTER = """
 import sys
@@ -335,3 +337,27 @@ def test_without_ray_it_says_how_to_get_it() -> None:
     code = f"import sys; sys.modules['ray'] = None\n{ENTER}"
     done = subprocess.run([sys.executable, "-c", code, "127.0.0.1:1"], capture_output=True, text=True, check=True)
     assert done.stdout == "BadRequest: --cluster needs Ray: pip install 'stylus-audio[cluster]'\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inputs", ["store", "shared"])
+def test_a_batch_that_loses_a_node_is_that_of_one_process(tmp_path: Path, told_folder: Path, inputs: Inputs) -> None:
+    """Real renders, by the command line: every stem once and the same to the bit."""
+    studio = Studio(tmp_path, told_folder, clips=18)
+    alone = studio.run("kit", *studio.common, "-o", "alone")
+    with ray_nodes(1, 1) as own:
+        cluster = ("--cluster", own.address, "--inputs", inputs)
+        process = studio.start("kit", *studio.common, *cluster, "--json")
+        while not studio.count() and process.poll() is None:
+            time.sleep(0.02)
+        own.kill()
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
+        said = json.loads(out)
+        assert (said["made"], said["failed"]) == (alone["made"], 0) == (36, 0)
+        assert studio.stems() == studio.stems(tmp_path / "alone")
+        assert sorted(report["stem"] for report in studio.reports()) == sorted(
+            str(studio.out / name) for name in studio.stems()
+        )
+        # The state is the manifest's, whoever renders.
+        assert studio.run("kit", *studio.common)["there"] == 36

@@ -33,13 +33,19 @@ Warm = tuple[str, str, tuple[tuple[str, str], ...]]
 
 
 def places(device: str, workers: int | None, models: Collection[str], cache: Path | None) -> list[Place]:
-    """Where the workers of this machine compute; raises `BadRequest` for a number of them that a GPU cannot have."""
+    """Where the workers of this machine compute; raises `BadRequest` for more of them than there are GPUs.
+
+    On a CPU a worker has its share of the cores, however many there are: one, but for models too large for so many.
+    """
     cores = psutil.cpu_count(logical=False) or 1
     kind, count = _devices() if device in ("auto", "cuda") else (device, 1)
     if kind == "cpu":
         need = max((WORKER_BYTES.get(model or "mini", LARGE) for model in models), default=1)
-        number = workers or max(1, min(cores, psutil.virtual_memory().available // need))
-        return [Place("cpu", max(1, cores // number), cache)] * number
+        memory = psutil.virtual_memory()
+        # Of the machine and not of the moment: stems may differ in their last bits with the number of threads.
+        most = max(1, min(cores, memory.total // need))
+        number = workers or max(1, min(most, memory.available // need))
+        return [Place("cpu", cores // most, cache)] * number
     if workers is not None and workers > count:
         raise BadRequest(f"workers: {workers} is more than one for each GPU, of which there are {count}")
     chosen = workers or count
