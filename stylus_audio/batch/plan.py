@@ -261,7 +261,7 @@ def shard(packs: Sequence[list[Item]], number: int, count: int) -> list[list[Ite
     """The packs of shard `number` of `count`, from 1: neighbours, so that a shard meets few styles; about equal bytes.
 
     >>> [len(shard([[]] * 5, number, 2)) for number in (1, 2)]
-    [3, 2]
+    [2, 3]
     """
     weights = [1 + sum(max(0, item.bytes) for item in pack) for pack in packs]
     total, before, mine = sum(weights), 0, []

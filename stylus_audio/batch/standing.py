@@ -24,7 +24,7 @@ def duration(seconds: float) -> str:
     """As people say it.
 
     >>> duration(42), duration(600), duration(7500), duration(200_000)
-    ('42 s', '10 min', '2 h 5 min', '2 d 8 h')
+    ('42 s', '10 min', '2 h 5 min', '2 d 7 h')
     """
     minutes = round(seconds / 60)
     if seconds < 90:
