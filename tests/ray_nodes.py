@@ -55,7 +55,7 @@ class RayNodes:
 def need_ray() -> None:
     """Skip where Ray is not installed; not imported to find out, as it takes its settings from the environment then."""
     if importlib.util.find_spec("ray") is None:
-        pytest.skip("Ray is not installed: pip install 'stylus-audio[cluster]'")
+        pytest.skip("Ray is not installed: pip install '.[cluster]'")
 
 
 @contextmanager

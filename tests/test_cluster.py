@@ -336,7 +336,7 @@ def test_an_address_where_nobody_is(address: str, error: type[StylusError], word
 def test_without_ray_it_says_how_to_get_it() -> None:
     code = f"import sys; sys.modules['ray'] = None\n{ENTER}"
     done = subprocess.run([sys.executable, "-c", code, "127.0.0.1:1"], capture_output=True, text=True, check=True)
-    assert done.stdout == "BadRequest: --cluster needs Ray: pip install 'stylus-audio[cluster]'\n"
+    assert done.stdout == "BadRequest: --cluster needs Ray: pip install '.[cluster]'\n"
 
 
 @pytest.mark.slow

@@ -335,7 +335,7 @@ def _connect(address: str) -> Any:
     try:
         import ray
     except ModuleNotFoundError:
-        raise BadRequest("--cluster needs Ray: pip install 'stylus-audio[cluster]'") from None
+        raise BadRequest("--cluster needs Ray: pip install '.[cluster]'") from None
     if address != "auto":
         _call(address, host, int(port))
     # What Ray's own debugger does too. Without it news of the cluster is printed to stdout, between our results.
