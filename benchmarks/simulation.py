@@ -1,13 +1,13 @@
 """A batch on many workers, simulated from measured seconds: a queue of packs, workers, and the one who writes stems.
 
-The queue is `stylus batch`'s own, and the coordinator does what `crew.Processes` and `run.Batch` do: it hears of one
-finished pack after the other, gives that worker the next one, and writes the stems.
+The coordinator does what `run.Batch` does with its crew: it hears of one finished pack after the other, gives that
+worker the next one, and writes the stems. The queue is that of the processes of a machine, or that of a cluster.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Generator
+from collections import Counter, deque
+from collections.abc import Collection, Generator, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -65,9 +65,10 @@ class Conditions:
 
     `deaths` are those of a worker in an hour of work. A share `slow` of packs takes longer, lognormal: half of them
     over `slow_times` as long, and a sixth over 1.65 times that. A link carries `bandwidth` bytes a second; infinite: a
-    disk that all share.
+    disk that all share. `in_order` is the queue of a cluster, where a worker's next pack may be of any style.
     """
 
+    in_order: bool = False
     bandwidth: float = float("inf")
     deaths: float = 0.0
     slow: float = 0.0
@@ -120,6 +121,21 @@ class Outcome:
         return self.spent.work / self.spent.total
 
 
+class InOrder:
+    """As `crew.Waiting`, for who takes the next pack whatever it is, as `cluster.Cluster` has it."""
+
+    def __init__(self, packs: Iterable[Pack]) -> None:
+        self._packs = deque(packs)
+
+    def take(self, own: Warm | None, others: Collection[Warm | None]) -> Pack | None:
+        """The next."""
+        return self._packs.popleft() if self._packs else None
+
+    def give_back(self, pack: Pack) -> None:
+        """It is the next one again."""
+        self._packs.appendleft(pack)
+
+
 @dataclass(eq=False)
 class _Worker:
     started: bool = False
@@ -141,7 +157,7 @@ class _Run:
     written: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.waiting = Waiting(self.packs)
+        self.waiting = (InOrder if self.conditions.in_order else Waiting)(self.packs)
         self.link = _seconds_of_a_link(self.figures, self.conditions)
         self.done = simpy.Store(self.env)
         self.busy: Counter[Warm | None] = Counter()

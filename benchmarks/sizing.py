@@ -12,7 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, median
@@ -42,14 +42,14 @@ STYLE_SECONDS = 7.5
 @dataclass(frozen=True)
 class Ran:
     """A real batch: its load and workers, the seconds of it, of every pack in the order of their ends, and of writing
-    each pack's stems.
+    a stem with nobody else at work.
     """
 
     workers: int
     load: Load
     seconds: float
     packs: list[tuple[Pack, float]]
-    published: list[float]
+    publish: float
     clip_bytes: float
     stem_bytes: float
     record_bytes: float
@@ -57,12 +57,11 @@ class Ran:
 
 
 class _Watched:
-    """A crew of which is told what its packs took, and what whoever takes them did meanwhile."""
+    """A crew of which is told what its packs took and what came of them."""
 
     def __init__(self, crew: Crew) -> None:
         self.crew = crew
-        self.packs: list[tuple[Pack, float]] = []
-        self.published: list[float] = []
+        self.done: list[Done] = []
 
     @property
     def size(self) -> int:
@@ -70,16 +69,33 @@ class _Watched:
 
     def work(self, packs: Iterable[Pack]) -> Iterator[Done]:
         for done in self.crew.work(packs):
-            self.packs.append((done.pack, done.seconds))
-            begun = time.perf_counter()
+            self.done.append(done)
             yield done
-            self.published.append(time.perf_counter() - begun)
 
     def __enter__(self) -> _Watched:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.crew.__exit__(*error)
+
+
+class _Known:
+    """A crew that knows what comes of every pack."""
+
+    size = 1
+
+    def __init__(self, done: Sequence[Done]) -> None:
+        self.outcomes = {one.pack.number: one.outcomes for one in done}
+
+    def work(self, packs: Iterable[Pack]) -> Iterator[Done]:
+        for pack in packs:
+            yield Done(pack, self.outcomes[pack.number], 0.0)
+
+    def __enter__(self) -> _Known:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def batch(seats: Sequence[Place], load: Load, model: str) -> Ran:
@@ -91,20 +107,29 @@ def batch(seats: Sequence[Place], load: Load, model: str) -> Ran:
         for number, style in enumerate(styles):
             soundfile.write(style, plucks(STYLE_SECONDS, 0.25 + 0.05 * number).T, RATE)
         cold = [Place(seat.device, seat.threads, folder / "styles-cache") for seat in seats]
-        planner = Planner(Wish(tuple(styles), True, folder / "out", {"model": model}))
-        items = list(planner.items(rows([str(folder / "clips")])))
-        with Ledger(folder / "ledger" / "ledger.sqlite") as ledger, _Watched(Processes(cold)) as crew:
-            run = Batch(in_packs(items), ledger, Sources())
-            begun = time.perf_counter()
-            run.run(crew)
-            seconds = time.perf_counter() - begun
-            assert run.standing.made == load.stems
-            ledger.write_reports(folder / "ledger" / "reports.jsonl")
+        with _Watched(Processes(cold)) as crew:
+            seconds, records = _run(crew, folder, "out", styles, model, load)
+        publish, _ = _run(_Known(crew.done), folder, "again", styles, model, load)
         return Ran(
-            len(seats), load, seconds, crew.packs, crew.published,
+            len(seats), load, seconds, [(done.pack, done.seconds) for done in crew.done], publish / load.stems,
             _bytes(folder / "clips") / load.clips, _bytes(folder / "out") / load.stems,
-            _bytes(folder / "ledger") / load.stems, _bytes(folder / "styles-cache") / load.styles,
+            records / load.stems, _bytes(folder / "styles-cache") / load.styles,
         )  # fmt: skip
+
+
+def _run(crew: Crew, folder: Path, out: str, styles: Sequence[str], model: str, load: Load) -> tuple[float, int]:
+    """Seconds of a batch, and the bytes of its ledger and reports."""
+    records = folder / f"{out} records"
+    planner = Planner(Wish(tuple(styles), True, folder / out, {"model": model}))
+    items = list(planner.items(rows([str(folder / "clips")])))
+    with Ledger(records / "ledger.sqlite") as ledger:
+        run = Batch(in_packs(items), ledger, Sources())
+        begun = time.perf_counter()
+        run.run(crew)
+        seconds = time.perf_counter() - begun
+        assert run.standing.made == load.stems
+        ledger.write_reports(records / "reports.jsonl")
+    return seconds, _bytes(records)
 
 
 def _bytes(folder: Path) -> int:
@@ -125,7 +150,6 @@ def measured(device: str, model: str, clips: int) -> dict[str, Any]:
     first = [seconds for pack, seconds in full.packs if pack.number < len(seats)]
     packs = [seconds for pack, seconds in full.packs if pack.number >= len(seats) and len(pack.contents) == PACK_CLIPS]
     style = _preparation(alone)
-    stems = sum(run.load.stems for run in runs)
     return {
         "machine": f"{platform.platform()}, {psutil.cpu_count(logical=False)} cores, torch {version('torch')}",
         "command": " ".join(["python -m benchmarks.sizing", *sys.argv[1:]]),
@@ -134,7 +158,7 @@ def measured(device: str, model: str, clips: int) -> dict[str, Any]:
         "packs": [round(one, 3) for one in packs],
         "start": round(max(0.0, median(first) - median(packs) - style), 3),
         "style": round(style, 3),
-        "publish": round(sum(sum(run.published) for run in runs) / stems, 5),
+        "publish": round(median(run.publish for run in runs), 5),
         "clip_bytes": round(full.clip_bytes), "stem_bytes": round(full.stem_bytes),
         "record_bytes": round(full.record_bytes), "style_bytes": round(full.style_bytes),
         "runs": [{"workers": run.workers, **asdict(run.load), "seconds": round(run.seconds, 2)} for run in runs],
@@ -214,7 +238,8 @@ def main() -> None:
     parser.add_argument("--model", default="", help="for --measure: as of stylus batch [mini]")
     parser.add_argument("--figures", type=Path, default=FIGURES, metavar="FILE", help="of --measure [two CPU cores]")
     parser.add_argument("--clips", type=int, help="in each style [--measure: 160, else 10000]")
-    parser.add_argument("--styles", type=int, default=20)
+    parser.add_argument("--styles", type=int, default=20, help="for the simulation [20]")
+    parser.add_argument("--workers", type=int, nargs="+", default=WORKERS, metavar="N", help="[1 8 64 1000]")
     parser.add_argument("--gbit", type=float, default=10.0, help="of a link a second; 0: a disk that all share [10]")
     parser.add_argument("--deaths", type=float, default=0.01, help="of a worker in an hour [0.01]")
     parser.add_argument(
@@ -227,10 +252,13 @@ def main() -> None:
         chosen.figures = chosen.measure
     told = json.loads(chosen.figures.read_text("utf-8"))
     load = Load(chosen.clips if chosen.clips and not chosen.measure else 10_000, chosen.styles)
-    conditions = Conditions(chosen.gbit * 1e9 / 8 or float("inf"), chosen.deaths, chosen.slow)
+    conditions = Conditions(False, chosen.gbit * 1e9 / 8 or float("inf"), chosen.deaths, chosen.slow)
     print(f"{told['model']} on {told['workers']} × {told['device']}: {told['machine']}\n{told['command']}\n")
     print(f"{compared(told)}\n\n{words(told, conditions)}\n")
-    print(f"{load.clips:,} clips in {load.styles} styles\n{table(outcomes(figures_of(told), load, conditions))}")
+    print(f"{load.clips:,} clips in each of {load.styles} styles")
+    for queue, in_order in (("a worker goes on with its style", False), ("a cluster's queue, in order", True)):
+        found = outcomes(figures_of(told), load, replace(conditions, in_order=in_order), chosen.workers)
+        print(f"\n{queue}\n{table(found)}")
 
 
 if __name__ == "__main__":

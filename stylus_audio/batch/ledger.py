@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,9 +134,10 @@ class Ledger:
 
         return Journal(self.token, aim)
 
-    def done(self, key: str) -> None:
-        """The stem that was aimed at is there."""
-        self._base.execute("UPDATE items SET state = 'done' WHERE key = ?", (key,))
+    def done(self, keys: Sequence[str]) -> None:
+        """The stems that were aimed at are there; to say so of many at once takes hardly longer than of one."""
+        listed = json.dumps(keys)
+        self._base.execute("UPDATE items SET state = 'done' WHERE key IN (SELECT value FROM json_each(?))", (listed,))
 
     def restamp(self, key: str, stamp: str) -> None:
         """The sources of a stem have other times, and are the same."""

@@ -99,15 +99,22 @@ class Batch:
 
     def _take(self, items: Sequence[Item], done: Done) -> None:
         self.standing.worked += done.seconds
-        for item, outcome in zip(items, done.outcomes, strict=True):
-            if item.key not in self.open:
-                continue
-            if isinstance(outcome, Made):
-                outcome = self._published(item, outcome, done.seconds / len(items))  # noqa: PLW2901
-            if isinstance(outcome, Failed):
-                self.ledger.failed(item.key, item.content, outcome)
-                self.standing.failures[item.key] = (item, outcome)
-            del self.open[item.key]
+        published: list[str] = []
+        try:
+            for item, outcome in zip(items, done.outcomes, strict=True):
+                if item.key not in self.open:
+                    continue
+                if isinstance(outcome, Made):
+                    outcome = self._published(item, outcome, done.seconds / len(items))  # noqa: PLW2901
+                if isinstance(outcome, Failed):
+                    self.ledger.failed(item.key, item.content, outcome)
+                    self.standing.failures[item.key] = (item, outcome)
+                else:
+                    published.append(item.key)
+                del self.open[item.key]
+        finally:
+            # After a crash before it the next run finds them, as they were aimed at.
+            self.ledger.done(published)
 
     def _published(self, item: Item, made: Made, seconds: float) -> Made | Failed:
         target = Path(item.output)
@@ -123,7 +130,6 @@ class Batch:
             raise
         except StylusError as error:
             return Failed.of(error)
-        self.ledger.done(item.key)
         self.standing.made += 1
         return made
 
