@@ -33,6 +33,25 @@ def in_text(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def typed_path(text: str) -> Path:
+    """A path as a user types it, `~` for the home folder; a `~` that is nobody's home is a letter like others.
+
+    >>> typed_path("~nobody of that name.wav").name
+    '~nobody of that name.wav'
+    """
+    # Path.expanduser raises where os.path.expanduser leaves the name alone.
+    return Path(os.path.expanduser(text))  # noqa: PTH111
+
+
+def file_id(path: Path) -> tuple[int, int] | None:
+    """What two names of one file have in common; None where there is no file."""
+    try:
+        about = path.stat()
+    except (OSError, ValueError):
+        return None
+    return about.st_dev, about.st_ino
+
+
 def flush_file(path: Path) -> None:
     """Wait until a file's data is on the disk."""
     descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .audio import probe, read_clip, sha256
 from .errors import BadRequest, NotFound
-from .files import writable_folder
+from .files import typed_path, writable_folder
 from .places import user_data
 from .settings import Settings
 from .stem import write_stem
@@ -66,7 +66,7 @@ def style(name: str) -> Style:
 
 def resolve(reference: str) -> tuple[Path, str]:
     """A reference as the user gives it, a file or a name, as its audio and its name."""
-    path = Path(reference).expanduser()
+    path = typed_path(reference)
     if path.exists() or len(path.parts) > 1:
         return path, path.stem
     entry = style(reference)

@@ -68,14 +68,14 @@ def passage_of(clip: Clip, settings: Settings, start: int, end: int, context: in
     """
     audio, rate = clip.audio, clip.sample_rate
     first, last = start - clip.offset, end - clip.offset
+    if settings.preview is not None:
+        first, last = loudest(audio, to_samples(settings.preview, rate))
+        start = clip.offset + first
     loop = None if is_segment(settings) or settings.preview else loop_of(clip.chunks, clip.total)
     if settings.loop == "off":
         loop = None
     elif settings.loop == "on":
         loop = Loop(0, last - first)
-    if settings.preview is not None:
-        first, last = loudest(audio, to_samples(settings.preview, rate))
-        start = clip.offset + first
     if loop == Loop(0, last - first) and last - first > 1:
         turns = np.arange(first - context, last + context)
         carrier = audio[:, first + np.mod(turns - first, last - first)]

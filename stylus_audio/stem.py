@@ -154,14 +154,24 @@ def check_target(target: Path, overwrite: bool = False, protect: Sequence[Path] 
     folder = target.parent
     if not folder.is_dir():
         raise NotFound(f"the folder {folder} does not exist")
-    if target.is_dir():
+    try:
+        is_folder = target.is_dir()
+    except OSError as error:
+        # A name that no file can have: too long.
+        raise BadRequest(f"{target.name}: {error.strerror}; give the stem another name") from error
+    if is_folder:
         raise BadRequest(f"{target} is a folder; give the stem a name in it")
-    if target.suffix.lower() not in _CONTAINERS:
-        raise BadRequest(f"{target.name}: a stem is one of {', '.join(_CONTAINERS)}")
+    check_container(target)
     if overwrite and any(same_file(target, kept) for kept in protect):
         raise NotAllowed(f"{target.name} is what is being rendered; a stem never replaces it")
     if not os.access(folder, os.W_OK):
         raise NotAllowed(f"{folder} cannot be written")
+
+
+def check_container(target: Path) -> None:
+    """Raises `BadRequest` where a target's suffix names no container that stems have."""
+    if target.suffix.lower() not in _CONTAINERS:
+        raise BadRequest(f"{target.name}: a stem is one of {', '.join(_CONTAINERS)}")
 
 
 def _publish(
@@ -237,7 +247,8 @@ def settle(folder: Path, token: str, stem: Path | None) -> None:
 @contextmanager
 def _temporary(folder: Path, name: str, token: str, suffix: str) -> Iterator[Path]:
     """A hidden name in the target's folder, free again at the end whatever happens."""
-    path = folder / f".{name[:100]}.{token}{suffix}"
+    # Names have 255 bytes at most, and a character may have four of them.
+    path = folder / f".{name[:50]}.{token}{suffix}"
     try:
         yield path
     finally:

@@ -16,6 +16,7 @@ from typing import Literal
 from . import store
 from .audio import sha256
 from .errors import BadRequest, NoModel, NotAllowed
+from .files import typed_path
 from .places import MODELS, user_data
 
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -77,7 +78,7 @@ def named(model: str) -> Weights:
     """A known model, or the user's folder or `.safetensors` file; `NoModel` says what there is."""
     if model in KNOWN:
         return KNOWN[model]
-    path = Path(model).expanduser()
+    path = typed_path(model)
     if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
         raise NoModel(
             f"{path.name} is a pickle, which can run code when it is opened; convert it to .safetensors first "

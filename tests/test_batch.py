@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,15 @@ import pytest
 import soundfile
 
 from stylus_audio import Engine
-from stylus_audio.batch.ledger import Ledger
-from stylus_audio.batch.packs import Failed, Made, Pack, Place
+from stylus_audio.batch.ledger import Ledger, open_ledger
+from stylus_audio.batch.manifest import rows
+from stylus_audio.batch.packs import Done, Failed, Made, Pack, Place
+from stylus_audio.batch.plan import Planner, Wish
 from stylus_audio.batch.renderer import Renderer
+from stylus_audio.batch.run import Batch
+from stylus_audio.batch.sources import Sources
 from stylus_audio.engine import Render
-from stylus_audio.errors import BadRequest, Busy
+from stylus_audio.errors import BadRequest, Busy, NotAllowed
 from stylus_audio.loudness import integrated
 from stylus_audio.riff import Loop
 from stylus_audio.stem import publish_stem
@@ -174,6 +179,80 @@ def test_one_run_at_a_time_has_a_ledger(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite"), pytest.raises(Busy, match="another run"):
         Ledger(tmp_path / "ledger.sqlite")
     Ledger(tmp_path / "ledger.sqlite").__exit__()
+
+
+def test_a_new_ledger_without_stems_goes_and_nobody_elses(tmp_path: Path) -> None:
+    records = tmp_path / "kit-stylus" / "stylus-batch"
+    with open_ledger(records / "ledger.sqlite"):
+        pass
+    assert not list(tmp_path.iterdir())
+    with open_ledger(records / "ledger-1-of-2.sqlite"), open_ledger(records / "ledger-2-of-2.sqlite") as other:
+        publish_stem(b"the stem", tmp_path / "stem.wav", journal=other.journal("key", "clip.wav", "", 1.0, 0.0, {}))
+        other.done("key")
+        with pytest.raises(Busy), open_ledger(records / "ledger-2-of-2.sqlite"):
+            pass
+    assert [path.name for path in records.iterdir()] == ["ledger-2-of-2.sqlite"]
+    with open_ledger(records / "ledger-2-of-2.sqlite") as other:
+        assert list(other.stems()) == ["key"]
+
+
+@pytest.mark.parametrize(("name", "words"), [("L" * 251, "too long"), ("a\udcff", "not UTF-8")])
+def test_what_is_no_name_for_a_stem_is_said_and_leaves_nothing(tmp_path: Path, name: str, words: str) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        journal = ledger.journal("key", "clip.wav", "", 1.0, 0.0, {})
+        with pytest.raises((BadRequest, NotAllowed), match=words):
+            publish_stem(b"the stem", tmp_path / f"{name}_hiss.wav", journal=journal)
+    assert [path.name for path in tmp_path.iterdir()] == ["ledger.sqlite"]
+
+
+def test_a_name_that_just_fits_is_one(tmp_path: Path) -> None:
+    """255 bytes are the most, and an emoji has four; what it is called before it is whole has to fit too."""
+    target = tmp_path / ("\N{DRUM WITH DRUMSTICKS}" * 60 + "_hiss.wav")
+    assert publish_stem(b"the stem", target) == target
+
+
+# --- Batches in this process
+
+
+class Here:
+    """A crew of one."""
+
+    size = 1
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def work(self, packs: Iterable[Pack]) -> Iterator[Done]:
+        for pack in packs:
+            yield Done(pack, self._renderer.render(pack, {}), 1.0)
+
+
+def test_no_clip_of_a_batch_is_replaced_by_the_stem_of_another(tmp_path: Path, told_folder: Path) -> None:
+    clips = [Path(saved(tmp_path, f"{name}.wav", plucks(0.3))) for name in ("one", "two")]
+    style = saved(tmp_path, "hiss.wav", noise(1.0))
+    (tmp_path / "link.wav").hardlink_to(clips[0])
+    (tmp_path / "mine.wav").write_text("replaced, as was asked for")
+    before = [path.read_bytes() for path in (*clips, Path(style))]
+    (tmp_path / "jobs.csv").write_text(
+        "content,output\none.wav,two.wav\ntwo.wav,link.wav\ntwo.wav,hiss.wav\ntwo.wav,mine.wav\n", "utf-8"
+    )
+    asked = {"overwrite": True, "model": str(told_folder), "quality": "fast"}
+    items = list(Planner(Wish((style,), options=asked)).items(rows([str(tmp_path / "jobs.csv")])))
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        # As a shard that has not got the row of the first clip.
+        batch = Batch([items[1:]], ledger, Sources(), kept=items)
+        batch.run(Here(Renderer(Place("cpu", 1))))
+        whole = Batch([items], ledger, Sources())
+        whole.run(Here(Renderer(Place("cpu", 1))))
+    assert (batch.standing.made, len(batch.standing.failures)) == (1, 2)
+    assert {failed.code for _, failed in whole.standing.failures.values()} == {"not-allowed"}
+    assert [path.read_bytes() for path in (*clips, Path(style))] == before
+    assert soundfile.info(tmp_path / "mine.wav").samplerate == RATE
 
 
 # --- Whole batches, in processes of their own

@@ -7,17 +7,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stylus_audio import library
+from stylus_audio.batch.command import BatchRequest, run_batch
+from stylus_audio.batch.ledger import Ledger
 from stylus_audio.batch.manifest import home, rows
+from stylus_audio.batch.packs import Failed
 from stylus_audio.batch.plan import PACK_CLIPS, Item, Planner, Sound, Wish, alone, as_pack, in_packs, shard
 from stylus_audio.errors import BadRequest, NotFound
 from stylus_audio.options import Options
-from stylus_audio.stem import write_stem
+from stylus_audio.stem import publish_stem, write_stem
 from tests.sounds import RATE, plucks
 
 
@@ -147,7 +151,10 @@ def test_a_row_goes_over_the_command_line_and_a_name_of_the_library_is_a_style(f
     ("content,style,colour\na.wav,glass.wav,7\n", "line 2: colour is not an option"),
     ("content,style,sidecar\na.wav,glass.wav,file\n", "reports.jsonl"),
     ("content,style\na.wav,\n", "line 2: no style"),
+    ("content,style\na.wav,kit\n", "line 2: style: kit is a folder"),
+    ("content,style,output\na.wav,glass.wav,a.mp3\n", "line 2: output: a.mp3: a stem is one of .wav"),
     ('{"content": 3}\n', "line 1: content is a path"),
+    ('{"content": "a\\ud800.wav"}\n', "line 1: content is a path"),
     ('{"content": "a.wav"}\n[]\n', "line 2: an object"),
     ('{"content": "a.wav"\n', "line 1: not JSON"),
     ("content,style\n\xff,a\n", "not CSV in UTF-8"),
@@ -174,6 +181,70 @@ def test_stems_of_one_name_are_told_apart_in_the_manifests_order(folder: Path) -
     names = stems(planned(folder, "jobs.csv", styles=()), folder)
     assert names == ["same.wav", "same_2.wav", "SAME_3.wav"]
     assert names == stems(planned(folder, "jobs.csv", styles=()), folder)
+
+
+def test_a_tilde_is_the_home_folder_or_a_letter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    monkeypatch.setenv("USERPROFILE", str(folder / "home"))
+    monkeypatch.chdir(folder)
+    odd = folder / "~nobody.wav"
+    odd.write_bytes(b"RIFF")
+    (item,) = Planner(Wish((odd.name,))).items(rows([odd.name]))
+    assert (Path(item.content), item.sound.styles) == (odd, ((str(odd), "~nobody"),))
+    (folder / "jobs.csv").write_text("content,style,output\nkit/kick.wav,glass.wav,~/new.wav\n", "utf-8")
+    assert stems(planned(folder, "jobs.csv", styles=()), folder) == ["home/new.wav"]
+
+
+# --- What is rendered of what is planned
+
+
+def said(capsys: pytest.CaptureFixture[str], *sources: Path, **more: Any) -> dict[str, Any]:
+    """What `--plan --json` says."""
+    about: dict[str, Any] = {"styles": (), "output": None, "shard": "", **more}
+    request = BatchRequest(
+        tuple(map(str, sources)), each_style=False, device="cpu", workers=1, cluster="", inputs="store",
+        plan_only=True, as_json=True, asked={}, **about,
+    )  # fmt: skip
+    assert run_batch(request) == 0
+    plan: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return plan
+
+
+def placed(ledger: Ledger, clip: Path, stem: Path, data: bytes) -> None:
+    """Put a stem of a clip where a run would have put it."""
+    publish_stem(data, stem, journal=ledger.journal("key of the clip", str(clip), "", 1.0, 0.0, {}))
+    ledger.done(["key of the clip"])
+
+
+def test_stems_are_no_clips_unless_a_manifest_names_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also those whose clip has another stem by now, or none that could be made."""
+    kit, style = folder / "kit", str(folder / "glass.wav")
+    with Ledger(kit / "stylus-batch" / "ledger.sqlite") as ledger:
+        for data in (b"first", b"second"):
+            placed(ledger, kit / "kick.wav", kit / "kick_glass.wav", data)
+        ledger.failed("key of the clip", str(kit / "kick.wav"), Failed("internal", "no luck"))
+    assert (kit / "kick_glass_2.wav").is_file()
+    assert said(capsys, kit, styles=(style,), output=kit)["stems"] == 2
+    assert said(capsys, kit / "kick.wav", kit / "kick_glass.wav", styles=(style,))["stems"] == 1
+    with pytest.raises(BadRequest, match=r"kick_glass\.wav is a stem of this batch; -o"):
+        said(capsys, kit / "kick_glass.wav", styles=(style,))
+    (folder / "jobs.csv").write_text(f"content,style\nkit/kick_glass.wav,{style}\n", "utf-8")
+    assert said(capsys, folder / "jobs.csv", output=kit)["stems"] == 1
+
+
+def test_shards_do_not_meet_stems_of_each_other(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kit, style = folder / "kit", str(folder / "glass.wav")
+    for sources, output in (((kit,), kit), ((kit,), kit / "out"), ((kit / "kick.wav",), None)):
+        with pytest.raises(BadRequest, match="shard: stems among the clips"):
+            said(capsys, *sources, output=output, styles=(style,), shard="1/2")
+    assert sum(said(capsys, kit, styles=(style,), shard=f"{n}/2")["stems"] for n in (1, 2)) == 2
+    (kit / "jobs.csv").write_text(f"content,style\nkick.wav,{style}\n", "utf-8")
+    assert sum(said(capsys, kit / "jobs.csv", output=kit, shard=f"{n}/2")["stems"] for n in (1, 2)) == 1
+
+
+def test_a_folder_of_stems_that_has_to_be_utf8_is_said_before(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BadRequest, match="not UTF-8"):
+        said(capsys, folder / "kit", styles=(str(folder / "glass.wav"),), output=folder / "out\udcff")
 
 
 def test_the_same_rows_are_the_same_items_and_other_wishes_are_others(folder: Path) -> None:

@@ -126,6 +126,12 @@ def test_a_preview_is_the_loudest_passage(tiny: Engine) -> None:
     assert abs(render.passage.offset - 3 * RATE) < 0.05 * RATE
 
 
+def test_a_preview_as_a_loop_wraps(tiny: Engine) -> None:
+    stem = rendered(tiny, tone(441, 2.0), preview=0.5, loop="on").audio[0].astype(np.float64)
+    assert len(stem) == RATE // 2
+    assert abs(stem[0] - stem[-1]) <= np.abs(np.diff(stem)).max()
+
+
 def test_a_tail_rings_out(tiny: Engine) -> None:
     audio = tone(440, 1.0)
     stem = rendered(tiny, audio, tail=0.5).audio

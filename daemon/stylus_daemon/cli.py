@@ -13,6 +13,7 @@ import typer
 from stylus_audio import installed, store
 from stylus_audio.cli import Device, Json, ModelName, with_settings
 from stylus_audio.errors import BadRequest, StylusError
+from stylus_audio.files import typed_path
 
 root_app = typer.Typer(no_args_is_help=True, help="Folders that the daemon may use.", rich_markup_mode=None)
 
@@ -157,7 +158,7 @@ def send(
         "output": str(output.absolute()) if output else "",
     }  # fmt: skip
     values = {**asked, **{key: value for key, value in about.items() if value}}
-    reference = str(Path(style).expanduser().absolute()) if _is_path(style) else style
+    reference = str(typed_path(style).absolute()) if _is_path(style) else style
     words = [str(content.absolute()), reference, *(word for pair in values.items() for word in pair)]
     try:
         result = _sent(osc_port, words, no_wait)
@@ -233,7 +234,7 @@ def root_remove(folder: Path) -> None:
 
 def _is_path(reference: str) -> bool:
     """As `library.resolve` tells a file from a name."""
-    path = Path(reference).expanduser()
+    path = typed_path(reference)
     return path.exists() or len(path.parts) > 1
 
 

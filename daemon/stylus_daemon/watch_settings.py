@@ -15,6 +15,7 @@ from typing import Any
 from stylus_audio import library
 from stylus_audio.audio import same_file
 from stylus_audio.errors import BadRequest, NotAllowed, NotFound, StylusError
+from stylus_audio.files import typed_path
 from stylus_audio.settings import ALIASES, Settings
 
 SIDECAR = ".stylus.json"
@@ -196,7 +197,7 @@ def _by_their_names(values: Mapping[str, object]) -> dict[str, Any]:
 def _model(layer: _Layer) -> str:
     """A model's name, or where its folder is: the worker has another working folder than who typed it."""
     try:
-        path = layer.base / Path(layer.model).expanduser()
+        path = layer.base / typed_path(layer.model)
         return str(path.resolve()) if len(Path(layer.model).parts) > 1 and path.exists() else layer.model
     except (OSError, RuntimeError):
         return layer.model
@@ -205,7 +206,7 @@ def _model(layer: _Layer) -> str:
 def _style(reference: str, layer: _Layer) -> tuple[Path, str]:
     """A reference's audio and its name; what is no file beside its layer is a name of the library."""
     try:
-        path = layer.base / Path(reference).expanduser()
+        path = layer.base / typed_path(reference)
         if path.is_file():
             return path.resolve(), path.stem
     except (OSError, RuntimeError):

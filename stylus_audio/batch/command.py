@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from ..errors import BadRequest, DiskFull
-from ..files import in_text
+from ..files import in_text, typed_path
 from ..places import user_data
 from .crew import Processes, places
 from .estimate import Estimate, estimate, learn
 from .instrument import reskin
-from .ledger import Ledger
-from .manifest import Row, home, rows
+from .ledger import open_ledger
+from .manifest import Row, holds, home, rows
 from .packs import Crew, Pack
 from .plan import Item, Planner, Wish, in_packs, shard
 from .run import Batch
@@ -58,28 +57,37 @@ def run_batch(request: BatchRequest) -> int:
     Raises `BadRequest` and `NotFound` for what was typed and for the manifest, `DiskFull` before the start where the
     stems will not fit, `Busy` where another run is at work on the same batch.
     """
-    output = request.output.expanduser().absolute() if request.output else None
+    output = typed_path(str(request.output)).absolute() if request.output else None
     if output is not None and output.exists() and not output.is_dir():
         raise BadRequest(f"output: {output} is a file; a batch needs a folder")
+    if output is not None and in_text(str(output)) != str(output):
+        # No ledger could say where the stems lie.
+        raise BadRequest(f"output: the name of {in_text(str(output))} is not UTF-8; a batch needs one that is")
     planner = Planner(Wish(request.styles, request.each_style, output, request.asked))
     instruments = [source for source in request.sources if source.lower().endswith(".sfz")]
     if not instruments:
         return _render_clips(request, planner, output)
     if len(instruments) < len(request.sources) or request.shard:
         raise BadRequest("an SFZ instrument is one batch for one run: no clips beside it, and no shard")
-    return max(_render_instrument(request, planner, Path(source).expanduser(), output) for source in instruments)
+    return max(_render_instrument(request, planner, typed_path(source), output) for source in instruments)
 
 
 def _render_clips(request: BatchRequest, planner: Planner, output: Path | None) -> int:
     number, count = _shard(request.shard)
     items = list(planner.items(rows(request.sources)))
+    for source in request.sources:
+        if count > 1 and holds(source, output or home(source)):
+            raise BadRequest("shard: stems among the clips would be clips of the other parts; -o a folder elsewhere")
     records = (output or home(request.sources[0])) / RECORDS
     ending = f"-{number}-of-{count}" if count > 1 else ""
-    with _kept(records), Ledger(records / f"ledger{ending}.sqlite") as ledger:
+    with open_ledger(records / f"ledger{ending}.sqlite") as ledger:
         # A folder that is rendered into itself holds stems of an earlier run, which are no clips.
-        stems = {stem.path for stem in ledger.stems().values()}
-        packs = in_packs([item for item in items if item.content not in stems])
-        batch = Batch(shard(packs, number, count) if count > 1 else packs, ledger, Sources())
+        stems = ledger.placed()
+        clips = [item for item in items if not (item.found and item.content in stems)]
+        if not clips:
+            raise BadRequest(f"{in_text(items[0].content)} is a stem of this batch; -o a folder elsewhere renders it")
+        packs = in_packs(clips)
+        batch = Batch(shard(packs, number, count) if count > 1 else packs, ledger, Sources(), kept=clips)
         reports = records / f"reports{ending}.jsonl"
         with _crew(request, batch) as crew:
             if not _rendered(request, batch, crew, reports):
@@ -98,7 +106,7 @@ def _render_instrument(request: BatchRequest, planner: Planner, path: Path, outp
         new = reskin(instrument, sound, output)
         records = new.folder / RECORDS
         reports = records / "reports.jsonl"
-        with _kept(records), Ledger(records / "ledger.sqlite") as ledger:
+        with open_ledger(records / "ledger.sqlite") as ledger:
             batch = Batch(new.packs, ledger, Sources())
             with _crew(request, batch) as crew:
                 if not _rendered(request, batch, crew, reports, lambda: new.dress(crew, ledger)):  # noqa: B023
@@ -110,22 +118,6 @@ def _render_instrument(request: BatchRequest, planner: Planner, path: Path, outp
         print(json.dumps(said, ensure_ascii=False) if request.as_json else sfz)
         code = SOME_FAILED if batch.standing.failures else code
     return code
-
-
-@contextmanager
-def _kept(records: Path) -> Iterator[None]:
-    """A folder made here goes again where nothing has come into it but an empty ledger."""
-    folders = [records, *records.parents]
-    made = folders[: next(number for number, folder in enumerate(folders) if folder.is_dir())]
-    try:
-        yield
-    finally:
-        if made and not list(records.glob("reports*.jsonl")):
-            for file in records.glob("ledger*"):
-                file.unlink(missing_ok=True)
-            for folder in made:
-                with suppress(OSError):
-                    folder.rmdir()
 
 
 def _rendered(

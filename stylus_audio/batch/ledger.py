@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ CREATE TABLE IF NOT EXISTS items (
   code TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '', seconds REAL NOT NULL DEFAULT 0,
   lowered REAL NOT NULL DEFAULT 0, report TEXT NOT NULL DEFAULT ''
 );
+CREATE TABLE IF NOT EXISTS former (stem TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
@@ -115,6 +117,17 @@ class Ledger:
         """Every stem that is done, by its item's key."""
         return {key: Stem(*row) for key, *row in self._base.execute(_DONE)}
 
+    def placed(self) -> set[str]:
+        """Where this batch has ever put a stem."""
+        rows = self._base.execute("SELECT stem FROM items WHERE state = 'done' UNION SELECT stem FROM former")
+        return {stem for (stem,) in rows}
+
+    def _part_with(self, key: str) -> None:
+        """What becomes of an item now is not its stem of before, which stays on the disk."""
+        self._base.execute(
+            "INSERT OR IGNORE INTO former SELECT stem FROM items WHERE key = ? AND state = 'done'", (key,)
+        )
+
     def failures(self) -> dict[str, Failed]:
         """Why there is no stem of an item, by its key."""
         rows = self._base.execute("SELECT key, code, message FROM items WHERE state = 'failed'")
@@ -124,6 +137,9 @@ class Ledger:
         """For `stem.publish_stem`: writes down what is about to appear."""
 
         def aim(candidate: Path, part: Path) -> None:
+            if in_text(str(candidate)) != str(candidate):
+                raise NotAllowed(f"the name of {in_text(str(candidate))} is not UTF-8; put the stem elsewhere")
+            self._part_with(key)
             self._base.execute(
                 "INSERT OR REPLACE INTO items"
                 " (key, state, content, stem, bytes, digest, stamp, seconds, lowered, report)"
@@ -145,6 +161,7 @@ class Ledger:
 
     def failed(self, key: str, content: str, failure: Failed) -> None:
         """There is no stem, and why; an older one stays on the disk."""
+        self._part_with(key)
         self._base.execute(
             "INSERT OR REPLACE INTO items (key, state, content, code, message) VALUES (?, 'failed', ?, ?, ?)",
             (key, in_text(content), failure.code, in_text(failure.message)),
@@ -169,3 +186,26 @@ class Ledger:
         finally:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_ledger(file: Path) -> Iterator[Ledger]:
+    """The ledger in a file. A new one that no stem has come into goes again, and what was made to hold it.
+
+    Raises as `Ledger` does.
+    """
+    made = list(takewhile(lambda folder: not folder.is_dir(), file.parents))
+    is_new, is_empty = not file.exists(), False
+    try:
+        with Ledger(file) as ledger:
+            try:
+                yield ledger
+            finally:
+                is_empty = is_new and not ledger.placed()
+    finally:
+        if is_empty:
+            for part in file.parent.glob(f"{file.name}*"):
+                part.unlink(missing_ok=True)
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..audio import is_audio
 from ..errors import BadRequest, NotAllowed, NotFound
+from ..files import in_text, typed_path
 
 SEPARATOR = "|"
 """Between several styles in one cell, as no file of Windows has it in its name."""
@@ -46,7 +47,7 @@ def rows(sources: Sequence[str]) -> Iterator[Row]:
     Raises `NotFound` and `BadRequest` in words that name the line.
     """
     for source in sources:
-        path = Path(source).expanduser()
+        path = typed_path(source)
         suffix = path.suffix.lower()
         if suffix in MANIFESTS and not _is_pattern(source):
             yield from (_csv(path) if suffix == ".csv" else _jsonl(path))
@@ -62,10 +63,20 @@ def home(source: str) -> Path:
     """The folder of what is known of a batch, unless told otherwise: where the stems of a folder or of clips go, or
     one beside the manifest.
     """
-    path = Path(source).expanduser().absolute()
+    path = typed_path(source).absolute()
     if path.is_dir() or _is_pattern(source):
         return _mirror(_root(source, path))
     return path.with_name(f"{path.stem}-stylus") if path.suffix.lower() in MANIFESTS else path.parent
+
+
+def holds(source: str, output: Path) -> bool:
+    """Whether stems in a folder would be clips of a source when it is looked at again."""
+    path = typed_path(source).absolute()
+    if path.suffix.lower() in MANIFESTS and not _is_pattern(source):
+        return False
+    if path.is_file():
+        return output == path.parent
+    return output.is_relative_to(_root(source, path))
 
 
 def _root(source: str, path: Path) -> Path:
@@ -158,6 +169,6 @@ def _row(base: str, values: dict[str, Any], where: str) -> Row:
     values.pop("style", None)
     styles = asked.split(SEPARATOR) if isinstance(asked, str) else asked
     texts = [content, output, *styles] if isinstance(styles, list | tuple) else [None]
-    if not all(isinstance(text, str) and "\0" not in text for text in texts) or not content:
+    if not all(isinstance(text, str) and "\0" not in text and in_text(text) == text for text in texts) or not content:
         raise BadRequest(f"{where}: content is a path; style is a path or a name, or several; output is a path")
     return Row(content, tuple(style.strip() for style in styles), output, values, base, base, "", where)

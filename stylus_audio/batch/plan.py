@@ -16,9 +16,10 @@ from typing import Any
 from .. import library
 from ..audio import is_audio
 from ..errors import BadRequest, NotFound
-from ..files import name_endings
+from ..files import name_endings, typed_path
 from ..options import Options
 from ..settings import Settings
+from ..stem import check_container
 from ..target import stem_name
 from .manifest import Row
 from .packs import Pack
@@ -68,11 +69,13 @@ class Item:
     output: str
     bytes: int
     stamp: str
+    found: bool = False
+    """Whether it was in a folder, or typed as a clip, and no manifest's row names it."""
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
         text = "\0".join((self.content, self.output, self.sound.text))
-        self.key = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+        self.key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 class Planner:
@@ -97,7 +100,8 @@ class Planner:
         for row in rows:
             content = _absolute(row.base, row.content)
             for sound in self.sounds(row):
-                yield Item(number, content, sound, self._output(row, content, sound), *self._folders.about(content))
+                output = self._output(row, content, sound)
+                yield Item(number, content, sound, output, *self._folders.about(content), found=not row.base)
                 number += 1
 
     def sounds(self, row: Row) -> list[Sound]:
@@ -109,12 +113,12 @@ class Planner:
         if key not in self._known:
             try:
                 options = Options.parse({**(self.wish.options or {}), **row.options}, sidecar="none")
+                if options.sidecar == "file":
+                    raise BadRequest("sidecar: a batch has one reports.jsonl for all; embed or none")
+                base = row.base if row.styles else ""
+                styles = [self._style(base, style) for style in typed]
             except BadRequest as error:
                 raise BadRequest(f"{row.where}: {error}") from None
-            if options.sidecar == "file":
-                raise BadRequest(f"{row.where}: sidecar: a batch has one reports.jsonl for all; embed or none")
-            base = row.base if row.styles else ""
-            styles = [self._style(base, style) for style in typed]
             apart = [(style,) for style in styles] if self.wish.each_style else [tuple(styles)]
             self._known[key] = [_sound(one, options) for one in apart]
         return self._known[key]
@@ -141,6 +145,10 @@ class Planner:
         """The stem's path, told apart from those of other items."""
         if row.output:
             path = _absolute(str(self.wish.output or row.base), row.output)
+            try:
+                check_container(Path(path))
+            except BadRequest as error:
+                raise BadRequest(f"{row.where}: output: {error}") from None
         else:
             name = os.path.split(content)[1]
             styles = [style for _, style in sound.styles]
@@ -192,7 +200,7 @@ def _each(styles: Sequence[str]) -> tuple[str, ...]:
     """Folders as the clips in them, and nothing as all of the library."""
     if not styles:
         return tuple(style.name for style in library.styles())
-    return tuple(str(one) for style in styles for one in _inside(Path(style).expanduser()))
+    return tuple(str(one) for style in styles for one in _inside(typed_path(style)))
 
 
 def _inside(style: Path) -> list[Path]:
@@ -214,7 +222,7 @@ def _absolute(base: str, typed: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _folder(base: str, typed: str) -> str:
-    return os.path.normpath(Path(base, typed).expanduser().absolute())
+    return os.path.normpath(Path(base, typed_path(typed)).absolute())
 
 
 def _files(folder: str) -> dict[str, tuple[int, int]]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from ..errors import DiskFull, StylusError
-from ..files import writable_folder
+from ..errors import DiskFull, NotAllowed, StylusError
+from ..files import file_id, writable_folder
 from ..stem import publish_stem
 from .ledger import Ledger, Stem
 from .packs import Crew, Done, Failed, Made, Pack
@@ -59,8 +60,11 @@ Tell = Callable[[Standing], None]
 class Batch:
     """The items of one run, in packs, and which of them have no stem yet."""
 
-    def __init__(self, packs: Sequence[Sequence[Item]], ledger: Ledger, sources: Sources) -> None:
-        self.packs, self.ledger, self._sources = packs, ledger, sources
+    def __init__(
+        self, packs: Sequence[Sequence[Item]], ledger: Ledger, sources: Sources, kept: Sequence[Item] = ()
+    ) -> None:
+        """`kept` are items of others, whose clips and styles no stem replaces either."""
+        self.packs, self.ledger, self._sources, self._others = packs, ledger, sources, kept
         self.stamps = {item.key: sources.stamp(item) for pack in packs for item in pack}
         stems = ledger.stems()
         self.open = {item.key: item for pack in packs for item in pack if not self._is_there(item, stems.get(item.key))}
@@ -118,13 +122,15 @@ class Batch:
 
     def _published(self, item: Item, made: Made, seconds: float) -> Made | Failed:
         target = Path(item.output)
-        protect = [Path(item.content), *(Path(path) for path, _ in item.sound.styles)]
+        overwrite = item.sound.options.overwrite
         journal = self.ledger.journal(
             item.key, item.content, self.stamps[item.key], seconds, made.lowered_db, made.report
         )
         try:
             writable_folder(target.parent)
-            publish_stem(made.stem, target, overwrite=item.sound.options.overwrite, protect=protect, journal=journal)
+            if overwrite and file_id(target) in self._kept:
+                raise NotAllowed(f"{target.name} is a clip or a style of this batch; a stem never replaces it")
+            publish_stem(made.stem, target, overwrite=overwrite, journal=journal)
         except DiskFull:
             # The next stem would meet the same.
             raise
@@ -132,6 +138,13 @@ class Batch:
             return Failed.of(error)
         self.standing.made += 1
         return made
+
+    @cached_property
+    def _kept(self) -> set[tuple[int, int]]:
+        """Every clip and style, not only those of the stem itself, as files: by whatever name they go."""
+        items = [*self._others, *(item for pack in self.packs for item in pack)]
+        paths = {item.content for item in items} | {path for item in items for path, _ in item.sound.styles}
+        return {found for path in paths if (found := file_id(Path(path)))}
 
     def _is_there(self, item: Item, stem: Stem | None) -> bool:
         """Whether a stem of these very sources lies where it was put."""

@@ -115,7 +115,7 @@ def summary(standing: Standing, reports: Path) -> dict[str, Any]:
     return {
         "stems": standing.total, "there": standing.before, "made": standing.made, "failed": len(standing.failures),
         "seconds": round(standing.seconds, 2), "worker_seconds": round(standing.worked, 2),
-        "reports": str(reports) if reports.exists() else None,
+        "reports": in_text(str(reports)) if reports.exists() else None,
         "failures": [
             {"content": in_text(item.content), "styles": [in_text(path) for path, _ in item.sound.styles],
              "code": failed.code, "message": failed.message}
@@ -134,5 +134,5 @@ def summary_in_words(standing: Standing, reports: Path) -> str:
     if standing.made:
         rows.append(("took", f"{duration(standing.seconds)}, {standing.rate * 3600:,.0f} stems an hour"))
     if reports.exists():
-        rows.append(("reports", str(reports)))
+        rows.append(("reports", in_text(str(reports))))
     return "\n".join(f"{name:<14}{value}" for name, value in rows)
