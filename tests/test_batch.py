@@ -23,7 +23,7 @@ from stylus_audio.batch.renderer import Renderer
 from stylus_audio.batch.run import Batch
 from stylus_audio.batch.sources import Sources
 from stylus_audio.engine import Render
-from stylus_audio.errors import BadRequest, Busy, NotAllowed
+from stylus_audio.errors import BadRequest, Busy, DiskFull, NotAllowed
 from stylus_audio.loudness import integrated
 from stylus_audio.riff import Loop
 from stylus_audio.stem import publish_stem
@@ -191,9 +191,19 @@ def test_a_new_ledger_without_stems_goes_and_nobody_elses(tmp_path: Path) -> Non
         other.done("key")
         with pytest.raises(Busy), open_ledger(records / "ledger-2-of-2.sqlite"):
             pass
+    with pytest.raises(Busy), open_ledger(records / "ledger.sqlite"):
+        raise Busy("no worker is free")
     assert [path.name for path in records.iterdir()] == ["ledger-2-of-2.sqlite"]
     with open_ledger(records / "ledger-2-of-2.sqlite") as other:
         assert list(other.stems()) == ["key"]
+
+
+def test_a_full_disk_is_said_as_one(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        # No page more than it has: SQLite says then what it says on a disk without room.
+        ledger._base.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(DiskFull, match="no room left"):
+            ledger.note("shared", "x" * 100_000)
 
 
 @pytest.mark.parametrize(("name", "words"), [("L" * 251, "too long"), ("a\udcff", "not UTF-8")])
