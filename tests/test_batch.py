@@ -221,6 +221,34 @@ def test_a_name_that_just_fits_is_one(tmp_path: Path) -> None:
     assert publish_stem(b"the stem", target) == target
 
 
+# --- Workers
+
+_STARTED = """
+import os, signal
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from stylus_audio.files import undisturbed_children
+with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    try:
+        with undisturbed_children():
+            deaf = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ())
+            os.kill(os.getpid(), signal.SIGINT)
+            print("to the end")
+    except KeyboardInterrupt:
+        print(signal.SIGINT in deaf.result(), signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to be masked")
+def test_a_worker_hears_no_ctrl_c_from_its_first_moment(tmp_path: Path) -> None:
+    """A terminal sends it to all; workers that are just starting answered with tracebacks."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _STARTED], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert ended.stdout.splitlines() == ["to the end", "True False"]
+    assert ended.stderr == ""
+
+
 # --- Batches in this process
 
 
