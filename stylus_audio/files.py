@@ -221,3 +221,31 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
         for number in waiting:
             signal.raise_signal(number)
+
+
+@contextmanager
+def undisturbed_children() -> Iterator[None]:
+    """Processes that are started in the block hear no Ctrl-C, which a terminal sends to all: who starts them ends them.
+
+    Nor does it arrive here before the block ends, so that whoever was started is known.
+    """
+    with uninterrupted():
+        if os.name == "nt":
+            import ctypes
+
+            kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
+            kernel.SetConsoleCtrlHandler(None, True)
+            try:
+                yield
+            finally:
+                kernel.SetConsoleCtrlHandler(None, False)
+        else:
+            from multiprocessing import resource_tracker
+
+            # Started with the first process otherwise, and unblocks what is blocked.
+            resource_tracker.ensure_running()
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                yield
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -23,7 +23,7 @@ from stylus_audio.batch.renderer import Renderer
 from stylus_audio.batch.run import Batch
 from stylus_audio.batch.sources import Sources
 from stylus_audio.engine import Render
-from stylus_audio.errors import BadRequest, Busy, NotAllowed
+from stylus_audio.errors import BadRequest, Busy, DiskFull, NotAllowed
 from stylus_audio.loudness import integrated
 from stylus_audio.riff import Loop
 from stylus_audio.stem import publish_stem
@@ -191,9 +191,19 @@ def test_a_new_ledger_without_stems_goes_and_nobody_elses(tmp_path: Path) -> Non
         other.done("key")
         with pytest.raises(Busy), open_ledger(records / "ledger-2-of-2.sqlite"):
             pass
+    with pytest.raises(Busy), open_ledger(records / "ledger.sqlite"):
+        raise Busy("no worker is free")
     assert [path.name for path in records.iterdir()] == ["ledger-2-of-2.sqlite"]
     with open_ledger(records / "ledger-2-of-2.sqlite") as other:
         assert list(other.stems()) == ["key"]
+
+
+def test_a_full_disk_is_said_as_one(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        # No page more than it has: SQLite says then what it says on a disk without room.
+        ledger._base.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(DiskFull, match="no room left"):
+            ledger.note("shared", "x" * 100_000)
 
 
 @pytest.mark.parametrize(("name", "words"), [("L" * 251, "too long"), ("a\udcff", "not UTF-8")])
@@ -209,6 +219,34 @@ def test_a_name_that_just_fits_is_one(tmp_path: Path) -> None:
     """255 bytes are the most, and an emoji has four; what it is called before it is whole has to fit too."""
     target = tmp_path / ("\N{DRUM WITH DRUMSTICKS}" * 60 + "_hiss.wav")
     assert publish_stem(b"the stem", target) == target
+
+
+# --- Workers
+
+_STARTED = """
+import os, signal
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from stylus_audio.files import undisturbed_children
+with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    try:
+        with undisturbed_children():
+            deaf = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ())
+            os.kill(os.getpid(), signal.SIGINT)
+            print("to the end")
+    except KeyboardInterrupt:
+        print(signal.SIGINT in deaf.result(), signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to be masked")
+def test_a_worker_hears_no_ctrl_c_from_its_first_moment(tmp_path: Path) -> None:
+    """A terminal sends it to all; workers that are just starting answered with tracebacks."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _STARTED], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert ended.stdout.splitlines() == ["to the end", "True False"]
+    assert ended.stderr == ""
 
 
 # --- Batches in this process

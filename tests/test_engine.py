@@ -127,7 +127,7 @@ def test_a_preview_is_the_loudest_passage(tiny: Engine) -> None:
 
 
 def test_a_preview_as_a_loop_wraps(tiny: Engine) -> None:
-    stem = rendered(tiny, tone(441, 2.0), preview=0.5, loop="on").audio[0].astype(np.float64)
+    stem = rendered(tiny, tone(440, 2.0), preview=0.5, loop="on").audio[0].astype(np.float64)
     assert len(stem) == RATE // 2
     assert abs(stem[0] - stem[-1]) <= np.abs(np.diff(stem)).max()
 

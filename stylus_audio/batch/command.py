@@ -23,7 +23,7 @@ from .plan import Item, Planner, Wish, in_packs, shard
 from .run import Batch
 from .sfz import read_instrument
 from .sources import Sources
-from .standing import plan_in_json, plan_in_words, shown_standing, summary, summary_in_words
+from .standing import plan_in_json, plan_in_words, shown_standing, size, summary, summary_in_words
 
 SOME_FAILED = 3
 """Exit code."""
@@ -144,10 +144,10 @@ def _rendered(
                 batch.run(crew, tell, dress())
             learn(waiting, device, expected, standing.worked)
     finally:
-        if standing.before + standing.made:
-            batch.ledger.write_reports(reports)
         if standing.left:
             print(f"stylus: {standing.left:,} stems are left; the same command goes on with them", file=sys.stderr)
+        if standing.before + standing.made:
+            batch.ledger.write_reports(reports)
     for item, failed in standing.failures.values():
         print(f"stylus: {in_text(item.content)}: {failed.message}", file=sys.stderr)
     return True
@@ -183,4 +183,4 @@ def _check_room(items: Sequence[Item], expected: Estimate) -> None:
         there = next(parent for parent in (folder, *folder.parents) if parent.exists())
         free = shutil.disk_usage(there).free
         if expected.bytes > free:
-            raise DiskFull(f"{there} has {free / 1e9:.1f} GB free; the stems will take {expected.bytes / 1e9:.1f} GB")
+            raise DiskFull(f"{there} has {size(free)} free; the stems will take {size(expected.bytes)}")

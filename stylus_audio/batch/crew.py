@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
 import time
 from collections import OrderedDict, deque
@@ -19,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from ..errors import BadRequest, Internal
+from ..files import undisturbed_children
 from .packs import Done, Pack, Place, failures
 
 DEATHS = 2
@@ -62,7 +62,9 @@ def _devices() -> tuple[str, int]:
     if sys.platform != "darwin" and not any(map(shutil.which, _TOOLS)):
         return "cpu", 1
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_found).result()
+        with undisturbed_children():
+            found = pool.submit(_found)
+        return found.result()
 
 
 def _found() -> tuple[str, int]:
@@ -183,7 +185,7 @@ class _Seat:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(self.place, other), daemon=True)
-        with _environment(self.place.environment):
+        with _environment(self.place.environment), undisturbed_children():
             self._process.start()
         other.close()
 
@@ -230,8 +232,6 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 def _serve(place: Place, pipe: Connection) -> None:
     """In the new process: render what comes until nobody asks any more."""
-    # A Ctrl-C goes to all processes of a terminal; the one that asks decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     from .renderer import Renderer
 
     renderer = Renderer(place)
