@@ -461,7 +461,7 @@ def test_a_style_that_is_still_being_written_is_waited_for(bench: Bench) -> None
         ('{"style": 7}', "style: a name or a file"),
         ('{"style": "a", "styles": ["b"]}', "not both"),
         ('{"style": "none/here.wav"}', "is not a file"),
-        ('{"style": "~nobody-of-that-name/x.wav"}', "cannot be read"),
+        ('{"style": "~nobody-of-that-name/x.wav"}', "is not a file"),
         ('{"model": 3}', "model: a name is wanted"),
         ('{"seed": 1' + "0" * 400 + "}", "seed"),
         ("[" * 100_000, "is not JSON"),
