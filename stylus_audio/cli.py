@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from .errors import BadRequest, Cancelled, StylusError
+from .files import in_text
 from .interruption import heed_signals, interruption, leave
 from .settings import LATENT_OPTIONS, OPTIONS, RECIPES, Settings
 
@@ -416,9 +417,10 @@ def _add_others() -> None:
 
 
 def _fail(error: StylusError, as_json: bool) -> NoReturn:
-    message = " ".join(str(error).split())
+    message = in_text(" ".join(str(error).split()))
     if as_json:
-        print(json.dumps({"error": {"code": error.code, "message": message}}, ensure_ascii=False))
+        # ASCII, which every encoding of stdout can hold: an error about the error would be a traceback.
+        print(json.dumps({"error": {"code": error.code, "message": message}}))
     print(f"stylus: {message}", file=sys.stderr)
     leave(error.exit_code)
 

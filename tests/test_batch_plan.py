@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from hypothesis import strategies as st
 
 from stylus_audio import library
 from stylus_audio.batch.command import BatchRequest, run_batch
+from stylus_audio.batch.estimate import estimate
+from stylus_audio.batch.instrument import reskin
 from stylus_audio.batch.ledger import Ledger
 from stylus_audio.batch.manifest import home, rows
 from stylus_audio.batch.packs import Failed
 from stylus_audio.batch.plan import PACK_CLIPS, Item, Planner, Sound, Wish, alone, as_pack, in_packs, shard
+from stylus_audio.batch.sfz import read_instrument
 from stylus_audio.errors import BadRequest, NotFound
 from stylus_audio.options import Options
 from stylus_audio.stem import publish_stem, write_stem
@@ -245,6 +249,59 @@ def test_shards_do_not_meet_stems_of_each_other(folder: Path, capsys: pytest.Cap
 def test_a_folder_of_stems_that_has_to_be_utf8_is_said_before(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BadRequest, match="not UTF-8"):
         said(capsys, folder / "kit", styles=(str(folder / "glass.wav"),), output=folder / "out\udcff")
+
+
+def test_an_estimate_counts_what_is_asked_for(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.wav"
+    write_stem(plucks(4.0), RATE, clip, subtype="PCM_16")
+    (tmp_path / "glass.wav").write_bytes(b"RIFF")
+    asked = {"": 4.0, "start": 3.0, "end": 1.0, "preview": 0.5, "tail": 6.0}
+    for name, seconds in asked.items():
+        options = {"start": {"start": "1"}, "end": {"end": "1"}, "preview": {"preview": "0.5"}, "tail": {"tail": "2"}}
+        expected = estimate(planned(tmp_path, "clip.wav", options=options.get(name)), "cpu")
+        assert expected.audio == pytest.approx(seconds, rel=0.01)
+        assert expected.bytes == pytest.approx(seconds * RATE * 2, rel=0.02)
+
+
+def test_an_error_is_json_whatever_stdout_can_hold(tmp_path: Path) -> None:
+    name = "\N{DRUM WITH DRUMSTICKS}"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "stylus_audio", "batch", name, "--style", name, "--json"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert name in json.loads(ended.stdout)["error"]["message"]
+    assert len(ended.stderr.splitlines()) == 1
+
+
+# --- Instruments
+
+
+def test_each_instrument_and_each_sound_has_an_sfz_of_its_own(tmp_path: Path) -> None:
+    """Of one name, in one folder; the same again replaces its own."""
+    for name in ("grand", "upright"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "Main.sfz").write_text(f"// {name}\n<region> sample=a.wav", "utf-8")
+        (tmp_path / name / "a.wav").write_bytes(b"RIFF")
+    grand, upright = (read_instrument(tmp_path / name / "Main.sfz") for name in ("grand", "upright"))
+    keep = replace(SOUNDS[0], text="with other settings")
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        (tmp_path / "out" / "Main_glass").mkdir(parents=True)
+        for _ in range(2):
+            written = [
+                reskin(instrument, sound, tmp_path / "out").write(ledger)[0]
+                for instrument, sound in ((grand, SOUNDS[0]), (upright, SOUNDS[0]), (grand, keep))
+            ]
+            assert [path.name for path in written] == ["Main_glass.sfz", "Main_glass_2.sfz", "Main_glass_3.sfz"]
+    assert [path.read_text("utf-8").split()[1] for path in written] == ["grand", "upright", "grand"]
+
+
+def test_an_instrument_is_rendered_whole(tmp_path: Path) -> None:
+    (tmp_path / "Main.sfz").write_text("<region> sample=a.wav", "utf-8")
+    for name, value in (("start", "1"), ("end", "1"), ("preview", "1")):
+        with pytest.raises(BadRequest, match="whole"):
+            reskin(read_instrument(tmp_path / "Main.sfz"), Sound((), Options({name: value}), ""), None)
 
 
 def test_the_same_rows_are_the_same_items_and_other_wishes_are_others(folder: Path) -> None:

@@ -93,7 +93,7 @@ def _render_clips(request: BatchRequest, planner: Planner, output: Path | None) 
             if not _rendered(request, batch, crew, reports):
                 return 0
     said = summary(batch.standing, reports)
-    print(json.dumps(said, ensure_ascii=False) if request.as_json else summary_in_words(batch.standing, reports))
+    print(json.dumps(said) if request.as_json else summary_in_words(batch.standing, reports))
     return SOME_FAILED if batch.standing.failures else 0
 
 
@@ -115,7 +115,7 @@ def _render_instrument(request: BatchRequest, planner: Planner, path: Path, outp
         for sample in silent:
             print(f"stylus: {sfz.name} cannot reach {sample}: its regions are silent", file=sys.stderr)
         said = {"sfz": str(sfz), **summary(batch.standing, reports)}
-        print(json.dumps(said, ensure_ascii=False) if request.as_json else sfz)
+        print(json.dumps(said) if request.as_json else sfz)
         code = SOME_FAILED if batch.standing.failures else code
     return code
 

@@ -12,6 +12,7 @@ from .. import store
 from ..audio import probe
 from ..errors import NotAllowed, StylusError
 from ..places import user_data
+from ..settings import Settings, to_samples
 from ..stem import stem_bytes
 from .plan import Item
 
@@ -53,15 +54,26 @@ def estimate(items: Sequence[Item], device: str) -> Estimate:
             by_suffix.setdefault(_suffix(item), []).append((item.bytes, info.samples / info.sample_rate, stem))
     known = {suffix: [sum(column) for column in zip(*rows, strict=True)] for suffix, rows in by_suffix.items()}
     factors = {model: _factor(model, device) for model in {item.sound.options.model for item in items}}
+    sounds = {item.sound.text: Settings.parse(item.sound.options.settings) for item in items}
     audio = stems = work = 0.0
     for item in there:
         if (one := known.get(_suffix(item))) is None:
             continue
-        share = item.bytes / one[0]
-        audio += share * one[1]
-        stems += share * one[2]
-        work += (factors[item.sound.options.model] or 0.0) * (_WORK[0] * share * one[1] + _WORK[1])
+        whole = item.bytes / one[0] * one[1]
+        asked = _asked(sounds[item.sound.text], whole)
+        audio += asked
+        stems += asked * one[2] / one[1] if one[1] else 0.0
+        work += (factors[item.sound.options.model] or 0.0) * (_WORK[0] * asked + _WORK[1])
     return Estimate(len(items), audio, round(stems), None if None in factors.values() else work)
+
+
+def _asked(settings: Settings, whole: float) -> float:
+    """Seconds of a stem of a clip of so many; a time in samples counts as at 48 kHz."""
+    start, end = (
+        None if time is None else to_samples(time, 48_000) / 48_000 for time in (settings.start, settings.end)
+    )
+    part = max(0.0, (whole if end is None else min(end, whole)) - (start or 0.0))
+    return (part if settings.preview is None else min(settings.preview, part)) + settings.tail
 
 
 def learn(items: Sequence[Item], device: str, estimated: Estimate, worked: float) -> None:

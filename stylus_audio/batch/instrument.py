@@ -16,7 +16,9 @@ import numpy as np
 from ..audio import probe
 from ..errors import BadRequest, Internal, StylusError
 from ..files import write_new
+from ..passage import is_segment
 from ..reference import Shared
+from ..settings import Settings
 from .ledger import Ledger
 from .packs import Crew, Failed, Pack, Surveyed
 from .plan import Folders, Item, Sound, as_pack, in_packs
@@ -119,19 +121,28 @@ class Reskin:
         stems = {path: Path(stem.path).relative_to(self.folder).as_posix() for path, stem in made.items()}
         lowered = {path: stem.lowered_db for path, stem in made.items() if stem.lowered_db > 0}
         new = self.instrument.rewritten(self.folder, stems, lowered)
-        known = ledger.fact("sfz")
+        # One of the same name, or this one in another sound, may have come into the same folder.
+        wish = f"{self.instrument.path.absolute()} {self.sound.text}"
+        about = f"sfz {hashlib.sha256(wish.encode('utf-8', 'surrogatepass')).hexdigest()}"
+        known = ledger.fact(about)
         own = self.folder / known if known else None
         digest = hashlib.sha256(new.data).hexdigest()
-        if own and own.is_file() and hashlib.sha256(own.read_bytes()).hexdigest() == ledger.fact("sfz digest"):
+        if own and own.is_file() and hashlib.sha256(own.read_bytes()).hexdigest() == ledger.fact(f"digest of {about}"):
             written = write_new(own, new.data, overwrite=True, protect=[self.instrument.path])
         else:
             written = write_new(self.sfz, new.data, self.sound.options.overwrite, [self.instrument.path])
-        ledger.note("sfz", written.name)
-        ledger.note("sfz digest", digest)
+        ledger.note(about, written.name)
+        ledger.note(f"digest of {about}", digest)
         return written, new.unreachable
 
 
 def reskin(instrument: Instrument, sound: Sound, output: Path | None) -> Reskin:
-    """Into a folder of its own, `NAME_STYLE`, in `output` or beside the instrument."""
+    """Into a folder of its own, `NAME_STYLE`, in `output` or beside the instrument.
+
+    Raises `BadRequest` where only parts of the samples are asked for.
+    """
+    settings = Settings.parse(sound.options.settings)
+    if is_segment(settings) or settings.preview is not None:
+        raise BadRequest("an instrument plays its samples whole: start, end and preview are for clips")
     name = f"{instrument.path.stem}_{'+'.join(name for _, name in sound.styles)}"
     return Reskin(instrument, sound, (output or instrument.path.absolute().parent) / name)
