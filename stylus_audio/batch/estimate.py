@@ -54,13 +54,14 @@ def estimate(items: Sequence[Item], device: str) -> Estimate:
             by_suffix.setdefault(_suffix(item), []).append((item.bytes, info.samples / info.sample_rate, stem))
     known = {suffix: [sum(column) for column in zip(*rows, strict=True)] for suffix, rows in by_suffix.items()}
     factors = {model: _factor(model, device) for model in {item.sound.options.model for item in items}}
-    sounds = {item.sound.text: Settings.parse(item.sound.options.settings) for item in items}
+    sounds = {item.sound.text: item.sound for item in items}
+    settings = {text: Settings.parse(sound.options.settings) for text, sound in sounds.items()}
     audio = stems = work = 0.0
     for item in there:
         if (one := known.get(_suffix(item))) is None:
             continue
         whole = item.bytes / one[0] * one[1]
-        asked = _asked(sounds[item.sound.text], whole)
+        asked = _asked(settings[item.sound.text], whole)
         audio += asked
         stems += asked * one[2] / one[1] if one[1] else 0.0
         work += (factors[item.sound.options.model] or 0.0) * (_WORK[0] * asked + _WORK[1])
