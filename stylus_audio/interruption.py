@@ -10,9 +10,16 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import NoReturn
 
 interruption = threading.Event()
+
+AGAIN_SECONDS = 2.0
+"""A Ctrl-C so soon after another is the same: what the first has begun to put away is put away."""
+
+_heeded = 0.0
+"""When one was last acted on."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -42,7 +49,12 @@ def _unraisable(ignored: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(ignored)
 
 
-def _interrupt(*_: object) -> NoReturn:
+def _interrupt(*_: object) -> None:
+    global _heeded
+    now = time.monotonic()
+    if interruption.is_set() and now - _heeded < AGAIN_SECONDS:
+        return
+    _heeded = now
     # Where nothing can be raised (in a weak reference's callback during an import) Python would print a traceback
     # and go on: the event ends the work then.
     sys.unraisablehook = _unraisable

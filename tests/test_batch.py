@@ -249,6 +249,35 @@ def test_a_worker_hears_no_ctrl_c_from_its_first_moment(tmp_path: Path) -> None:
     assert ended.stderr == ""
 
 
+_PRESSED = """
+import os, signal
+from stylus_audio import interruption
+interruption.heed_signals()
+press = lambda: os.kill(os.getpid(), signal.SIGINT)
+try:
+    press()
+except KeyboardInterrupt:
+    press(), press()
+    print("put away")
+interruption.AGAIN_SECONDS = 0.0
+try:
+    press()
+except KeyboardInterrupt:
+    print("heeded again")
+interruption.leave(130)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process that is sent a signal")
+def test_a_second_ctrl_c_does_not_end_the_ending(tmp_path: Path) -> None:
+    """Workers were left behind, and a run hung."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _PRESSED], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert ended.stdout.splitlines() == ["put away", "heeded again"]
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
 # --- Batches in this process
 
 

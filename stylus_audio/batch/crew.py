@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from ..errors import BadRequest, Internal
-from ..files import undisturbed_children
+from ..files import undisturbed_children, uninterrupted
 from .packs import Done, Pack, Place, failures
 
 DEATHS = 2
@@ -90,8 +90,9 @@ class Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for seat in self._seats:
-            seat.end()
+        with uninterrupted():
+            for seat in self._seats:
+                seat.end()
 
     def work(self, packs: Iterable[Pack]) -> Iterator[Done]:
         """Every pack once; a worker goes on with the styles that it has warm while there is work with them.
