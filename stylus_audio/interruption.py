@@ -50,7 +50,7 @@ def _unraisable(ignored: sys.UnraisableHookArgs) -> None:
 
 
 def _interrupt(*_: object) -> None:
-    global _heeded
+    global _heeded  # noqa: PLW0603
     now = time.monotonic()
     if interruption.is_set() and now - _heeded < AGAIN_SECONDS:
         return
