@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -109,7 +110,7 @@ def _render_instrument(request: BatchRequest, planner: Planner, path: Path, outp
         with open_ledger(records / "ledger.sqlite") as ledger:
             batch = Batch(new.packs, ledger, Sources())
             with _crew(request, batch) as crew:
-                if not _rendered(request, batch, crew, reports, lambda: new.dress(crew, ledger)):  # noqa: B023
+                if not _rendered(request, batch, crew, reports, partial(new.dress, crew, ledger)):
                     continue
             sfz, silent = new.write(ledger)
         for sample in silent:
@@ -179,8 +180,9 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _check_room(items: Sequence[Item], expected: Estimate) -> None:
     """Where all stems go to one disk, which is nearly always, it must have room for them."""
-    for folder in {Path(item.output).parent for item in items[:1]}:
-        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        free = shutil.disk_usage(there).free
-        if expected.bytes > free:
-            raise DiskFull(f"{there} has {size(free)} free; the stems will take {size(expected.bytes)}")
+    if not items:
+        return
+    there = next(folder for folder in Path(items[0].output).parents if folder.exists())
+    free = shutil.disk_usage(there).free
+    if expected.bytes > free:
+        raise DiskFull(f"{there} has {size(free)} free; the stems will take {size(expected.bytes)}")

@@ -19,6 +19,7 @@ from ..files import write_new
 from ..passage import is_segment
 from ..reference import Shared
 from ..settings import Settings
+from ..target import stem_name
 from .ledger import Ledger
 from .packs import Crew, Failed, Pack, Surveyed
 from .plan import Folders, Item, Sound, as_pack, in_packs
@@ -144,5 +145,5 @@ def reskin(instrument: Instrument, sound: Sound, output: Path | None) -> Reskin:
     settings = Settings.parse(sound.options.settings)
     if is_segment(settings) or settings.preview is not None:
         raise BadRequest("an instrument plays its samples whole: start, end and preview are for clips")
-    name = f"{instrument.path.stem}_{'+'.join(name for _, name in sound.styles)}"
+    name = stem_name(instrument.path.stem, [name for _, name in sound.styles]).removesuffix(".wav")
     return Reskin(instrument, sound, (output or instrument.path.absolute().parent) / name)

@@ -48,15 +48,18 @@ def rows(sources: Sequence[str]) -> Iterator[Row]:
     """
     for source in sources:
         path = typed_path(source)
-        suffix = path.suffix.lower()
-        if suffix in MANIFESTS and not _is_pattern(source):
-            yield from (_csv(path) if suffix == ".csv" else _jsonl(path))
+        if _is_manifest(source, path):
+            yield from (_csv(path) if path.suffix.lower() == ".csv" else _jsonl(path))
         else:
             yield from _files(source, path)
 
 
 def _is_pattern(source: str) -> bool:
     return any(letter in _MAGIC for letter in source) and not Path(source).exists()
+
+
+def _is_manifest(source: str, path: Path) -> bool:
+    return path.suffix.lower() in MANIFESTS and not _is_pattern(source)
 
 
 def home(source: str) -> Path:
@@ -66,13 +69,13 @@ def home(source: str) -> Path:
     path = typed_path(source).absolute()
     if path.is_dir() or _is_pattern(source):
         return _mirror(_root(source, path))
-    return path.with_name(f"{path.stem}-stylus") if path.suffix.lower() in MANIFESTS else path.parent
+    return path.with_name(f"{path.stem}-stylus") if _is_manifest(source, path) else path.parent
 
 
 def holds(source: str, output: Path) -> bool:
     """Whether stems in a folder would be clips of a source when it is looked at again."""
     path = typed_path(source).absolute()
-    if path.suffix.lower() in MANIFESTS and not _is_pattern(source):
+    if _is_manifest(source, path):
         return False
     if path.is_file():
         return output == path.parent

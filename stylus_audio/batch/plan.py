@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -293,4 +293,4 @@ def as_pack(number: int, items: Sequence[Item]) -> Pack:
 
 def alone(items: Iterable[Item]) -> list[list[Item]]:
     """Each item as a pack of its own."""
-    return [[replace(item)] for item in items]
+    return [[item] for item in items]
