@@ -50,7 +50,8 @@ def size(count: float) -> str:
 def plan_in_words(standing: Standing, expected: Estimate, styles: int, workers: int) -> str:
     """What is about to be done."""
     there = f", of which {standing.before:,} are there already" if standing.before else ""
-    lines = [f"{standing.total:,} stems in {styles:,} {'style' if styles == 1 else 'styles'}{there}"]
+    stems = "1 stem" if standing.total == 1 else f"{standing.total:,} stems"
+    lines = [f"{stems} in {styles:,} {'style' if styles == 1 else 'styles'}{there}"]
     if expected.stems:
         room = f"{duration(expected.audio)} of sound, {size(expected.bytes)} of stems"
         lines.append(f"{expected.stems:,} to render: {room}; {_time(expected, workers)}")
