@@ -14,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from stylus_audio import Settings, stylize_latents
 from stylus_audio.latent import Autoencoder
 from stylus_audio.model import choose_device, choose_dtype
-from stylus_audio.noise_schedule import NoiseSchedule
 from stylus_audio.places import CONFIGS, MODELS
 from tests import plain
 
@@ -91,7 +90,7 @@ def _sd15(kind: Any, part: str) -> Any:
 
 
 def _sd15_scheduler() -> Any:
-    return NoiseSchedule(**_config("scheduler", "scheduler_config.json"))
+    return DDIMScheduler.from_config(_config("scheduler", "scheduler_config.json"))
 
 
 def _ours(module: Any, dtype: str = "auto") -> Any:

@@ -332,4 +332,5 @@ class _Gated(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         value, gate = self.proj(tokens).chunk(2, -1)
-        return value * F.gelu(gate)
+        result: Tensor = value * F.gelu(gate)
+        return result

@@ -59,10 +59,15 @@ def inputs(windows: int = 3, height: int = 16, width: int = 8) -> tuple[Tensor, 
     return torch.randn(windows, 12, height, width, generator=random), torch.randn(windows, 5, 24, generator=random)
 
 
+def channels_last(unet: Any) -> Any:
+    """As the engine has a UNet on a CPU."""
+    return unet.to(memory_format=torch.channels_last)
+
+
 @torch.no_grad()
 def test_as_the_engine_has_it_on_a_cpu_it_is_diffusers_to_the_bit(pair: tuple[Any, UNet]) -> None:
     latents, context = inputs()
-    theirs, ours = (unet.to(memory_format=torch.channels_last) for unet in pair)
+    theirs, ours = map(channels_last, pair)
     for time in (0, 37, 999, torch.tensor([1, 500, 998])):
         expected = theirs(latents, time, encoder_hidden_states=context, return_dict=False)[0]
         assert torch.equal(ours(latents, time, encoder_hidden_states=context, return_dict=False)[0], expected)
@@ -94,7 +99,7 @@ def test_in_half_precision_it_is_as_far_from_the_truth_as_diffusers(pair: tuple[
 @torch.no_grad()
 def test_the_embedded_models_are_what_diffusers_reads_of_them(name: str) -> None:
     theirs = UNet2DConditionModel.from_pretrained(MODELS / name, subfolder="unet", torch_dtype=torch.float32).eval()
-    theirs.to(memory_format=torch.channels_last)
+    channels_last(theirs)
     ours = load_model(name, "cpu", "float32").unet
     assert isinstance(ours, UNet)
     assert set(ours.attn_processors) == set(theirs.attn_processors)
@@ -114,7 +119,7 @@ def test_a_style_is_injected_alike(tmp_path: Path) -> None:
     content, style, context = torch.randn(2, 4, 16, 8), torch.randn(1, 4, 16, 8), torch.randn(1, 5, 24)
     settings = Settings(steps=3, alpha=0.8, gamma=0.5)
     results = [
-        stylize_latents(unet.to(memory_format=torch.channels_last), scheduler, content, [style], context, settings)
+        stylize_latents(channels_last(unet), scheduler, content, [style], context, settings)
         for unet, scheduler in (
             (theirs, DDIMScheduler(**schedule, **fixed)), (ours, NoiseSchedule(**schedule))
         )
