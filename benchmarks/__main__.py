@@ -58,7 +58,7 @@ def on_gpu(seconds: float, file: Path | None, only: str = "", tiny: bool = False
     """What `--gpu` measures, as it says; `only` names sections."""
     from . import gpu
 
-    named = {one.__name__: (one, estimate) for one, estimate in (*gpu.SECTIONS, (gpu.compiled, 90.0))}
+    named = {one.__name__: (one, estimate) for one, estimate in (*gpu.SECTIONS, *gpu.ON_DEMAND)}
     chosen = [named[name] for name in only.split(",")] if only else gpu.SECTIONS
     bench = gpu.Bench(choose_device(), gpu.TINY) if tiny else gpu.Bench(torch.device("cuda"))
     return gpu.measure(seconds, file, bench, chosen)

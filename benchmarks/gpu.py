@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from stylus_audio import Engine, Settings
-from stylus_audio.attention import Hand, feature_bytes
+from stylus_audio.attention import Hand, attention, decoder_layers, feature_bytes
 from stylus_audio.denoiser import Denoiser
 from stylus_audio.features import Part, Recorder, Step
 from stylus_audio.graphs import Graphs, cuda_graphs
@@ -279,36 +279,103 @@ def _pass(bench: Bench, name: str, seconds: float, batch: int) -> Row:
     return Row(f"pass over floor: {name}", seconds / batch / bench.floor, seconds=(seconds,), notes=notes)
 
 
+def attention_kernels(bench: Bench) -> Iterator[Row]:
+    """Self-attention of the finest layers by each of PyTorch's kernels, over what it takes by itself."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    batch, tokens = bench.size.batches[-1], bench.size.latent**2
+    layer = decoder_layers(bench.model.unet)[LAYERS[-1]]
+    width, heads = layer.to_q.out_features, layer.heads
+    query, key, value = (torch.randn(batch, tokens, width, device=bench.device, dtype=bench.half) for _ in range(3))
+    work = partial(attention, query, key, value, heads)
+    own = timed(work, 30)
+    yield Row(
+        f"attention, batch {batch}, {tokens} tokens, {heads} heads of {width // heads}: chosen", 1.0, seconds=(own,)
+    )
+    for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION):
+        name = f"attention by {backend.name.split('_')[0].lower()} over chosen"
+        try:
+            with sdpa_kernel(backend):
+                seconds = timed(work, 30)
+        except RuntimeError as error:
+            yield Row(name, missing=str(error).splitlines()[0][:100])
+            continue
+        yield Row(name, seconds / own, seconds=(seconds,))
+
+
+def kernels(bench: Bench) -> Iterator[Row]:
+    """What the device does in our pass of the largest batch: the kernels that take most, as shares of all."""
+    from torch.profiler import ProfilerActivity, profile
+
+    if bench.device.type != "cuda":
+        yield Row("kernels of a pass", missing="needs a CUDA device")
+        return
+    batch, denoiser = bench.size.batches[-1], bench.denoiser(bench.model.unet)
+    z, hand = bench.noise(batch), Hand(LAYERS, Recorder(PARTS, None, (bench.size.latent, bench.size.latent)))
+    timed(partial(denoiser, z, 500, 0.5, hand), 3)
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        denoiser(z, 500, 0.5, hand)
+        settle()
+    events = sorted(profiled.key_averages(), key=lambda one: -float(one.self_device_time_total))
+    total = sum(float(one.self_device_time_total) for one in events) or 1.0
+    for one in events[:16]:
+        spent = float(one.self_device_time_total)
+        yield Row(f"kernel × {one.count}, share: {one.key[:90]}", spent / total, seconds=(spent / 1e6,))
+
+
+@torch.no_grad()
 def tuned(bench: Bench) -> Iterator[Row]:
-    """The largest batch with cuDNN's own choice of algorithms by trial."""
+    """The largest batch with cuDNN's convolutions chosen by trial, and with cuDNN's attention."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
     batch = bench.size.batches[-1]
     z, denoiser = bench.noise(batch), bench.denoiser(bench.model.unet)
+    work = partial(denoiser, z, 500, 0.5, Hand(LAYERS, Recorder(PARTS, None, (bench.size.latent, bench.size.latent))))
+    name = f"inversion, batch {batch}, channels last"
+    yield _pass(bench, name, timed(work, 9), batch)
+    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    with sdpa_kernel(order, set_priority=True):
+        yield _pass(bench, f"{name}, cuDNN's attention", timed(work, 9), batch)
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
-        seconds = timed(lambda: denoiser(z, 500, 0.5), 9)
+        yield _pass(bench, f"{name}, convolutions by trial", timed(work, 9), batch)
     finally:
         torch.backends.cudnn.benchmark = before
-    yield _pass(bench, f"plain, batch {batch}, channels last, cudnn.benchmark", seconds, batch)
+
+
+def compiled_parts(bench: Bench) -> Iterator[Row]:
+    """The largest batch with the residual blocks and feed-forwards compiled: a hand may be in the attention."""
+    unet = deepcopy(bench.model.unet)
+    # Every width and resolution is compiled by itself.
+    torch._dynamo.config.recompile_limit = 256
+    for module in unet.modules():
+        if type(module).__name__ in ("ResnetBlock2D", "FeedForward"):
+            module.compile(dynamic=False)
+    yield from _compiled(bench, unet, "residual blocks and feed-forwards compiled")
 
 
 def compiled(bench: Bench) -> Iterator[Row]:
-    """The largest batch by `torch.compile`, without a hand in the attention; the second row is how long that took."""
+    """The largest batch with all of the UNet compiled."""
+    unet = deepcopy(bench.model.unet)
+    unet.compile(dynamic=False)
+    yield from _compiled(bench, unet, "all compiled")
+
+
+@torch.no_grad()
+def _compiled(bench: Bench, unet: Any, how: str) -> Iterator[Row]:
     batch = bench.size.batches[-1]
     latent = bench.noise(batch).to(bench.half)
     context = bench.embedding.to(bench.device, bench.half).expand(batch, -1, -1)
-    time_ = torch.full((), 500, device=bench.device)
-    unet = deepcopy(bench.model.unet)
-    unet.compile(dynamic=False)
+    label = torch.full((), 500, device=bench.device)
 
-    @torch.no_grad()
-    def work() -> Any:
-        return unet(latent, time_, encoder_hidden_states=context, return_dict=False)[0]
+    def work() -> Tensor:
+        output: Tensor = unet(latent, label, encoder_hidden_states=context, return_dict=False)[0]
+        return output
 
     took, _ = clocked(work)
-    seconds = timed(work, 9)
-    yield _pass(bench, f"plain, batch {batch}, channels last, compiled", seconds, batch)
-    yield Row(f"seconds to compile the UNet for batch {batch}", took, seconds=(took,))
+    yield _pass(bench, f"plain, batch {batch}, channels last, {how}", timed(work, 9), batch)
+    yield Row(f"seconds to compile: {how}", took, seconds=(took,))
 
 
 def window(bench: Bench) -> Iterator[Row]:
@@ -445,7 +512,9 @@ def styles(bench: Bench) -> Iterator[Row]:
 
 
 def features(bench: Bench) -> Iterator[Row]:
-    """Where the content's features wait: on the device, or nowhere, so that they are computed again."""
+    """Where the content's features wait: on the device, or nowhere, so that they are computed again; or in the host's
+    locked memory, of which the parts that it would take are measured.
+    """
     content, chosen, taken = bench.content, bench.styles[:1], {}
     latent = (bench.size.latent, bench.size.latent)
     one = feature_bytes(bench.model.unet, LAYERS, latent, bench.half.itemsize)
@@ -456,6 +525,22 @@ def features(bench: Bench) -> Iterator[Row]:
         over = taken[name] / taken["kept on the device"]
         yield Row(f"features of {bench.size.windows} windows {name}: over kept", over, seconds=(taken[name],),
                   notes={"feature_bytes": size})  # fmt: skip
+
+    if bench.device.type != "cuda":
+        return
+    count = 2**30 // bench.half.itemsize
+    there = torch.empty(count, device=bench.device, dtype=bench.half)
+    locking, locked = clocked(lambda: torch.empty(count, dtype=bench.half, pin_memory=True))
+    out = timed(lambda: locked.copy_(there, non_blocking=True), 3)
+    back = timed(lambda: there.copy_(locked, non_blocking=True), 3)
+    step = one * len(PARTS)
+    notes = {"bytes_a_window_and_step": step, "lock_1_GiB": locking, "out_1_GiB": out, "back_1_GiB": back}
+    again = (taken["computed again"] - taken["kept on the device"]) / (bench.size.steps * len(content))
+    yield Row("features of a window and step, locked, sent and fetched: over computed again",
+              step / 2**30 * (locking + out + back) / again, seconds=(step / 2**30 * (locking + out + back), again),
+              notes=notes)  # fmt: skip
+    yield Row("features of a window and step, sent and fetched into memory that is locked already: over computed again",
+              step / 2**30 * (out + back) / again, seconds=(step / 2**30 * (out + back), again))  # fmt: skip
 
 
 def long(bench: Bench) -> Iterator[Row]:
@@ -498,10 +583,13 @@ def _rendered(engine: Engine, content: Any, style: Any, settings: Settings) -> t
 Section = Callable[[Bench], Iterator[Row]]
 
 SECTIONS: Sequence[tuple[Section, float]] = (
-    (floor, 6), (passes, 14), (window, 35), (clip, 12), (render, 25), (warmth, 8), (several, 20), (features, 10),
-    (styles, 14), (tuned, 6), (long, 30),
+    (floor, 6), (passes, 14), (window, 35), (clip, 12), (render, 25), (warmth, 8), (several, 12), (kernels, 5),
+    (attention_kernels, 3), (features, 10), (tuned, 6), (styles, 12), (long, 30),
 )  # fmt: skip
 """With about how many seconds each takes on an H100: it is left out where less is left."""
+
+ON_DEMAND: Sequence[tuple[Section, float]] = ((compiled_parts, 60), (compiled, 120))
+"""What takes long for one row."""
 
 
 def measure(seconds: float, file: Path | None, bench: Bench, sections: Sequence[tuple[Section, float]]) -> list[Row]:
