@@ -248,13 +248,12 @@ def floor(bench: Bench) -> Iterator[Row]:
 def passes(bench: Bench) -> Iterator[Row]:
     """Our pass, of an inversion that records and of a sampling that injects, over the floor."""
     channels_last = bench.model.unet
-    graphs = cuda_graphs(most_rows=10**6)
     ways: list[tuple[str, Any, Graphs | None]] = [
         ("as it is", bench.plain_half, None),
         ("channels last", channels_last, None),
     ]
     if bench.device.type == "cuda":
-        ways.append(("channels last, graph", channels_last, graphs))
+        ways.append(("channels last, graph", channels_last, cuda_graphs(most_rows=10**6)))
     for batch in bench.size.batches:
         z = bench.noise(batch)
         features: Step = {}
