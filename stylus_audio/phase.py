@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .gains import Gains, spread
+from .gains import Gains, across, spread
 from .spectrogram import Profile, band_centres, mel_filters
 
 Floats = NDArray[np.floating[Any]]
@@ -92,7 +92,7 @@ def apply_gain(
 
     def block(piece: Tensor, first: int) -> Tensor:
         times = stft.times(1 + piece.shape[-1] // stft.hop) + first / sample_rate
-        factors = torch.from_numpy(10 ** (gains.db_at(times, stft.frequencies) / 20)).to(device)
+        factors = 10 ** (_on_bins(gains, times, stft, device) / 20)
         made = []
         for channel, factor in zip(piece, factors.expand(len(piece), -1, -1), strict=True):
             target = stft.forward(channel[None]).mul_(factor)
@@ -100,6 +100,16 @@ def apply_gain(
         return torch.cat(made)
 
     return _in_blocks(audio, stft, iterations, block, device)
+
+
+def _on_bins(gains: Gains, times: Floats, stft: Stft, device: torch.device) -> Tensor:
+    """`gains.db_at` of the STFT's bins, `[channel, bin, frame]`, which are many: from bands to bins on the device."""
+    low, share = across(gains.profile, stft.frequencies)
+    bands = torch.from_numpy(gains.db_at(times, band_centres(gains.profile))).to(device)
+    under = torch.from_numpy(low).to(device)
+    weight = torch.from_numpy(share).to(device)[:, None]
+    over = (under + 1).clamp_max(bands.shape[1] - 1)
+    return bands.index_select(1, under) * (1 - weight) + bands.index_select(1, over) * weight
 
 
 def apply_phase(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
@@ -26,7 +26,7 @@ from .progress import Watch
 from .reconstruction import OF_CONTENT, mid_side
 from .reference import Picture, Shared, picture_of, reference_windows
 from .settings import Settings
-from .spectrogram import from_image
+from .spectrogram import from_image, mel_spectrogram, mel_spectrogram_on
 from .style import normalised
 from .style_cache import StyleCache, style_key
 from .stylize import Stylizer
@@ -80,7 +80,10 @@ class Restyler:
     def task(self, passage: Passage, settings: Settings, shared: Shared | None = None) -> Task:
         """The picture of a passage that is not silent, and its windows; with `shared`, on several clips' one scale."""
         carrier = mid_side(passage.carrier) if settings.stereo == "mid-side" else passage.carrier
-        picture = picture_of(carrier, passage.sample_rate, self.model.profile, settings.stereo == "linked", shared)
+        linked, device = settings.stereo == "linked", self.model.device
+        # Of others' FFTs nothing is known here.
+        transform = partial(mel_spectrogram_on, device) if device.type == "cuda" else mel_spectrogram
+        picture = picture_of(carrier, passage.sample_rate, self.model.profile, linked, shared, transform)
         starts = _planned(picture, settings.overlap)
         wanted = self._wanted(passage, starts)
         if settings.method == "conditional":
