@@ -6,7 +6,7 @@ Tensors are `[window, token, channel]`, channels being all heads side by side, a
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,6 +68,21 @@ class Hand:
     layers: Sequence[int]
     attend: Attend
     observe: Observer | None = None
+
+
+CUDNN_FIRST = False
+"""Whether CUDA's attention is asked of cuDNN before PyTorch's own kernels."""
+
+
+def kernels(device: torch.device) -> AbstractContextManager[None]:
+    """In the block the library's fused call takes the kernels that are quickest on the device."""
+    if device.type != "cuda" or not CUDNN_FIRST:
+        return nullcontext()
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    # What the first cannot do falls to the next.
+    return sdpa_kernel(order, set_priority=True)
 
 
 def attention(
@@ -146,8 +161,9 @@ class _Processor:
 
 def projected_out(attn: Any, attended: Tensor) -> Tensor:
     """What a diffusers attention module does behind the attention itself, but for dropout."""
-    output: Tensor = attn.to_out[0](attended) / attn.rescale_output_factor
-    return output
+    output: Tensor = attn.to_out[0](attended)
+    # Nearly always 1, and dividing by it would pass over the whole tensor.
+    return output if attn.rescale_output_factor == 1.0 else output / attn.rescale_output_factor
 
 
 def feature_bytes(unet: Any, layers: Sequence[int], latent: tuple[int, int], itemsize: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .attention import Hand, attending
+from .attention import Hand, attending, kernels
 from .errors import BadRequest
 from .graphs import Graphs
 
@@ -185,7 +185,8 @@ class Denoiser:
         return output.float()
 
     def _output(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        output: Tensor = self.unet(
-            tensors["latent"], tensors["time"], encoder_hidden_states=tensors["context"], return_dict=False
-        )[0]
+        with kernels(self.unet.device):
+            output: Tensor = self.unet(
+                tensors["latent"], tensors["time"], encoder_hidden_states=tensors["context"], return_dict=False
+            )[0]
         return output

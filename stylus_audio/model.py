@@ -7,6 +7,7 @@ Diffusion `.safetensors` file.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from .spectrogram import MINI, RIFFUSION, Profile
 from .style_encoder import StyleEncoder
 from .text import TextEncoder
 from .weights import check_device, fingerprint, located, named
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -179,8 +182,20 @@ def laid_out(model: Model) -> Model:
     if model.device.type == "cuda":
         if isinstance(model.latent, Autoencoder):
             model.latent.vae.to(memory_format=torch.channels_last)
+        _with_own_norms(model.unet)
         model.graphs = cuda_graphs()
     return model
+
+
+def _with_own_norms(unet: Any) -> None:
+    try:
+        from . import group_norm
+
+        group_norm.check(unet.device, unet.dtype)
+    except Exception as error:  # Triton is not there, or its compiler fails in a way of its own: PyTorch's norms serve
+        log.warning("no kernel of our own for GroupNorm: %s", (str(error).strip().splitlines() or [repr(error)])[0])
+        return
+    group_norm.install(unet)
 
 
 def ddim_scheduler(config: dict[str, Any], **changes: Any) -> Any:
