@@ -218,7 +218,9 @@ def test_what_is_trained_is_what_renders() -> None:
         read = engine.prepare(latents.reference[here])
         styled = engine.run(latents.content[here], latents.guide[here], [read])
         expected = latents.guide[here] + latents.spread * found[here]
-        torch.testing.assert_close(styled, expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(styled[:1], expected[:1], rtol=1e-3, atol=1e-3)
+        # The second is asked for a smooth answer.
+        assert not torch.allclose(styled[1:], expected[1:], rtol=1e-3, atol=1e-3)
 
 
 @torch.no_grad()

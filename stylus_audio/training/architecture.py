@@ -18,8 +18,8 @@ WIDTHS = (80, 128, 192, 192)
 HEADS = (1, 4, 6, 6)
 CONTEXT = 128
 ROWS = MINI.bands // FACTOR
-LAST_TIME = 999
-"""The label of the answer at once."""
+LAST_TIME, SMOOTH_TIME = 999, 500
+"""Labels of the answer at once: as sharp as the truth, or as near to it as can be, which is smoother."""
 
 
 def build_unet(maps: int = 2, **changes: Any) -> Any:

@@ -20,8 +20,8 @@ from .architecture import CONTEXT, LAST_TIME, build_encoder, build_unet
 SQUARED = 0.5
 """Weight of the squared error beside the absolute one: of the latter alone the answer is a median, of the former alone
 a mean, all partials at half their level in a haze."""
-CONTRAST = 0.3
-"""Weight of the error of local contrast: either answer is smoother than the truth where it does not know better."""
+CONTRAST = 0.6
+"""Weight of the error of local contrast, of sharp answers: what is nearest is smoother where it does not know better."""
 SQUARE = 2
 """Contrast is that of squares of so many rows and columns of the latent: 8 × 8 of the picture."""
 
@@ -80,7 +80,7 @@ class Regression:
 def transferred(networks: nn.ModuleDict, latents: Latents) -> Tensor:
     """The embedded model's residual `[window, channel, row, column]`, in units of the residual's deviation.
 
-    References and contents go through the network together: a reference as a content that is in its own style, at time
+    Every second is asked for a smooth answer. References and contents go through the network together: a reference as a content that is in its own style, at time
     0; a content at the last time with nothing to start from, its queries in the decoder answered by the references'
     keys and values (`read_by_contents`).
     """
@@ -89,7 +89,7 @@ def transferred(networks: nn.ModuleDict, latents: Latents) -> Tensor:
     maps = torch.cat([references.repeat(1, 2, 1, 1), torch.cat([contents, latents.guide], 1)])
     noisy = maps.new_zeros(len(maps), references.shape[1], *maps.shape[2:])
     times = torch.zeros(len(maps), dtype=torch.long, device=maps.device)
-    times[len(references) :] = LAST_TIME
+    times[len(references) :: 2], times[len(references) + 1 :: 2] = LAST_TIME, SMOOTH_TIME
     told = torch.cat([tokens.repeat_interleave(len(one) // styles, 0) for one in (references, contents)])
     inputs = torch.cat([noisy, maps], 1).contiguous(memory_format=torch.channels_last)
     read_by_contents(networks["unet"], styles, len(references))
@@ -99,10 +99,10 @@ def transferred(networks: nn.ModuleDict, latents: Latents) -> Tensor:
 
 
 def error(found: Tensor, latents: Latents) -> Tensor:
-    """Absolute and squared error of a residual, and the absolute error of the answer's local contrast."""
+    """Absolute and squared error of a residual, and the absolute error of the sharp answers' local contrast."""
     true = (latents.answer - latents.guide) / latents.spread
     off = found - true
-    ours, theirs = (contrast(latents.guide / latents.spread + one) for one in (found, true))
+    ours, theirs = (contrast((latents.guide / latents.spread + one)[::2]) for one in (found, true))
     return off.abs().mean() + SQUARED * off.square().mean() + CONTRAST * (ours - theirs).abs().mean()
 
 
