@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..attention import attention, decoder_layers, projected_out
-from .architecture import CONTEXT, LAST_TIME, build_encoder, build_unet
+from .architecture import CONTEXT, LAST_TIME, SMOOTH_TIME, build_encoder, build_unet
 
 SQUARED = 0.5
 """Weight of the squared error beside the absolute one: of the latter alone the answer is a median, of the former alone
 a mean, all partials at half their level in a haze."""
 CONTRAST = 0.6
-"""Weight of the error of local contrast, of sharp answers: what is nearest is smoother where it does not know better."""
+"""Weight of the error of local contrast in sharp answers: the nearest is smoother where it does not know better."""
 SQUARE = 2
 """Contrast is that of squares of so many rows and columns of the latent: 8 × 8 of the picture."""
 
@@ -80,9 +80,9 @@ class Regression:
 def transferred(networks: nn.ModuleDict, latents: Latents) -> Tensor:
     """The embedded model's residual `[window, channel, row, column]`, in units of the residual's deviation.
 
-    Every second is asked for a smooth answer. References and contents go through the network together: a reference as a content that is in its own style, at time
-    0; a content at the last time with nothing to start from, its queries in the decoder answered by the references'
-    keys and values (`read_by_contents`).
+    Every second is asked for a smooth answer. References and contents go through the network together: a reference as a
+    content that is in its own style, at time 0; a content at the time that stands for the answer at once, with nothing
+    to start from, its queries in the decoder answered by the references' keys and values (`read_by_contents`).
     """
     references, contents, styles = latents.reference, latents.content, latents.styles
     tokens = networks["encoder"](references.reshape(styles, -1, *references.shape[1:]))
