@@ -11,8 +11,11 @@ import platform
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 
 import torch
+
+from stylus_audio.model import choose_device
 
 from . import batch, clips, latents
 from .table import Row, printed
@@ -36,36 +39,56 @@ def whole() -> Iterable[Part]:
     cuda = torch.cuda.is_available()
     yield lambda: latents.small(5, 10)
     yield lambda: latents.mini(3, 10, 4)
-    yield lambda: latents.stable_diffusion(3 if cuda else 1, 50 if cuda else 2)
-    yield lambda: latents.end_to_end(3 if cuda else 1, 50 if cuda else 2)
+    if not cuda:
+        yield lambda: latents.stable_diffusion(1, 2)
+        yield lambda: latents.end_to_end(1, 2)
     yield lambda: clips.real_time(60.0, 1)
     yield lambda: clips.warm(3, 20)
     yield lambda: clips.length(60.0, 600.0)
     yield lambda: clips.first_step(5)
     yield lambda: batch.throughput(200, 8)
     yield lambda: batch.planning(100_000)
-    for name, limit in (
-        ("picture to picture: SD 1.5, 60 s, style warm, equal output", 20.0),
-        ("latents: SD 1.5, 60 s, style warm, equal output", 10.0),
-        ("real-time factor: SD 1.5, 60 s", -0.08),
-        ("16 short clips in the queue over one at a time", 2.0),
-    ):
-        yield partial(Row, name, limit=limit, missing="not written yet" if cuda else "needs a CUDA device")
+    if cuda:
+        yield partial(on_gpu, 3600.0, None)
+    else:
+        yield partial(Row, "Stable Diffusion 1.5 on a GPU", missing="needs a CUDA device")
+
+
+def on_gpu(seconds: float, file: Path | None, only: str = "", tiny: bool = False) -> list[Row]:
+    """What `--gpu` measures, as it says; `only` names sections."""
+    from . import gpu
+
+    named = {one.__name__: (one, estimate) for one, estimate in (*gpu.SECTIONS, *gpu.ON_DEMAND)}
+    chosen = [named[name] for name in only.split(",")] if only else gpu.SECTIONS
+    bench = gpu.Bench(choose_device(), gpu.TINY) if tiny else gpu.Bench(torch.device("cuda"))
+    return gpu.measure(seconds, file, bench, chosen)
 
 
 def main() -> None:
     """Run, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed, side by side in one run.")
     parser.add_argument("--quick", action="store_true", help="small sizes, two minutes")
-    parser.add_argument("--json", action="store_true", help="the rows as JSON")
+    parser.add_argument("--gpu", action="store_true", help="Stable Diffusion 1.5 on a GPU, in as much time as is given")
+    parser.add_argument("--seconds", type=float, default=140.0, help="with --gpu: what would take longer is left out")
+    parser.add_argument("--only", default="", metavar="NAME,...", help="with --gpu: these sections, in this order")
+    parser.add_argument("--tiny", action="store_true", help="with --gpu: tiny networks, to try it out on any device")
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="the rows as JSON, into a file or here")
     chosen = parser.parse_args()
     rows: list[Row] = []
-    for part in quick() if chosen.quick else whole():
-        made = part()
-        rows += made if isinstance(made, list) else [made]
-        print(f"{len(rows)} rows", end="\r", file=sys.stderr)
+    if chosen.gpu:
+        file = None if chosen.json in (None, "-") else Path(chosen.json)
+        rows = on_gpu(chosen.seconds, file, chosen.only, chosen.tiny)
+    else:
+        for part in quick() if chosen.quick else whole():
+            made = part()
+            rows += made if isinstance(made, list) else [made]
+            print(f"{len(rows)} rows", end="\r", file=sys.stderr)
     if chosen.json:
-        print(json.dumps([row.to_dict() for row in rows], indent=1))
+        text = json.dumps([row.to_dict() for row in rows], indent=1)
+        if chosen.json != "-":
+            Path(chosen.json).write_text(text, "utf-8")
+            return
+        print(text)
         return
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} cores"
     print(f"{platform.platform()}, Python {platform.python_version()}, torch {torch.__version__}, {device}\n")

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from stylus_audio import Settings, stylize_latents
 from stylus_audio.latent import Autoencoder
-from stylus_audio.model import choose_device, choose_dtype, ddim_scheduler
-from stylus_audio.places import CONFIGS, MODELS
+from stylus_audio.model import choose_device, choose_dtype
+from stylus_audio.places import MODELS
 from tests import plain
 
+from . import sd15
 from .table import Row, apart, side_by_side
 
 LAYERS = (6, 7, 8, 9, 10, 11)
@@ -41,7 +41,7 @@ def mini(rounds: int, steps: int, windows: int) -> Row:
 
 def stable_diffusion(rounds: int, steps: int) -> list[Row]:
     """Stable Diffusion 1.5 in full size with random weights, one window; and our pass beside the floor."""
-    unet, scheduler = _sd15(UNet2DConditionModel, "unet"), _sd15_scheduler()
+    unet, scheduler = sd15.unet(choose_device()), sd15.scheduler()
     ours = _ours(unet)
     name = f"latents: SD 1.5, 1 window, {steps} steps, ours in {str(ours.dtype).removeprefix('torch.')}"
     limit = 8.0 if unet.device.type == "cuda" else 5.0
@@ -78,21 +78,6 @@ def _compared(
     return Row(name, seconds[0] / seconds[1], apart(*results), peaks[1], limit, tuple(seconds))
 
 
-def _config(part: str, name: str) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((CONFIGS / "sd1" / part / name).read_text("utf-8"))
-    return config
-
-
-def _sd15(kind: Any, part: str) -> Any:
-    """A part of Stable Diffusion 1.5 with random weights, in float32 on the best device."""
-    torch.manual_seed(0)
-    return kind.from_config(_config(part, "config.json")).eval().requires_grad_(False).to(choose_device())
-
-
-def _sd15_scheduler() -> Any:
-    return ddim_scheduler(_config("scheduler", "scheduler_config.json"))
-
-
 def _ours(module: Any, dtype: str = "auto") -> Any:
     """The same weights as the engine has them: in its precision, and channels last on a CPU."""
     layout = torch.channels_last if module.device.type == "cpu" else torch.preserve_format
@@ -121,8 +106,8 @@ def _above_floor(unet: Any, rounds: int) -> Row:
 
 def end_to_end(rounds: int, steps: int) -> Row:
     """Picture to picture at Stable Diffusion's size: the published code decodes every latent of its inversions."""
-    unet, scheduler = _sd15(UNet2DConditionModel, "unet"), _sd15_scheduler()
-    vae, device = _sd15(AutoencoderKL, "vae"), unet.device
+    unet, scheduler = sd15.unet(choose_device()), sd15.scheduler()
+    vae, device = sd15.autoencoder(choose_device()), unet.device
     ours, codec = _ours(unet), Autoencoder(_ours(vae))
     random = torch.Generator().manual_seed(1)
     content, style = (torch.rand(1, 512, 512, generator=random).to(device) for _ in range(2))

@@ -81,13 +81,14 @@ def side_by_side(ways: Sequence[Callable[[], Any]], rounds: int) -> tuple[list[A
             with Peak() as peak:
                 begun = time.perf_counter()
                 results[number] = way()
-                _settle()
+                settle()
                 seconds[number].append(time.perf_counter() - begun)
             peaks[number] = max(peaks[number], peak.bytes)
     return results, [median(one[1:] or one) for one in seconds], peaks
 
 
-def _settle() -> None:
+def settle() -> None:
+    """Wait for the device."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

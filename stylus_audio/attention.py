@@ -5,8 +5,8 @@ Tensors are `[window, token, channel]`, channels being all heads side by side, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import BadRequest
+
+Observer = Callable[[int, Tensor], None]
+"""Sees a layer's number and its attention output."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,57 @@ class Projection:
 
 
 class Attend(Protocol):
-    """Turns a projection into the attention output `[window, token, channel]`, before the output projection."""
+    """Turns a projection into the attention output `[window, token, channel]`, before the output projection.
+
+    Its tensors stand apart from what else it is, so that a pass with it can be captured and replayed on others.
+    """
 
     def __call__(self, projection: Projection) -> Tensor: ...
+
+    @property
+    def constants(self) -> Hashable:
+        """All that it depends on beside its tensors."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What it reads, by name."""
+        ...
+
+    def reading(self, tensors: Mapping[str, Tensor]) -> Attend:
+        """The same, reading these in place of its own `tensors`; others among them are not its."""
+        ...
+
+    def recorded(self) -> dict[str, Tensor]:
+        """What it has recorded in a pass, by name."""
+        return {}
+
+    def keep(self, recorded: Mapping[str, Tensor]) -> None:
+        """Take over what another one of its kind has `recorded`."""
+        return
+
+
+@dataclass(frozen=True)
+class Hand:
+    """Who attends in which layers, and who watches."""
+
+    layers: Sequence[int]
+    attend: Attend
+    observe: Observer | None = None
+
+
+CUDNN_FIRST = False
+"""Whether CUDA's attention is asked of cuDNN before PyTorch's own kernels."""
+
+
+def kernels(device: torch.device) -> AbstractContextManager[None]:
+    """In the block the library's fused call takes the kernels that are quickest on the device."""
+    if device.type != "cuda" or not CUDNN_FIRST:
+        return nullcontext()
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    # What the first cannot do falls to the next.
+    return sdpa_kernel(order, set_priority=True)
 
 
 def attention(
@@ -57,7 +108,7 @@ def attention(
     return output.transpose(1, 2).reshape(windows, tokens, channels)
 
 
-class Plain:
+class Plain(Attend):
     """An `Attend` that leaves attention as it is, but for keys that are padding or silence (METHOD 3).
 
     `columns` `[window, width]` marks the columns of the latent `(height, width)` that count; None: all do.
@@ -67,6 +118,19 @@ class Plain:
         self.columns = columns
         self.latent = latent
 
+    @property
+    def constants(self) -> Hashable:
+        """The latent's size."""
+        return "plain", self.latent
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The columns, where some do not count."""
+        return {} if self.columns is None else {"columns": self.columns}
+
+    def reading(self, tensors: Mapping[str, Tensor]) -> Plain:
+        """The same with other columns."""
+        return Plain(tensors.get("columns"), self.latent)
+
     def mask(self, projection: Projection) -> Tensor | None:
         """The tokens of this layer that count, `[window, token]`."""
         return token_mask(self.columns, self.latent, projection.key.shape[1])
@@ -75,10 +139,6 @@ class Plain:
         """Self-attention over the tokens that count."""
         mask = self.mask(projection)
         return attention(projection.query, projection.key, projection.value, projection.heads, mask=mask)
-
-
-Observer = Callable[[int, Tensor], None]
-"""Sees a layer's number and its attention output."""
 
 
 class _Processor:
@@ -101,8 +161,9 @@ class _Processor:
 
 def projected_out(attn: Any, attended: Tensor) -> Tensor:
     """What a diffusers attention module does behind the attention itself, but for dropout."""
-    output: Tensor = attn.to_out[0](attended) / attn.rescale_output_factor
-    return output
+    output: Tensor = attn.to_out[0](attended)
+    # Nearly always 1, and dividing by it would pass over the whole tensor.
+    return output if attn.rescale_output_factor == 1.0 else output / attn.rescale_output_factor
 
 
 def feature_bytes(unet: Any, layers: Sequence[int], latent: tuple[int, int], itemsize: int) -> int:
@@ -138,9 +199,9 @@ def choose_layers(unet: Any, layers: Sequence[int] | None) -> tuple[int, ...]:
 
 
 @contextmanager
-def attending(unet: Any, layers: Sequence[int], attend: Attend, observe: Observer | None = None) -> Iterator[None]:
-    """Install `attend` in the chosen layers, as `installed` does."""
-    with installed(unet, layers, lambda layer: _Processor(layer, attend, observe)):
+def attending(unet: Any, hand: Hand) -> Iterator[None]:
+    """Install a hand in its layers, as `installed` does."""
+    with installed(unet, hand.layers, lambda layer: _Processor(layer, hand.attend, hand.observe)):
         yield
 
 

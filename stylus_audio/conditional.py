@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .attention import attending, choose_layers
+from .attention import Hand, choose_layers
 from .denoiser import Denoiser, Schedule
 from .errors import BadRequest
 from .features import Part, Recorder, Step, prefixed, step_from_tensors, step_to_tensors, under
@@ -110,8 +110,7 @@ class Conditional:
     def _as_it_is(self, latent: Tensor, tokens: Tensor, recorder: Recorder) -> Step:
         """One pass over clean latents with nothing to be changed, recording."""
         denoiser = self.base.told(tokens, torch.cat([latent, latent], 1))
-        with attending(self.base.unet, self.layers, recorder):
-            denoiser(torch.zeros_like(latent), 0, self._clean)
+        denoiser(torch.zeros_like(latent), 0, self._clean, Hand(self.layers, recorder))
         if self.tick:
             self.tick()
         return recorder.take()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .attention import Hand, attending, kernels
 from .errors import BadRequest
+from .graphs import Graphs
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,8 @@ class Denoiser:
     Latents are float32 `[window, channel, height, width]`; the UNet runs in its own dtype. `embedding`
     `[1, token, channel]` conditions it; with `guidance` other than 1 a second pass with `negative` is extrapolated from
     (classifier-free guidance). `maps` `[window, map, height, width]` fill the input channels that a conditional
-    UNet has beside the latent's; without them they are zero, as in training where it was told nothing.
+    UNet has beside the latent's; without them they are zero, as in training where it was told nothing. `graphs` are
+    of this UNet.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class Denoiser:
         negative: Tensor | None = None,
         guidance: float = 1.0,
         maps: Tensor | None = None,
+        graphs: Graphs | None = None,
     ) -> None:
         kind = scheduler.config.prediction_type
         if kind not in _PREDICTIONS:
@@ -132,25 +136,57 @@ class Denoiser:
         self.negative = None if negative is None else negative.to(unet.device, unet.dtype)
         self.guidance = guidance
         self.maps = maps
+        self.graphs = graphs
 
     def told(self, embedding: Tensor, maps: Tensor) -> Denoiser:
         """The same network, told of something: cross-attention tokens, and latents beside the noisy one."""
-        return Denoiser(self.unet, self.scheduler, embedding, maps=maps)
+        return Denoiser(self.unet, self.scheduler, embedding, maps=maps, graphs=self.graphs)
 
     @torch.no_grad()
-    def __call__(self, z: Tensor, time: int, signal: float) -> tuple[Tensor, Tensor]:
-        """One prediction; `time` only labels the noise level, `signal` is what `z` really has."""
-        output = self._predict(z, time, self.embedding)
+    def __call__(self, z: Tensor, time: int, signal: float, hand: Hand | None = None) -> tuple[Tensor, Tensor]:
+        """One prediction, with a hand in the self-attention; `time` only labels the noise level, `signal` is what `z`
+        really has.
+        """
+        output = self._predict(z, time, self.embedding, hand)
         if self.negative is not None and self.guidance != 1.0:
-            without = self._predict(z, time, self.negative)
+            without = self._predict(z, time, self.negative, hand)
             output = without + self.guidance * (output - without)
         return self._split(z, output, signal)
 
-    def _predict(self, z: Tensor, time: int, embedding: Tensor) -> Tensor:
-        context = embedding.expand(z.shape[0], -1, -1)
+    def _predict(self, z: Tensor, time: int, embedding: Tensor, hand: Hand | None) -> Tensor:
         told = self.unet.config.in_channels - z.shape[1]
         if told:
             maps = z.new_zeros(z.shape[0], told, *z.shape[2:]) if self.maps is None else self.maps
             z = torch.cat([z, maps], 1)
-        output: Tensor = self.unet(z.to(self.unet.dtype), time, encoder_hidden_states=context, return_dict=False)[0]
+        tensors = {
+            "latent": z.to(self.unet.dtype),
+            # Filled on the device: a number from here would have to wait for it.
+            "time": torch.full((), time, dtype=torch.int64, device=z.device),
+            "context": embedding.expand(z.shape[0], -1, -1),
+        }
+        if hand is None:
+            return self._output(tensors).float()
+        attend = hand.attend
+
+        def work(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            own = attend.reading(tensors)
+            with attending(self.unet, replace(hand, attend=own)):
+                output = self._output(tensors)
+            return {"output": output, **own.recorded()}
+
+        tensors |= attend.tensors()
+        # A graph has no watchers.
+        if self.graphs is None or hand.observe is not None:
+            made = dict(work(tensors))
+        else:
+            made = dict(self.graphs((tuple(hand.layers), attend.constants), work, tensors))
+        output = made.pop("output")
+        attend.keep(made)
         return output.float()
+
+    def _output(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        with kernels(self.unet.device):
+            output: Tensor = self.unet(
+                tensors["latent"], tensors["time"], encoder_hidden_states=tensors["context"], return_dict=False
+            )[0]
+        return output

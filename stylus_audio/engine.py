@@ -67,14 +67,14 @@ class Render:
 class Engine:
     """A model, warm, that renders clips.
 
-    With a `cache`, a style that is in it needs no pass of the network, and the same samples come out. Raises `NoModel`
-    and `BadRequest` as `load_model` does.
+    `model` is a name, a folder or a file, or one that is loaded already. With a `cache`, a style that is in it needs no
+    pass of the network, and the same samples come out. Raises `NoModel` and `BadRequest` as `load_model` does.
     """
 
     def __init__(
-        self, model: str = "mini", device: str = "auto", dtype: str = "auto", cache: StyleCache | None = None
+        self, model: str | Model = "mini", device: str = "auto", dtype: str = "auto", cache: StyleCache | None = None
     ) -> None:
-        self.model: Model = load_model(model, device, dtype)
+        self.model: Model = load_model(model, device, dtype) if isinstance(model, str) else model
         self.cache = cache
         self.windows_per_pass = windows_per_pass(self.model.device)
         self.feature_budget = feature_budget(self.model.device)
@@ -96,6 +96,9 @@ class Engine:
         Returns what it did, in words. It stays so for this engine.
         """
         if self.model.device.type == "cuda":
+            for model in (self.model, *self._others.values()):
+                if model.graphs is not None:
+                    model.graphs.clear()
             torch.cuda.empty_cache()
         if self.windows_per_pass > 1:
             self.windows_per_pass //= 2
@@ -452,7 +455,9 @@ def _stem(one: _Begun, found: Iterator[Gains], order: _Order) -> Render:
         wet = np.zeros(passage.carrier.shape, passage.carrier.dtype)
     else:
         order.watch.stage("reconstruction")
-        wet = reconstruct(passage, gains, settings, order.watch.nearly)
+        # Of others' FFTs nothing is known here.
+        device = model.device if model.device.type == "cuda" else torch.device("cpu")
+        wet = reconstruct(passage, gains, settings, order.watch.nearly, device)
     order.watch.stage("finishing")
     audio, over = finish(passage, wet, settings, one.integer, order.lufs)
     report = {

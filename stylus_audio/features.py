@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -103,6 +103,23 @@ class Recorder(Plain):
         super().__init__(columns, latent)
         self.parts = frozenset(parts)
         self.step: Step = {}
+
+    @property
+    def constants(self) -> Hashable:
+        """What it keeps, and the latent's size."""
+        return "recorder", self.parts, self.latent
+
+    def reading(self, tensors: Mapping[str, Tensor]) -> Recorder:
+        """The same with other columns, and nothing recorded."""
+        return Recorder(self.parts, tensors.get("columns"), self.latent)
+
+    def recorded(self) -> dict[str, Tensor]:
+        """The step as it is now."""
+        return step_to_tensors(self.step)
+
+    def keep(self, recorded: Mapping[str, Tensor]) -> None:
+        """Take a step over."""
+        self.step = step_from_tensors(recorded)
 
     def __call__(self, projection: Projection) -> Tensor:
         """Record, then attend plainly."""

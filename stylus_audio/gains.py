@@ -104,9 +104,13 @@ def spread(values: Floats, profile: Profile, times: Floats, frequencies: Floats)
     """
     frames = values.shape[-1]
     along = _between(np.asarray(times) * profile.frame_rate, frames)
+    return _interpolated(_interpolated(values, *along, axis=2), *across(profile, frequencies), axis=1)
+
+
+def across(profile: Profile, frequencies: Floats) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """For each frequency (Hz) the band at or under it, and the share that the next one over it has, `[frequency]`."""
     centres = hz_to_mel(band_centres(profile))
-    across = _between(np.interp(hz_to_mel(frequencies), centres, np.arange(profile.bands)), profile.bands)
-    return _interpolated(_interpolated(values, *along, axis=2), *across, axis=1)
+    return _between(np.interp(hz_to_mel(frequencies), centres, np.arange(profile.bands)), profile.bands)
 
 
 def _between(position: Floats, count: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:

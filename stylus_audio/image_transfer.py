@@ -43,8 +43,9 @@ def transfer(
     side = max(_MULTIPLE, model.unet.config.sample_size * codec.factor)
     latents = [codec.encode_colours(_scaled(pixels, side)).to(model.device) for pixels in (content, *styles)]
     styled = stylize_latents(
-        model.unet, model.scheduler, latents[0], latents[1:], model.embedding(), settings, tick=tick
-    )
+        model.unet, model.scheduler, latents[0], latents[1:], model.embedding(), settings, tick=tick,
+        graphs=model.graphs,
+    )  # fmt: skip
     made = codec.decode_colours(styled)[0].permute(1, 2, 0).cpu().numpy()
     height, width = content.shape[:2]
     image = Image.fromarray(np.round(made * 255).astype(np.uint8))

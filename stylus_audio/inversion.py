@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .attention import Observer, attending
+from .attention import Hand, Observer
 from .denoiser import Denoiser, Schedule
 from .features import Inversion, Part, Recorder, Source, Step
 
@@ -70,8 +70,8 @@ def invert(
     back: dict[int, Tensor] = {}
     for step in reversed(range(len(schedule))):
         time, label = schedule.times[step], _label(schedule, step, convention)
-        with attending(denoiser.unet, layers, recorder, observer(trace, "inversion", step, time)):
-            x0, epsilon = denoiser(z, label, schedule.previous_signal[step])
+        hand = Hand(layers, recorder, observer(trace, "inversion", step, time))
+        x0, epsilon = denoiser(z, label, schedule.previous_signal[step], hand)
         # The next sampling step starts from this latent; where it would ask at the same time, this is its answer.
         if step + 1 < len(schedule) and schedule.times[step + 1] == label:
             back[step + 1] = schedule.down(step + 1, x0, epsilon)
@@ -107,8 +107,7 @@ def replay(
     def features(step: int) -> Step:
         recorder = Recorder(parts, columns, (latent.shape[-2], latent.shape[-1]))
         before = inversion.trajectory[len(schedule) - 1 - step]
-        with attending(denoiser.unet, layers, recorder):
-            denoiser(before, _label(schedule, step, convention), schedule.previous_signal[step])
+        denoiser(before, _label(schedule, step, convention), schedule.previous_signal[step], Hand(layers, recorder))
         if tick:
             tick()
         return recorder.take()

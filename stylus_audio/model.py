@@ -7,6 +7,7 @@ Diffusion `.safetensors` file.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from .errors import BadRequest, NoModel
+from .graphs import Graphs, cuda_graphs
 from .latent import Autoencoder, Latent, Patchify
 from .places import CONFIGS
 from .quiet import quiet
@@ -25,6 +27,8 @@ from .spectrogram import MINI, RIFFUSION, Profile
 from .style_encoder import StyleEncoder
 from .text import TextEncoder
 from .weights import check_device, fingerprint, located, named
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Model:
 
     `methods` are those that it can, the first its default; `style_windows` is how many windows of a reference are used.
     `encoder` and `spread` are what the conditional method needs (see `Conditional`). `elsewhere` names the model
-    that a method is left to.
+    that a method is left to. `graphs` are those of the UNet, where its device has them.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Model:
     encoder: StyleEncoder | None = None
     spread: float = 1.0
     elsewhere: dict[str, str] = field(default_factory=dict)
+    graphs: Graphs | None = None
 
     @property
     def device(self) -> torch.device:
@@ -127,7 +132,8 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype != "auto":
         return cast(torch.dtype, getattr(torch, dtype))
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # As exact as TF32, which bf16 is not.
+        return torch.float16
     if device.type == "cpu" and _cpu_computes_bf16():
         return torch.bfloat16
     return torch.float32
@@ -164,11 +170,32 @@ def load_model(model: str = "mini", device: str = "auto", dtype: str = "auto") -
     loaded.unet.to(place).eval().requires_grad_(False)
     if loaded.encoder:
         loaded.encoder.to(place).eval().requires_grad_(False)
-    if place.type == "cpu":
-        loaded.unet.to(memory_format=torch.channels_last)
     if isinstance(loaded.latent, Autoencoder):
         loaded.latent.vae.to(place).eval().requires_grad_(False)
-    return loaded
+    return laid_out(loaded)
+
+
+def laid_out(model: Model) -> Model:
+    """A model on its device, with its weights as the device reads them quickest and what it has for quick launches."""
+    if model.device.type in ("cpu", "cuda"):
+        model.unet.to(memory_format=torch.channels_last)
+    if model.device.type == "cuda":
+        if isinstance(model.latent, Autoencoder):
+            model.latent.vae.to(memory_format=torch.channels_last)
+        _with_own_norms(model.unet)
+        model.graphs = cuda_graphs()
+    return model
+
+
+def _with_own_norms(unet: Any) -> None:
+    try:
+        from . import group_norm
+
+        group_norm.check(unet.device, unet.dtype)
+    except Exception as error:  # Triton is not there, or its compiler fails in a way of its own: PyTorch's norms serve
+        log.warning("no kernel of our own for GroupNorm: %s", (str(error).strip().splitlines() or [repr(error)])[0])
+        return
+    group_norm.install(unet)
 
 
 def ddim_scheduler(config: dict[str, Any], **changes: Any) -> Any:

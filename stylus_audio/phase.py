@@ -16,10 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .gains import Gains, spread
+from .gains import Gains, across, spread
 from .spectrogram import Profile, band_centres, mel_filters
 
 Floats = NDArray[np.floating[Any]]
+
+CPU = torch.device("cpu")
 
 BLOCK_SECONDS = 20.0
 """Long clips are processed in blocks of this length; their context makes them equal to one long one."""
@@ -56,16 +58,15 @@ class Stft:
 
     def forward(self, audio: Tensor) -> Tensor:
         """`[channel, sample]` → complex `[channel, bin, frame]`, zeros beyond both ends."""
+        hann = torch.hann_window(self.window, device=audio.device)
         return torch.stft(
-            audio, self.n_fft, self.hop, self.window, torch.hann_window(self.window), center=True,
-            pad_mode="constant", return_complex=True,
-        )  # fmt: skip
+            audio, self.n_fft, self.hop, self.window, hann, center=True, pad_mode="constant", return_complex=True
+        )
 
     def inverse(self, spectrum: Tensor, samples: int) -> Tensor:
         """Complex `[channel, bin, frame]` → `[channel, sample]`."""
-        return torch.istft(
-            spectrum, self.n_fft, self.hop, self.window, torch.hann_window(self.window), center=True, length=samples
-        )
+        hann = torch.hann_window(self.window, device=spectrum.device)
+        return torch.istft(spectrum, self.n_fft, self.hop, self.window, hann, center=True, length=samples)
 
 
 def refined(stft: Stft, magnitude: Tensor, start: Tensor, samples: int, iterations: int) -> Tensor:
@@ -74,7 +75,7 @@ def refined(stft: Stft, magnitude: Tensor, start: Tensor, samples: int, iteratio
     With the content's own spectrum as the start and an unchanged magnitude the audio stays as it is. One channel after
     the other, in a fraction of the memory.
     """
-    result = torch.empty(len(start), samples)
+    result = torch.empty(len(start), samples, device=start.device)
     for channel, spectrum in enumerate(start):
         audio = stft.inverse(spectrum[None], samples)
         for _ in range(iterations):
@@ -83,23 +84,37 @@ def refined(stft: Stft, magnitude: Tensor, start: Tensor, samples: int, iteratio
     return result
 
 
-def apply_gain(audio: Floats, sample_rate: int, gains: Gains, iterations: int = 8) -> NDArray[np.float32]:
+def apply_gain(
+    audio: Floats, sample_rate: int, gains: Gains, iterations: int = 8, device: torch.device = CPU
+) -> NDArray[np.float32]:
     """The content's STFT times the gains; `audio` `[channel, sample]` → the same shape."""
     stft = Stft.like(gains.profile, sample_rate)
 
     def block(piece: Tensor, first: int) -> Tensor:
         times = stft.times(1 + piece.shape[-1] // stft.hop) + first / sample_rate
-        factors = torch.from_numpy(10 ** (gains.db_at(times, stft.frequencies) / 20))
+        factors = 10 ** (_on_bins(gains, times, stft, device) / 20)
         made = []
         for channel, factor in zip(piece, factors.expand(len(piece), -1, -1), strict=True):
             target = stft.forward(channel[None]).mul_(factor)
             made.append(refined(stft, target.abs(), target, piece.shape[-1], iterations))
         return torch.cat(made)
 
-    return _in_blocks(audio, stft, iterations, block)
+    return _in_blocks(audio, stft, iterations, block, device)
 
 
-def apply_phase(audio: Floats, sample_rate: int, gains: Gains, iterations: int = 8) -> NDArray[np.float32]:
+def _on_bins(gains: Gains, times: Floats, stft: Stft, device: torch.device) -> Tensor:
+    """`gains.db_at` of the STFT's bins, `[channel, bin, frame]`, which are many: from bands to bins on the device."""
+    low, share = across(gains.profile, stft.frequencies)
+    bands = torch.from_numpy(gains.db_at(times, band_centres(gains.profile))).to(device)
+    under = torch.from_numpy(low).to(device)
+    weight = torch.from_numpy(share).to(device)[:, None]
+    over = (under + 1).clamp_max(bands.shape[1] - 1)
+    return bands.index_select(1, under) * (1 - weight) + bands.index_select(1, over) * weight
+
+
+def apply_phase(
+    audio: Floats, sample_rate: int, gains: Gains, iterations: int = 8, device: torch.device = CPU
+) -> NDArray[np.float32]:
     """Inverse mel of the stylised picture with the content's phase; what lies over the model's range is lost."""
     stft = Stft.like(gains.profile, sample_rate, padded=True)
 
@@ -109,7 +124,7 @@ def apply_phase(audio: Floats, sample_rate: int, gains: Gains, iterations: int =
         target = magnitude * content.sgn()
         return refined(stft, magnitude, target, piece.shape[-1], iterations)
 
-    return _in_blocks(audio, stft, iterations, block)
+    return _in_blocks(audio, stft, iterations, block, device)
 
 
 def griffin_lim(
@@ -146,9 +161,9 @@ def _inverted_mel(content: Tensor, gains: Gains, stft: Stft, first: int) -> Tens
     """
     filters, _ = _filters(gains.profile, stft)
     times = stft.times(content.shape[-1]) + first / stft.sample_rate
-    mel = torch.from_numpy(spread(gains.mel, gains.profile, times, band_centres(gains.profile)))
+    mel = torch.from_numpy(spread(gains.mel, gains.profile, times, band_centres(gains.profile))).to(content.device)
     if mel.shape[0] < content.shape[0]:
-        mel = shared_out(mel, filters @ content.abs())
+        mel = shared_out(mel, filters.to(content.device) @ content.abs())
     return inverted_mel(mel, gains.profile, stft)
 
 
@@ -162,7 +177,7 @@ def inverted_mel(mel: Tensor, profile: Profile, stft: Stft) -> Tensor:
     """Magnitudes `[channel, bin, frame]` of an STFT from those of a mel, by the pseudo-inverse of the filters."""
     _, inverse = _filters(profile, stft)
     # The mel's scale is that of the profile's window, whose samples are as many as its length in seconds has.
-    return (inverse @ mel).clamp_min(0) * (stft.window / profile.window)
+    return (inverse.to(mel.device) @ mel).clamp_min(0) * (stft.window / profile.window)
 
 
 @lru_cache(maxsize=4)
@@ -180,9 +195,9 @@ def _aligned(seconds: float, stft: Stft) -> int:
 
 
 def _in_blocks(
-    audio: Floats, stft: Stft, iterations: int, block: Callable[[Tensor, int], Tensor]
+    audio: Floats, stft: Stft, iterations: int, block: Callable[[Tensor, int], Tensor], device: torch.device
 ) -> NDArray[np.float32]:
-    """Run `block` over pieces of the clip with so much context that the result is that of the whole clip.
+    """Run `block` on `device` over pieces of the clip with so much context that the result is that of the whole clip.
 
     One STFT and its inverse reach a window far; every iteration reaches another.
     """
@@ -193,6 +208,6 @@ def _in_blocks(
     for first in range(0, samples, length):
         last = min(samples, first + length)
         low, high = max(0, first - context), min(samples, last + context)
-        piece = torch.from_numpy(np.ascontiguousarray(audio[:, low:high], np.float32))
-        result[:, first:last] = block(piece, low)[:, first - low : last - low].numpy()
+        piece = torch.from_numpy(np.ascontiguousarray(audio[:, low:high], np.float32)).to(device)
+        result[:, first:last] = block(piece, low)[:, first - low : last - low].cpu().numpy()
     return result

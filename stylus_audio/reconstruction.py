@@ -9,11 +9,12 @@ from math import lcm
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from .gains import Gains
 from .passage import Passage
-from .phase import Stft, apply_gain, apply_phase, griffin_lim
+from .phase import CPU, Stft, apply_gain, apply_phase, griffin_lim
 from .settings import Settings
 from .spectrogram import Profile
 
@@ -24,19 +25,25 @@ OF_CONTENT = ("gain", "phase")
 
 
 def reconstruct(
-    passage: Passage, gains: Gains, settings: Settings, done: Callable[[float], None] = lambda fraction: None
+    passage: Passage,
+    gains: Gains,
+    settings: Settings,
+    done: Callable[[float], None] = lambda fraction: None,
+    device: torch.device = CPU,
 ) -> Floats:
     """The wet sound on the passage's carrier, `[channel, sample]`; needs no model but GuideDiff, where that is asked.
 
-    `done` is called with the fraction that is, where it takes long.
+    `done` is called with the fraction that is, where it takes long. The transforms run on `device`.
     """
     # Of a preview the carrier is the whole clip, for its statistics; the sound is wanted of the passage alone.
     if settings.reconstruction not in OF_CONTENT or settings.preview is not None:
-        return _around_body(passage, gains, settings, done)
-    return _reconstructed(passage, gains, settings, done)
+        return _around_body(passage, gains, settings, done, device)
+    return _reconstructed(passage, gains, settings, done, device)
 
 
-def _around_body(passage: Passage, gains: Gains, settings: Settings, done: Callable[[float], None]) -> Floats:
+def _around_body(
+    passage: Passage, gains: Gains, settings: Settings, done: Callable[[float], None], device: torch.device
+) -> Floats:
     """As `_reconstructed`, of the stem and a second around it: long work is not done for all of a long carrier."""
     rate, frame_rate = passage.sample_rate, gains.profile.frame_rate
     step = _common_step(gains.profile, rate)
@@ -46,7 +53,7 @@ def _around_body(passage: Passage, gains: Gains, settings: Settings, done: Calla
     piece = replace(passage, carrier=passage.carrier[:, here], dry=passage.dry[:, here])
     part = replace(gains, styled=gains.styled[..., frames], reference=gains.reference[..., frames])
     wet = np.zeros(passage.carrier.shape, passage.carrier.dtype)
-    wet[:, here] = _reconstructed(piece, part, settings, done)
+    wet[:, here] = _reconstructed(piece, part, settings, done, device)
     return wet
 
 
@@ -63,7 +70,9 @@ def _common_step(profile: Profile, sample_rate: int) -> int:
     return lcm(Stft.like(profile, sample_rate).hop, frame.numerator)
 
 
-def _reconstructed(passage: Passage, gains: Gains, settings: Settings, done: Callable[[float], None]) -> Floats:
+def _reconstructed(
+    passage: Passage, gains: Gains, settings: Settings, done: Callable[[float], None], device: torch.device
+) -> Floats:
     carrier = mid_side(passage.carrier) if settings.stereo == "mid-side" else passage.carrier
     rate, seed = passage.sample_rate, settings.seed
     iterations = settings.refine
@@ -78,7 +87,7 @@ def _reconstructed(passage: Passage, gains: Gains, settings: Settings, done: Cal
         wet = griffin_lim(carrier, rate, gains, iterations, seed)
     else:
         apply = apply_gain if settings.reconstruction == "gain" else apply_phase
-        wet = apply(carrier, rate, gains, iterations)
+        wet = apply(carrier, rate, gains, iterations, device)
     return mid_side(wet) if settings.stereo == "mid-side" else wet
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from .spectrogram import Profile, mel_spectrogram, silent_frames, to_image
 from .windows import cut
 
 Floats = NDArray[np.floating[Any]]
+
+Transform = Callable[[Floats, Profile], NDArray[np.float32]]
+"""`mel_spectrogram`, or what does the same elsewhere."""
 
 VARIATION_FLOOR_DB = -20.0
 """Windows this far under the loudest one are no variation of the style."""
@@ -67,7 +70,12 @@ class Shared:
 
 
 def picture_of(
-    audio: Floats, sample_rate: int, profile: Profile, linked: bool = True, shared: Shared | None = None
+    audio: Floats,
+    sample_rate: int,
+    profile: Profile,
+    linked: bool = True,
+    shared: Shared | None = None,
+    transform: Transform = mel_spectrogram,
 ) -> Picture:
     """The picture of audio `[channel, sample]` at any rate; linked channels give one mel, the root of their mean power.
 
@@ -77,7 +85,7 @@ def picture_of(
     power: NDArray[np.float32] | None = None
     mels = []
     for channel in audio:
-        mel = mel_spectrogram(resample(channel[None], sample_rate, profile.sample_rate), profile)
+        mel = transform(resample(channel[None], sample_rate, profile.sample_rate), profile)
         if not linked:
             mels.append(mel)
         elif power is None:

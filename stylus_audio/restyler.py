@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
@@ -26,7 +26,7 @@ from .progress import Watch
 from .reconstruction import OF_CONTENT, mid_side
 from .reference import Picture, Shared, picture_of, reference_windows
 from .settings import Settings
-from .spectrogram import from_image
+from .spectrogram import from_image, mel_spectrogram, mel_spectrogram_on
 from .style import normalised
 from .style_cache import StyleCache, style_key
 from .stylize import Stylizer
@@ -57,6 +57,11 @@ class Task:
         return len(self.picture.mel)
 
     @property
+    def windows(self) -> int:
+        """How many there are, of all channels."""
+        return len(self.starts) * self.channels
+
+    @property
     def kept(self) -> list[int]:
         """First frames of the windows that are sampled."""
         return [start for start, want in zip(self.starts, self.wanted, strict=True) if want]
@@ -75,7 +80,10 @@ class Restyler:
     def task(self, passage: Passage, settings: Settings, shared: Shared | None = None) -> Task:
         """The picture of a passage that is not silent, and its windows; with `shared`, on several clips' one scale."""
         carrier = mid_side(passage.carrier) if settings.stereo == "mid-side" else passage.carrier
-        picture = picture_of(carrier, passage.sample_rate, self.model.profile, settings.stereo == "linked", shared)
+        linked, device = settings.stereo == "linked", self.model.device
+        # Of others' FFTs nothing is known here.
+        transform = partial(mel_spectrogram_on, device) if device.type == "cuda" else mel_spectrogram
+        picture = picture_of(carrier, passage.sample_rate, self.model.profile, linked, shared, transform)
         starts = _planned(picture, settings.overlap)
         wanted = self._wanted(passage, starts)
         if settings.method == "conditional":
@@ -160,9 +168,8 @@ class Restyler:
         stylizer = self._stylizer(settings, watch)
         # Gains compare with the content; the published reconstructions take the model's own way back as it is.
         exact = settings.reconstruction == "gain"
-        # A run has one set of statistics (METHOD 3).
-        runs = [list(tasks)] if as_one else [[task] for task in tasks]
-        windows = [sum(len(task.starts) * task.channels for task in run) for run in runs]
+        runs = [list(tasks)] if as_one else list(_bunched(tasks, self.windows_per_pass))
+        windows = [sum(task.windows for task in run) for run in runs]
         prepared = self._prepared(
             stylizer,
             references,
@@ -173,7 +180,9 @@ class Restyler:
             watch.stage("diffusion")
             content, columns = _joined([self._encoded(task.picture, task.starts) for task in run])
             sampled = torch.from_numpy(np.concatenate([np.repeat(task.wanted, task.channels) for task in run]))
-            styled = stylizer.run(content, prepared, columns, sampled, exact)
+            # Each clip has its own statistics, or all have one (METHOD 3).
+            clips = None if as_one else [task.windows for task in run]
+            styled = stylizer.run(content, prepared, columns, sampled, exact, clips)
             watch.stage("decoding")
             rows = [task.channels for task in run for _ in task.kept]
             yield from _paired(styled, content[sampled.to(content.device)], rows)
@@ -286,7 +295,8 @@ class Restyler:
         return style_key(about, [windows, marks, model.embedding().numpy()])
 
     def _denoiser(self) -> Denoiser:
-        return Denoiser(self.model.unet, self.model.scheduler, self.model.embedding())
+        model = self.model
+        return Denoiser(model.unet, model.scheduler, model.embedding(), graphs=model.graphs)
 
     def _encoded(self, picture: Picture, starts: list[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Latents of windows, a clip's channels side by side, and which of their columns count."""
@@ -308,7 +318,10 @@ class Restyler:
         embedding = self.model.embedding(settings.prompt)
         if settings.prompt_end is not None:
             embedding = torch.lerp(embedding, self.model.embedding(settings.prompt_end), settings.prompt_mix)
-        return Denoiser(self.model.unet, self.model.scheduler, embedding, self.model.embedding(), settings.guidance)
+        model = self.model
+        return Denoiser(
+            model.unet, model.scheduler, embedding, model.embedding(), settings.guidance, graphs=model.graphs
+        )
 
     def _columns(self, counts: NDArray[np.bool_]) -> torch.Tensor | None:
         """Which latent columns count, `[window, width]`: those with a frame that does; None where all do."""
@@ -349,6 +362,18 @@ def _enough_memory(model: Model) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemory(f"not enough memory on {model.device} for this render") from error
+
+
+def _bunched(tasks: Sequence[Task], rows: int) -> Iterator[list[Task]]:
+    """Clips in order, as many at a time as have so many windows; at least one."""
+    bunch: list[Task] = []
+    for task in tasks:
+        if bunch and sum(one.windows for one in bunch) + task.windows > rows:
+            yield bunch
+            bunch = []
+        bunch.append(task)
+    if bunch:
+        yield bunch
 
 
 def _grouped(tasks: Sequence[Task], rows: int) -> Iterator[list[tuple[Task, int]]]:

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .attention import Attend, Plain, Projection, attending, attention, joined
+from .attention import Attend, Hand, Plain, Projection, attention, joined
 from .denoiser import Denoiser, Schedule
-from .features import Features, Inversion, Source, Step
+from .features import Features, Inversion, Source, Step, prefixed, step_from_tensors, step_to_tensors, under
 from .inversion import Tick, Trace, Tracer, observer
 from .settings import Settings, at_step
 
 
 @dataclass
-class Injector:
-    """An `Attend` that asks with the content's queries and answers with the styles' keys and values."""
+class Injector(Attend):
+    """An `Attend` that asks with the content's queries and answers with the styles' keys and values.
+
+    Of a style, `[1, token, channel]`, all tokens count (`answers`).
+    """
 
     content: Step
     styles: Sequence[Step]
     weights: Sequence[float]
-    blend: str
     gamma: float
     alpha: float
     tau: float
+
+    @property
+    def constants(self) -> Hashable:
+        """γ, α, τ and the weights."""
+        return "injector", tuple(self.weights), self.gamma, self.alpha, self.tau
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The features of content and styles."""
+        tensors = prefixed("content", step_to_tensors(self.content))
+        for number, style in enumerate(self.styles):
+            tensors |= prefixed(f"style{number}", step_to_tensors(style))
+        return tensors
+
+    def reading(self, tensors: Mapping[str, Tensor]) -> Injector:
+        """The same with other features."""
+        styles = [step_from_tensors(under(f"style{number}", tensors)) for number in range(len(self.styles))]
+        return replace(self, content=step_from_tensors(under("content", tensors)), styles=styles)
 
     def __call__(self, projection: Projection) -> Tensor:
         """`A = A_c + α (A_s − A_c)`, with `Q̂ = γ Q_c + (1−γ) Q_cs`."""
@@ -45,17 +64,27 @@ class Injector:
         return torch.lerp(attention(query, *_pair(own), heads, mask=own.mask), styled, self.alpha)
 
     def _styled(self, query: Tensor, layer: int, heads: int) -> Tensor:
-        features = [style[layer] for style in self.styles]
-        if self.blend == "features" and len(features) > 1:
-            features = [_mixed(features, self.weights)]
-            weights: Sequence[float] = [1.0]
-        else:
-            weights = self.weights
-        outputs = []
-        for one, weight in zip(features, weights, strict=True):
-            key, value = _pair(one)
-            outputs.append(weight * attention(query, joined(key, one.mask), joined(value, one.mask), heads, self.tau))
+        outputs = [
+            weight * attention(query, *_pair(style[layer]), heads, self.tau)
+            for style, weight in zip(self.styles, self.weights, strict=True)
+        ]
         return torch.stack(outputs).sum(0) if len(outputs) > 1 else outputs[0]
+
+
+def answers(styles: Sequence[Step], weights: Sequence[float], blend: str) -> tuple[list[Step], list[float]]:
+    """What is asked of styles at one step: keys and values of all windows in one row, those that count.
+
+    With `blend` "features" several styles are one, with the weight 1.
+    """
+    if blend == "features" and len(styles) > 1:
+        mixed = {layer: _mixed([style[layer] for style in styles], weights) for layer in styles[0]}
+        styles, weights = [mixed], [1.0]
+    return [{layer: _row(features) for layer, features in style.items()} for style in styles], list(weights)
+
+
+def _row(features: Features) -> Features:
+    key, value = _pair(features)
+    return Features(key=joined(key, features.mask), value=joined(value, features.mask))
 
 
 def _pair(features: Features) -> tuple[Tensor, Tensor]:
@@ -97,8 +126,8 @@ def drift(
     for step in range(steps):
         reached = inversion.back.get(step)
         if reached is None:
-            with attending(denoiser.unet, layers, plain):
-                predicted = denoiser(inversion.trajectory[steps - step], schedule.times[step], schedule.signal[step])
+            reached_from = inversion.trajectory[steps - step]
+            predicted = denoiser(reached_from, schedule.times[step], schedule.signal[step], Hand(layers, plain))
             reached = schedule.down(step, *predicted)
             if tick:
                 tick()
@@ -135,15 +164,13 @@ def sample(
         if settings.injection and styles and (settings.start_step is None or left <= settings.start_step):
             attend = Injector(
                 content(step),
-                [source(step) for source in styles],
-                weights,
-                settings.blend,
+                *answers([source(step) for source in styles], weights, settings.blend),
                 at_step(settings.gamma, step, steps),
                 at_step(settings.alpha, step, steps),
                 at_step(settings.tau, step, steps),
             )
-        with attending(denoiser.unet, layers, attend, observer(trace, "sampling", step, time)):
-            z = schedule.down(step, *denoiser(z, time, schedule.signal[step]))
+        hand = Hand(layers, attend, observer(trace, "sampling", step, time))
+        z = schedule.down(step, *denoiser(z, time, schedule.signal[step], hand))
         if missed is not None:
             z = z + missed(step)
         if trace:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
 
 Floats = NDArray[np.floating[Any]]
 
@@ -145,6 +148,25 @@ def mel_spectrogram(audio: Floats, profile: Profile, block_frames: int = 128) ->
             spectrum = np.abs(scipy.fft.rfft(cut[channel] * window, profile.n_fft, axis=1, workers=_THREADS))
             result[channel, :, first:last] = filters @ spectrum.T
     return result
+
+
+def mel_spectrogram_on(
+    device: torch.device, audio: Floats, profile: Profile, block_frames: int = 1024
+) -> NDArray[np.float32]:
+    """`mel_spectrogram` by PyTorch, for a device that is quicker than the CPU; equal but for rounding."""
+    import torch
+
+    samples = torch.from_numpy(np.ascontiguousarray(audio, np.float32)).to(device)
+    half = profile.window // 2
+    padded = torch.nn.functional.pad(samples, (half, profile.window - half))
+    cut = padded.unfold(1, profile.window, profile.hop)[:, : frame_count(audio.shape[1], profile.hop)]
+    filters = torch.from_numpy(mel_filters(profile).copy()).to(device)
+    window = torch.hann_window(profile.window, device=device)
+    made = [
+        filters @ torch.fft.rfft(frames * window, profile.n_fft).abs().mT
+        for frames in torch.split(cut, block_frames, 1)
+    ]
+    return np.asarray(torch.cat(made, 2).cpu().numpy(), np.float32)
 
 
 def _zero_padded(audio: Floats, low: int, high: int) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from .attention import choose_layers, feature_bytes
 from .denoiser import Denoiser, Schedule
 from .errors import BadRequest
 from .features import Inversion, Part, Source, step_from_tensors, step_to_tensors
+from .graphs import Graphs
 from .inversion import Tick, Tracer, invert, replay
 from .sampling import drift, sample
 from .settings import DEFAULT_STEPS, Settings
@@ -173,12 +174,13 @@ class Stylizer:
         columns: Tensor | None = None,
         wanted: Tensor | None = None,
         exact: bool = False,
+        clips: Sequence[int] | None = None,
     ) -> Tensor:
         """The stylised latents of a clip's windows `[window, channel, height, width]`; statistics are over all of them.
 
         `wanted` `[window]` marks those to sample; the others only count in the statistics. `exact` takes the error of
         the inversion off, so that without style the content comes back: the reference of METHOD 5 is then the content
-        itself.
+        itself. `clips` says how many windows belong to each of several clips, which share nothing but the passes.
         """
         weights = normalised(self.settings.style_weight, len(styles)) if styles else []
         if styles and len(weights) != len(styles):
@@ -197,7 +199,7 @@ class Stylizer:
             waiting = [self._waiting(shelf, content[group], parts, _of(columns, group), exact) for group in groups]
             noisy = [one.noisy for one in waiting]
             noisy += [self._inverted(content[group], (), _of(columns, group)).noisy for group in others]
-            first = self.initial(torch.cat(noisy), styles, _of(columns, order))
+            first = self._initial_of(clips or [len(content)], torch.cat(noisy), styles, columns, order)
             styled = [
                 sample(
                     self.sampler, start, self.schedule, self.settings, self.layers, one.features, sources, weights,
@@ -206,6 +208,22 @@ class Stylizer:
                 for group, start, one in zip(groups, torch.split(first[:count], size), waiting, strict=True)
             ]  # fmt: skip
         return torch.cat(styled)
+
+    def _initial_of(
+        self,
+        clips: Sequence[int],
+        noisy: Tensor,
+        styles: Sequence[PreparedStyle],
+        columns: Tensor | None,
+        order: Tensor,
+    ) -> Tensor:
+        """`initial` of each of several clips, whose windows come in this `order`."""
+        belongs = torch.repeat_interleave(torch.arange(len(clips)), torch.tensor(clips))[order]
+        first = torch.empty_like(noisy)
+        for clip in range(len(clips)):
+            rows = (belongs == clip).nonzero()[:, 0]
+            first[rows] = self.initial(noisy[rows], styles, _of(columns, order[rows]))
+        return first
 
     def _shelf(self) -> Shelf:
         # A device that computes quickly makes features again in less time than a disk takes to give them back.
@@ -256,16 +274,19 @@ def stylize_latents(
     *,
     trace: Tracer | None = None,
     tick: Tick | None = None,
+    graphs: Graphs | None = None,
 ) -> Tensor:
     """The whole method on latents of any diffusers UNet (StyleID, Stylus): returns the stylised latent.
 
     `content` and each of `styles` are `[window, channel, height, width]`, `embedding` is `[1, token, channel]`;
     `scheduler` is a `DDIMScheduler`, whose prediction type, ᾱ and timesteps for `settings.steps` are used.
     `trace` sees every latent and attention output, `tick` is called after every pass of the UNet.
-    Raises `BadRequest` for layers that the UNet does not have and for weights that do not fit the styles.
+    With `graphs`, `cuda_graphs()`, kept as long as this UNet and its weights stay where they are, small batches
+    are launched as CUDA graphs. Raises `BadRequest` for layers that the UNet does not have and for weights that do not
+    fit the styles.
     """
     settings = settings or Settings()
-    denoiser = Denoiser(unet, scheduler, embedding)
+    denoiser = Denoiser(unet, scheduler, embedding, graphs=graphs)
     stylizer = Stylizer(denoiser, denoiser, settings, trace=trace, tick=tick)
     prepared = [stylizer.prepare(style) for style in styles]
     return stylizer.run(content, prepared)

@@ -162,8 +162,11 @@ def stylize(
     start_step: int | None = None,
     style_weight: Sequence[float] | None = None,
     blend: str = "outputs",
+    sampler: Any = None,
 ) -> Tensor:
-    """The stylised latents of all windows of `content`."""
+    """The stylised latents of all windows of `content`; `sampler` samples, the same UNet in another precision."""
+    dtype = content.dtype if sampler is None else sampler.dtype
+    sampler = sampler or unet
     numbers = Prediction(scheduler, steps)
     weights = [w / sum(style_weight) for w in style_weight] if style_weight else [1 / len(styles)] * len(styles)
 
@@ -183,18 +186,19 @@ def stylize(
         )
 
     results = []
+    embedding = embedding.to(dtype)
     for window in range(len(content)):
-        z = start[window : window + 1]
+        z = start[window : window + 1].to(dtype)
         x0 = z
         for step, t in enumerate(numbers.times):
             number = len(numbers.times) - 1 - step
             active = injection and (start_step is None or number <= start_step)
             originals = {}
             for layer in layers if active else ():
-                module = attention_module(unet, layer)
+                module = attention_module(sampler, layer)
                 originals[layer] = module.forward
-                q_c, k_c, v_c = content_kept[window][t, layer]
-                pairs = [style_features(n, t, layer) for n in range(len(styles))]
+                q_c, k_c, v_c = (kept.to(dtype) for kept in content_kept[window][t, layer])
+                pairs = [[kept.to(dtype) for kept in style_features(n, t, layer)] for n in range(len(styles))]
                 g, a, sharp = (line(value, step, steps) for value in (gamma, alpha, tau))
 
                 def forward(
@@ -217,9 +221,9 @@ def stylize(
                     return output
 
                 module.forward = forward
-            output = unet(z, t, encoder_hidden_states=embedding).sample
+            output = sampler(z, t, encoder_hidden_states=embedding).sample
             for layer, original in originals.items():
-                attention_module(unet, layer).forward = original
+                attention_module(sampler, layer).forward = original
             x0, noise = numbers.clean_and_noise(z, output, numbers.alphas[t])
             before = t - numbers.jump
             alpha_before = numbers.alphas[before] if before >= 0 else scheduler.final_alpha_cumprod

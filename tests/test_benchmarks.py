@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from benchmarks import gpu
 from benchmarks.table import Row, printed, side_by_side
 
 
@@ -33,6 +36,37 @@ def test_ways_take_turns_and_the_first_turn_does_not_count() -> None:
     assert results == ["A", "B"]
     assert all(one >= 0 for one in seconds)
     assert all(peak > 1 << 20 for peak in peaks)
+
+
+def test_a_section_that_fails_or_has_no_time_is_named_and_the_next_goes_on(tmp_path: Path) -> None:
+    def fails(bench: gpu.Bench) -> Iterator[Row]:
+        yield Row("before", 1.0)
+        raise RuntimeError("out of luck")
+
+    def works(bench: gpu.Bench) -> Iterator[Row]:
+        yield Row("after", 2.0)
+
+    file = tmp_path / "rows.json"
+    rows = gpu.measure(10.0, file, gpu.Bench(torch.device("cpu"), gpu.TINY), [(fails, 1), (works, 11), (works, 1)])
+    assert [row.name for row in rows] == ["before", "fails", "works", "after"]
+    assert rows[1].missing.startswith("failed: RuntimeError: out of luck at test_benchmarks.py:")
+    assert "11 s needed" in rows[2].missing
+    assert [row["name"] for row in json.loads(file.read_text("utf-8"))] == [row.name for row in rows]
+
+
+@pytest.mark.slow
+def test_every_section_for_a_gpu_runs_on_tiny_networks() -> None:
+    bench = gpu.Bench(torch.device("cpu"), gpu.TINY)
+    rows = gpu.measure(1e9, None, bench, gpu.SECTIONS)
+    assert not [row for row in rows if row.missing.startswith("failed")]
+    by_name = {row.name: row for row in rows}
+    # The published loop and ours agree, and float32 is nearer to itself than bf16 is.
+    published, ours, coarse = (
+        by_name[f"dB of PSNR to float32, 1 window, 3 steps: {name}"].ratio or 0.0
+        for name in ("published", "ours in fp16", "ours in bf16")
+    )
+    assert min(published, ours) > 80
+    assert coarse < min(published, ours)
 
 
 @pytest.mark.slow

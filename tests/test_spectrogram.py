@@ -5,6 +5,7 @@ from __future__ import annotations
 import librosa
 import numpy as np
 import pytest
+import torch
 
 from stylus_audio.spectrogram import (
     MINI,
@@ -14,6 +15,7 @@ from stylus_audio.spectrogram import (
     from_image,
     mel_filters,
     mel_spectrogram,
+    mel_spectrogram_on,
     silent_frames,
     to_image,
 )
@@ -30,6 +32,16 @@ def test_mel_equals_librosas(profile: Profile) -> None:
     ours = mel_spectrogram(audio, profile)[0]
     assert ours.shape == expected.shape
     assert np.abs(ours - expected).max() < 1e-4 * expected.max()
+
+
+@pytest.mark.parametrize("samples", [1, 440, 44100, 66151])
+def test_on_a_device_it_is_the_same(samples: int) -> None:
+    audio = np.concatenate([noise(1.5, seed=1), noise(1.5, seed=2)])
+    audio = np.tile(audio, (1, 2))[:, :samples]
+    expected = mel_spectrogram(audio, RIFFUSION)
+    made = mel_spectrogram_on(torch.device("cpu"), audio, RIFFUSION, 64)
+    assert made.shape == expected.shape
+    assert np.abs(made - expected).max() <= 1e-5 * expected.max()
 
 
 @pytest.mark.parametrize("frequency", [55.0, 440.0, 3000.0, 9000.0])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stylus_audio import Settings, Trace, stylize_latents
-from stylus_audio.attention import Plain, attending, decoder_layers
+from stylus_audio.attention import Hand, Plain, attending, decoder_layers
 from stylus_audio.denoiser import Denoiser, Schedule
 from stylus_audio.errors import BadRequest
 from stylus_audio.inversion import invert, replay
@@ -84,6 +84,25 @@ def test_many_windows_equal_the_plain_method(model: tuple[Any, Any]) -> None:
     content, style = latents(6, 0), latents(3, 1) * 2
     ours = stylize_latents(*model, content, [style], EMBEDDING, Settings(steps=3))
     assert relative(ours, plain.stylize(*model, content, [style], EMBEDDING, steps=3)) < 1e-4
+
+
+def test_clips_that_share_passes_equal_each_alone(model: tuple[Any, Any]) -> None:
+    # Their statistics are their own; of the second a window counts in these alone, and some columns are silent.
+    contents, style = [latents(n, n) * n for n in (1, 3, 2)], latents(1, 9)
+    wanted = torch.tensor([True, True, False, True, True, True])
+    columns = torch.ones(6, 16, dtype=torch.bool)
+    columns[1, 5:] = False
+    denoiser = Denoiser(*model, EMBEDDING)
+    stylizer = Stylizer(denoiser, denoiser, Settings(steps=3))
+    prepared = [stylizer.prepare(style)]
+    together = stylizer.run(torch.cat(contents), prepared, columns, wanted, exact=True, clips=[1, 3, 2])
+    alone = [
+        stylizer.run(content, prepared, marks, want, exact=True)
+        for content, marks, want in zip(
+            contents, torch.split(columns, [1, 3, 2]), torch.split(wanted, [1, 3, 2]), strict=True
+        )
+    ]
+    assert relative(together, torch.cat(alone)) < 1e-5
 
 
 def test_the_comparison_is_well_conditioned(model: tuple[Any, Any]) -> None:
@@ -159,7 +178,7 @@ def test_without_style_the_clip_comes_back_the_better_the_finer_the_steps(model:
 def test_attention_processors_are_put_back(model: tuple[Any, Any]) -> None:
     unet = model[0]
     before = dict(unet.attn_processors)
-    with suppress(ZeroDivisionError), attending(unet, (6, 7), Plain(None, (16, 16))):
+    with suppress(ZeroDivisionError), attending(unet, Hand((6, 7), Plain(None, (16, 16)))):
         assert unet.attn_processors != before
         raise ZeroDivisionError
     assert all(unet.attn_processors[name] is one for name, one in before.items())

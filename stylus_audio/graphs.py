@@ -1,0 +1,104 @@
+"""CUDA graphs: work on tensors of fixed shapes, recorded once and launched as one, where launching takes the time."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+"""Named tensors in, named tensors out; nothing in between may wait for the device."""
+
+KEPT = 12
+"""Graphs to keep, each with its inputs and outputs: some sizes of a batch, inverted, sampled and led back."""
+
+MOST_ROWS = 8
+"""Over so many windows a pass takes longer than its launches, which go ahead of it, and a graph gains nothing."""
+
+
+class Captured(Protocol):
+    """Work that can be done again on other tensors of the same shapes; its results hold until the next time."""
+
+    def __call__(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]: ...
+
+
+class Graphs:
+    """Does work, and the second time that it comes with the same key and shapes, captures it (`capture`).
+
+    The first time warms up what may not happen in a capture. Where a capture fails, nothing is captured any more and
+    work is done plainly. For one thread at a time, and for as long as the weights that the work uses stay in place.
+    """
+
+    def __init__(self, capture: Callable[[Work, Mapping[str, Tensor]], Captured], most_rows: int = MOST_ROWS) -> None:
+        self._capture, self.most_rows = capture, most_rows
+        self._kept: OrderedDict[Hashable, Captured | None] = OrderedDict()
+
+    def __call__(self, key: Hashable, work: Work, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What `work(tensors)` gives, in tensors of the caller's own.
+
+        `key` says all that the work depends on beside the tensors, whose first has a row for each window.
+        """
+        if len(next(iter(tensors.values()))) > self.most_rows:
+            return work(tensors)
+        whole = (key, tuple((name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()))
+        if whole not in self._kept:
+            self._kept[whole] = None
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+            return work(tensors)
+        self._kept.move_to_end(whole)
+        captured = self._kept[whole]
+        if captured is None:
+            try:
+                captured = self._kept[whole] = self._capture(work, tensors)
+            except RuntimeError as error:
+                reason = str(error).strip().splitlines()
+                log.warning("no CUDA graphs: %s", reason[0] if reason else type(error).__name__)
+                self.most_rows = 0
+                self.clear()
+                return work(tensors)
+        return {name: tensor.clone() for name, tensor in captured(tensors).items()}
+
+    def clear(self) -> None:
+        """Give the memory of all of them back."""
+        self._kept.clear()
+
+
+def cuda_graphs(most_rows: int = MOST_ROWS) -> Graphs:
+    """Of one CUDA device.
+
+    They share the memory of what is in between: one at a time runs, and its results are copied before the next.
+    """
+    return Graphs(partial(CudaGraph, pool=torch.cuda.graph_pool_handle()), most_rows)
+
+
+class CudaGraph:
+    """Work captured on the CUDA device of its tensors."""
+
+    def __init__(self, work: Work, tensors: Mapping[str, Tensor], pool: Any) -> None:
+        self._inputs = {name: tensor.clone() for name, tensor in tensors.items()}
+        self._graph = torch.cuda.CUDAGraph()
+        self._device = next(iter(tensors.values())).device
+        self._done: torch.cuda.Event | None = None
+        # Other threads may use the device meanwhile.
+        with torch.cuda.device(self._device), torch.cuda.graph(self._graph, pool, capture_error_mode="thread_local"):
+            self._outputs = work(self._inputs)
+
+    def __call__(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Copy in, launch; one launch may wait behind the one that runs, so that who counts passes is not far ahead."""
+        before, self._done = self._done, torch.cuda.Event()  # type: ignore[no-untyped-call]
+        for name, tensor in tensors.items():
+            self._inputs[name].copy_(tensor, non_blocking=True)
+        with torch.cuda.device(self._device):
+            self._graph.replay()
+            self._done.record()
+        if before is not None:
+            before.synchronize()
+        return self._outputs
