@@ -72,7 +72,7 @@ class Graphs:
 
 
 def cuda_graphs(most_rows: int = MOST_ROWS) -> Graphs:
-    """Of the current CUDA device.
+    """Of one CUDA device.
 
     They share the memory of what is in between: one at a time runs, and its results are copied before the next.
     """
@@ -80,14 +80,15 @@ def cuda_graphs(most_rows: int = MOST_ROWS) -> Graphs:
 
 
 class CudaGraph:
-    """Work captured on the current CUDA device."""
+    """Work captured on the CUDA device of its tensors."""
 
     def __init__(self, work: Work, tensors: Mapping[str, Tensor], pool: Any) -> None:
         self._inputs = {name: tensor.clone() for name, tensor in tensors.items()}
         self._graph = torch.cuda.CUDAGraph()
+        self._device = next(iter(tensors.values())).device
         self._done: torch.cuda.Event | None = None
         # Other threads may use the device meanwhile.
-        with torch.cuda.graph(self._graph, pool, capture_error_mode="thread_local"):
+        with torch.cuda.device(self._device), torch.cuda.graph(self._graph, pool, capture_error_mode="thread_local"):
             self._outputs = work(self._inputs)
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -95,8 +96,9 @@ class CudaGraph:
         before, self._done = self._done, torch.cuda.Event()  # type: ignore[no-untyped-call]
         for name, tensor in tensors.items():
             self._inputs[name].copy_(tensor, non_blocking=True)
-        self._graph.replay()
-        self._done.record()
+        with torch.cuda.device(self._device):
+            self._graph.replay()
+            self._done.record()
         if before is not None:
             before.synchronize()
         return self._outputs

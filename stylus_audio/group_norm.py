@@ -68,10 +68,12 @@ class ChannelsLastGroupNorm(nn.Module):
         out = torch.empty_like(x)
         per = channels // norm.num_groups
         width = triton.next_power_of_2(per)
-        _normalise[(len(x), norm.num_groups)](
-            x, out, norm.weight, norm.bias, x.shape[2] * x.shape[3], channels, norm.eps, PER=per, WIDTH=width,
-            ROWS=max(1, _BLOCK // width), SILU=self.silu, num_warps=8,
-        )  # fmt: skip
+        # Triton launches on the current device, wherever the tensors are.
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+            _normalise[(len(x), norm.num_groups)](
+                x, out, norm.weight, norm.bias, x.shape[2] * x.shape[3], channels, norm.eps, PER=per, WIDTH=width,
+                ROWS=max(1, _BLOCK // width), SILU=self.silu, num_warps=8,
+            )  # fmt: skip
         return out
 
 

@@ -28,15 +28,18 @@ def long_term_level(power: Floats, profile: Profile) -> NDArray[np.float32]:
     """
     floor = 10 ** (-profile.range_db / 10)
     mean = np.maximum(power, floor).mean(-1)
-    mel_per_band = float(hz_to_mel(profile.high) - hz_to_mel(profile.low)) / (profile.bands + 1)
-    return np.asarray(10 * np.log10(_smoothed(mean, SMOOTHING_MEL / mel_per_band)), np.float32)
+    weights = kernel(profile)
+    # Beyond the ends the last value holds.
+    smoothed = np.convolve(np.pad(mean, len(weights) // 2, mode="edge"), weights, "valid")
+    return np.asarray(10 * np.log10(smoothed), np.float32)
 
 
-def _smoothed(values: Floats, sigma: float) -> Floats:
-    """By a Gaussian of so many steps; beyond the ends the last value holds."""
+def kernel(profile: Profile) -> Floats:
+    """The Gaussian over bands that levels are smoothed with, `[2 * reach + 1]`; its sum is 1."""
+    sigma = SMOOTHING_MEL * (profile.bands + 1) / float(hz_to_mel(profile.high) - hz_to_mel(profile.low))
     reach = round(4 * sigma)
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    return np.convolve(np.pad(values, reach, mode="edge"), kernel / kernel.sum(), "valid")
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return np.asarray(weights / weights.sum())
 
 
 def match_eq(content: Floats, reference: Floats) -> NDArray[np.float32]:

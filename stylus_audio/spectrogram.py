@@ -6,6 +6,7 @@ Frame `j` is centred on sample `j * hop`. Band 0 is the lowest.
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,6 +60,9 @@ RIFFUSION = Profile(44100, 441, 4410, 17640, 512, 0.0, 10000.0, 512, "root")
 
 MINI = Profile(44100, 441, 4096, 16384, 512, 20.0, 20000.0, 256, "log")
 """The embedded model's: the whole hearing range, 80 dB deep, 512 × 256 = 2.56 s."""
+
+_THREADS = int(os.environ.get("OMP_NUM_THREADS") or -1)
+"""Of a Fourier transform: as many as there are, unless OpenMP is told otherwise, as beside others of our processes."""
 
 SILENCE_DB = -80.0
 """A frame whose loudest band is this far under the clip's maximum counts as silence (METHOD 3)."""
@@ -141,7 +145,7 @@ def mel_spectrogram(audio: Floats, profile: Profile, block_frames: int = 128) ->
         piece = _zero_padded(audio, low, low + (last - first - 1) * profile.hop + profile.window)
         cut = np.lib.stride_tricks.sliding_window_view(piece, profile.window, axis=1)[:, :: profile.hop]
         for channel in range(channels):
-            spectrum = np.abs(scipy.fft.rfft(cut[channel] * window, profile.n_fft, axis=1, workers=-1))
+            spectrum = np.abs(scipy.fft.rfft(cut[channel] * window, profile.n_fft, axis=1, workers=_THREADS))
             result[channel, :, first:last] = filters @ spectrum.T
     return result
 

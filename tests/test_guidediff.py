@@ -110,7 +110,7 @@ def test_the_guide_reads_the_picture_where_the_bin_is() -> None:
 
 def test_training_learns_and_exports_what_it_has(data: Waveforms, tmp_path: Path) -> None:
     trainer = GuideDiffTrainer(tmp_path / "run", data, Plan(batch=2), frames=24, widths=(16, 16))
-    losses = [trainer.step() for _ in range(60)]
+    losses = [float(trainer.step()) for _ in range(60)]
     assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:5])
     trainer.export(tmp_path / "out")
     again = load(tmp_path / "out")
@@ -125,7 +125,7 @@ def test_training_learns_and_exports_what_it_has(data: Waveforms, tmp_path: Path
     # A resumed run goes on where it was.
     trainer.checkpoint()
     resumed = GuideDiffTrainer(tmp_path / "run", data, Plan(batch=2), frames=24, widths=(16, 16))
-    assert resumed.step() == pytest.approx(trainer.step(), rel=1e-4)
+    assert float(resumed.step()) == pytest.approx(float(trainer.step()), rel=1e-4)
 
 
 def test_whitening_brings_noise_to_one(data: Waveforms) -> None:

@@ -162,8 +162,17 @@ def in_a_row(pieces: Sequence[Piece], gap: float) -> Piece:
     return Piece("row", tuple(notes), at)
 
 
-def to_midi(piece: Piece, programs: tuple[int, int] = (0, 0), cents: float = 0.0, drum_kit: int = 0) -> mido.MidiFile:
-    """A piece on General MIDI programs (0–127) for lead and accompaniment, all detuned by up to ±100 cents."""
+def to_midi(
+    piece: Piece,
+    programs: tuple[int, int] = (0, 0),
+    cents: float = 0.0,
+    drum_kit: int = 0,
+    generators: Sequence[tuple[int, int]] = (),
+) -> mido.MidiFile:
+    """A piece on General MIDI programs (0–127) for lead and accompaniment, all detuned by up to ±100 cents.
+
+    `generators` are numbers of SoundFont generators and offsets to them, in steps of NRPN (SoundFont 2.01, 9.6).
+    """
     file = mido.MidiFile(ticks_per_beat=TICKS_PER_SECOND // 2)
     track = mido.MidiTrack()
     file.tracks.append(track)
@@ -172,6 +181,10 @@ def to_midi(piece: Piece, programs: tuple[int, int] = (0, 0), cents: float = 0.0
     for channel, program in ((0, programs[0]), (1, programs[1]), (DRUM_CHANNEL, drum_kit)):
         events.append((0.0, 0, mido.Message("program_change", channel=channel, program=program)))
         events.append((0.0, 0, mido.Message("pitchwheel", channel=channel, pitch=bend)))
+        for generator, offset in generators:
+            high, low = divmod(offset + 8192, 128)
+            for control, value in ((99, 120), (98, generator), (38, low), (6, high)):
+                events.append((0.0, 0, mido.Message("control_change", channel=channel, control=control, value=value)))
     for note in piece.notes:
         on = mido.Message("note_on", channel=note.part, note=note.key, velocity=note.velocity)
         off = mido.Message("note_off", channel=note.part, note=note.key)

@@ -8,14 +8,12 @@ these that plays something else.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StylusError
-from ..match_eq import equalised, long_term_level, match_eq
 from ..reference import picture_of
 from ..spectrogram import MINI, to_image
 from .compose import KINDS, Piece, compose
@@ -101,18 +99,8 @@ def build(folder: Path, groups: int, workers: int = 2) -> None:
     grow(folder / FILE, GROUP, groups, _make, workers)
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """A batch of windows `[window, mel, frame]` in [0, 1]: contents, their match-EQ, true answers, and references."""
-
-    content: NDArray[np.float32]
-    guide: NDArray[np.float32]
-    answer: NDArray[np.float32]
-    reference: NDArray[np.float32]
-
-
 class Pictures:
-    """Random windows of the groups made so far; `NotFound` where there are none."""
+    """The groups made so far; `NotFound` where there are none."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -121,41 +109,6 @@ class Pictures:
     def refresh(self) -> None:
         """Takes in what another process has added since."""
         self.pictures = grown(self.folder / FILE, GROUP)
-
-    def batch(self, rng: np.random.Generator, size: int, frames: int = MINI.frames) -> Pairs:
-        """Drawn pairs; in one of twenty the reference is in the content's own sound, and nothing is to change."""
-        made = Pairs(*(np.empty((size, MINI.bands, frames), np.float32) for _ in range(4)))
-        for row in range(size):
-            group = self.pictures[int(rng.integers(len(self.pictures)))]
-            sounds = rng.permutation(SOUNDS)
-            own, other = int(sounds[0]), int(sounds[0 if rng.random() < 0.05 else 1])
-            piece = int(rng.integers(PIECES))
-            content, reference = _floats(group[own, piece]), _floats(group[other, 1 - piece])
-            start, there = _sounding(rng, content, frames), _sounding(rng, reference, frames)
-            here = slice(start, start + frames)
-            gain = match_eq(*(long_term_level(_power(clip), MINI) for clip in (content, reference)))
-            made.content[row] = content[:, here]
-            made.guide[row] = equalised(content[:, here], gain, MINI)
-            made.answer[row] = _floats(group[other, piece][:, here])
-            made.reference[row] = reference[:, there : there + frames]
-        return made
-
-
-def _floats(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.asarray(levels, np.float32) / np.float32(LEVELS)
-
-
-def _power(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(10 ** ((picture - 1) * np.float32(MINI.range_db / 10)), np.float32)
-
-
-def _sounding(rng: np.random.Generator, picture: NDArray[np.float32], frames: int) -> int:
-    """A start whose window is not all silence, if a few tries find one."""
-    for _ in range(4):
-        start = int(rng.integers(0, FRAMES - frames + 1))
-        if picture[:, start : start + frames].max() > 0.3:
-            break
-    return start
 
 
 if __name__ == "__main__":

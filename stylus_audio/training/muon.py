@@ -6,8 +6,7 @@ matrices only; convolutions are most of this network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,53 +33,68 @@ class Muon(torch.optim.Optimizer):
         """One step from the gradients that are there."""
         del closure
         for group in self.param_groups:
+            rate = group["lr"]
+            # Matrices of one shape go together: on a GPU many small products cost more than their arithmetic.
+            shapes: dict[tuple[int, ...], list[nn.Parameter]] = {}
+            rest: list[nn.Parameter] = []
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                state, rate = self.state[parameter], group["lr"]
                 matrix = min(len(parameter), parameter.numel() // len(parameter)) >= THINNEST
-                update = _muon(parameter, state) if matrix else _adam(parameter, state)
-                parameter.mul_(1 - rate * DECAY).add_(update, alpha=-rate)
+                (shapes.setdefault(tuple(parameter.shape), []) if matrix else rest).append(parameter)
+            for alike in shapes.values():
+                _apply(alike, self._muon(alike), rate)
+            if rest:
+                _apply(rest, self._adam(rest), rate)
+
+    def _muon(self, parameters: list[nn.Parameter]) -> list[Tensor]:
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        moments = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_lerp_(moments, gradients, 1 - MOMENTUM)
+        matrices = torch.stack(torch._foreach_lerp(gradients, moments, MOMENTUM)).flatten(2)
+        updates = orthogonal(matrices) * (0.2 * max(matrices.shape[1:]) ** 0.5)
+        return list(updates.reshape(-1, *parameters[0].shape))
+
+    def _adam(self, parameters: list[nn.Parameter]) -> list[Tensor]:
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter].update(
+                    mean=torch.zeros_like(parameter),
+                    square=torch.zeros_like(parameter),
+                    step=torch.zeros((), dtype=torch.float32),
+                )
+        states = [self.state[parameter] for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        means, squares = ([state[name] for state in states] for name in ("mean", "square"))
+        for state in states:
+            state["step"] += 1
+        count = float(states[0]["step"])
+        torch._foreach_lerp_(means, gradients, 1 - BETAS[0])
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - BETAS[1])
+        roots = torch._foreach_sqrt(torch._foreach_div(squares, 1 - BETAS[1] ** count))
+        torch._foreach_add_(roots, 1e-8)
+        updates = torch._foreach_div(torch._foreach_div(means, 1 - BETAS[0] ** count), roots)
+        return list(updates)
 
 
-def _muon(parameter: Tensor, state: dict[str, Any]) -> Tensor:
-    gradient = parameter.grad
-    assert gradient is not None
-    if not state:
-        state["momentum"] = torch.zeros_like(parameter)
-    momentum: Tensor = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-    matrix = gradient.lerp(momentum, MOMENTUM).reshape(len(parameter), -1)
-    update: Tensor = orthogonal(matrix) * (0.2 * max(matrix.shape) ** 0.5)
-    return update.reshape(parameter.shape)
+def _apply(parameters: Sequence[nn.Parameter], updates: list[Tensor], rate: float) -> None:
+    values: list[Tensor] = list(parameters)
+    torch._foreach_mul_(values, 1 - rate * DECAY)
+    torch._foreach_add_(values, updates, alpha=-rate)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """About the nearest matrix whose singular values are 1, by five steps of a Newton–Schulz iteration.
+def orthogonal(matrices: Tensor) -> Tensor:
+    """About the nearest matrices whose singular values are 1, `[..., row, column]`, by five Newton–Schulz iterations.
 
-    Its quintic brings them between 0.7 and 1.2, which serves as well and is quicker than 1 itself.
+    Their quintic brings the values between 0.7 and 1.2, which serves as well and is quicker than 1 itself.
     """
-    x: Tensor = matrix / (matrix.norm() + 1e-7)
-    if wide := x.shape[0] > x.shape[1]:
-        x = x.T
+    x: Tensor = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    if wide := x.shape[-2] > x.shape[-1]:
+        x = x.mT
     for _ in range(5):
-        square = x @ x.T
+        square = x @ x.mT
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    return x.T if wide else x
-
-
-def _adam(parameter: Tensor, state: dict[str, Any]) -> Tensor:
-    gradient = parameter.grad
-    assert gradient is not None
-    if not state:
-        state.update(
-            mean=torch.zeros_like(parameter),
-            square=torch.zeros_like(parameter),
-            step=torch.zeros((), dtype=torch.float32),
-        )
-    state["step"] += 1
-    mean: Tensor = state["mean"].lerp_(gradient, 1 - BETAS[0])
-    square: Tensor = state["square"].lerp_(gradient.square(), 1 - BETAS[1])
-    count = float(state["step"])
-    corrected: Tensor = (square / (1 - BETAS[1] ** count)).sqrt_().add_(1e-8)
-    update: Tensor = mean / (1 - BETAS[0] ** count) / corrected
-    return update
+    return x.mT if wide else x

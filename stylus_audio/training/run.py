@@ -6,7 +6,6 @@ Stopped at any moment it goes on from its last checkpoint, also on another machi
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import math
 import shutil
@@ -48,8 +47,8 @@ Progress_ = TypeVar("Progress_", bound=Progress)
 class Plan:
     """How a run trains.
 
-    The rate is warmed up, then falls with the root of the steps after `slow_down`; with `cooling` it falls straight to
-    nothing between two steps, where the training ends.
+    The rate is warmed up, then falls with the root of the steps after `slow_down`. With `total`, minutes of training
+    over all of its runs, it falls straight to nothing over the last `cool` of them, where the training ends.
     """
 
     device: str = "cpu"
@@ -57,7 +56,9 @@ class Plan:
     batch: int = 8
     rate: float = 2e-3
     slow_down: int = 1_000
-    cooling: tuple[int, int] | None = None
+    total: float = math.inf
+    cool: float = 0.0
+    compile: bool = False
 
     @staticmethod
     def options(parser: argparse.ArgumentParser) -> None:
@@ -72,27 +73,25 @@ class Plan:
         parser.add_argument("--batch", type=int, default=Plan.batch)
         parser.add_argument("--rate", type=float, default=Plan.rate)
         parser.add_argument("--slow-down", type=int, default=Plan.slow_down, help="steps after which the rate falls")
+        parser.add_argument("--total", type=float, default=math.inf, help="minutes after which the training ends")
         parser.add_argument(
-            "--cool",
-            type=int,
-            nargs=2,
-            metavar=("FROM", "TO"),
-            help="the rate falls to nothing between these steps: the end",
+            "--cool", type=float, default=0.0, help="the last minutes, in which the rate falls to nothing"
         )
+        parser.add_argument("--compile", action="store_true", help="quicker steps, after some minutes of compilation")
 
     @classmethod
     def asked(cls, asked: argparse.Namespace) -> Plan:
         """From what `options` have been given."""
-        cooling = (asked.cool[0], asked.cool[1]) if asked.cool else None
-        return cls(asked.device, asked.seed, asked.batch, asked.rate, asked.slow_down, cooling)
+        return cls(
+            asked.device, asked.seed, asked.batch, asked.rate, asked.slow_down, asked.total, asked.cool, asked.compile
+        )
 
-    def rate_at(self, step: int) -> float:
-        """The learning rate of a step."""
+    def rate_at(self, step: int, seconds: float) -> float:
+        """The learning rate of a step after so many seconds of training."""
         rate = self.rate * min(1.0, step / WARM_UP) * math.sqrt(min(1.0, self.slow_down / step))
-        if self.cooling is None:
+        if not self.cool:
             return rate
-        first, last = self.cooling
-        return rate * min(1.0, max(0.0, (last - step) / (last - first)))
+        return rate * min(1.0, max(0.0, (self.total * 60 - seconds) / (self.cool * 60)))
 
 
 class Run(ABC, Generic[Progress_]):
@@ -102,20 +101,26 @@ class Run(ABC, Generic[Progress_]):
     """
 
     def __init__(self, folder: Path, build: Callable[[], nn.ModuleDict], progress: Progress_, plan: Plan) -> None:
-        self.folder, self.progress, self.plan = folder, progress, plan
+        self.folder, self.progress, self.plan, self.build = folder, progress, plan, build
         self.device = torch.device(plan.device)
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.benchmark = True
         # Emulated, half precision is many times slower than single.
         self.half = choose_dtype("auto", self.device) != torch.float32
         torch.manual_seed(plan.seed)
         self.networks = build().to(self.device)
-        if self.device.type == "cpu":
-            for network in self.networks.values():
-                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for network in self.networks.values():
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if plan.compile:
+                network.compile(dynamic=False)
         self.ema = self._copied()
         self.optimiser = Muon(self.networks.parameters(), plan.rate)
         self.resumed = (folder / "progress.json").is_file()
         if self.resumed:
             self._resume()
+        # Read when it is to be shown: a GPU would have to wait for it at every step.
+        self.smoothed = torch.tensor(self.progress.loss, device=self.device)
 
     @abstractmethod
     def loss(self, rng: np.random.Generator) -> Tensor:
@@ -135,11 +140,11 @@ class Run(ABC, Generic[Progress_]):
             network.load_state_dict(weights[name])
         self.ema = self._copied()
 
-    def step(self) -> float:
+    def step(self) -> Tensor:
         """One optimiser step; returns its loss."""
         number = self.progress.step + 1
         for group in self.optimiser.param_groups:
-            group["lr"] = self.plan.rate_at(number)
+            group["lr"] = self.plan.rate_at(number, self.progress.seconds)
         loss = self.loss(np.random.default_rng([self.plan.seed, number]))
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -148,8 +153,8 @@ class Run(ABC, Generic[Progress_]):
         self._average(min(EMA, number / (number + 10)))
         self.progress.step = number
         self.progress.examples += self.plan.batch
-        value = float(loss.detach())
-        self.progress.loss += (value - self.progress.loss) * max(0.01, 1 / number)
+        value = loss.detach()
+        self.smoothed.lerp_(value.to(self.smoothed), max(0.01, 1 / number))
         return value
 
     @torch.no_grad()
@@ -161,22 +166,22 @@ class Run(ABC, Generic[Progress_]):
         return {name: value.detach().clone() for name, value in self.networks.state_dict().items()}
 
     def train(self, minutes: float, validate: float = math.inf) -> None:
-        """Train for so long or until cool; a line every 20 seconds, a checkpoint every three minutes, validation."""
+        """Train for so long or to the end; a line every 20 seconds, a checkpoint every three minutes, validation."""
         begun = said = kept = validated = time.monotonic()
         already, first = self.progress.seconds, self.progress.step
         while (now := time.monotonic()) - begun < minutes * 60:
-            if self.plan.cooling and self.progress.step >= self.plan.cooling[1]:
+            if self.progress.seconds >= self.plan.total * 60:
                 break
             self.step()
-            self.progress.seconds = already + now - begun
+            self.progress.seconds = already + time.monotonic() - begun
             if now - said > 20:
                 said = now
                 rate = (self.progress.step - first) * self.plan.batch / (now - begun)
-                print(f"step {self.progress.step}  loss {self.progress.loss:.4f}  {rate:.1f} examples/s", flush=True)
+                print(f"step {self.progress.step}  loss {float(self.smoothed):.4f}  {rate:.1f} examples/s", flush=True)
+                self.refresh()
             if now - kept > CHECKPOINT_SECONDS:
                 kept = now
                 self.checkpoint()
-                self.refresh()
             if now - validated > validate * 60:
                 self.validate()
                 validated = time.monotonic()
@@ -184,6 +189,7 @@ class Run(ABC, Generic[Progress_]):
 
     def checkpoint(self) -> None:
         """Write everything under temporary names, then let one rename of `progress.json` make it count."""
+        self.progress.loss = float(self.smoothed)
         self.folder.mkdir(parents=True, exist_ok=True)
         turn = f"checkpoint-{self.progress.step}"
         folder = self.folder / turn
@@ -223,7 +229,7 @@ class Run(ABC, Generic[Progress_]):
 
     def averaged(self) -> nn.ModuleDict:
         """The networks with their averaged weights, on the CPU."""
-        networks = copy.deepcopy(self.networks).cpu()
+        networks = self.build()
         networks.load_state_dict(self.ema)
         return networks.eval()
 
@@ -233,6 +239,6 @@ class Run(ABC, Generic[Progress_]):
         return {
             "examples": self.progress.examples,
             "minutes": round(self.progress.seconds / 60),
-            "loss": round(self.progress.loss, 4),
+            "loss": round(float(self.smoothed), 4),
             "device": torch.cuda.get_device_name(self.device) if cuda else f"CPU, {torch.get_num_threads()} threads",
         }

@@ -32,6 +32,9 @@ HELD_OUT_PROGRAMS = (4, 11, 21, 24, 42, 56, 66, 73, 81, 89, 108)
 TRAINING_PROGRAMS = tuple(program for program in range(120) if program not in HELD_OUT_PROGRAMS)
 KITS, HELD_OUT_KIT = (0, 8, 16, 24, 32, 40), 25
 
+FILTER_CUTOFF, FILTER_RESONANCE, DECAY, SUSTAIN, RELEASE = 8, 9, 36, 37, 38
+"""SoundFont generators; a step of NRPN is 2 cents of cutoff or of time, 0.1 dB of resonance or of sustain."""
+
 GAP_SECONDS = 1.0
 """Between two pieces in one run of the synthesiser."""
 
@@ -53,10 +56,12 @@ class Sound:
     kit: int = 0
     gain: float = 0.5
     reverb: bool = False
+    generators: tuple[tuple[int, int], ...] = ()
+    """Offsets to what the soundfont says of filter and envelope; see `to_midi`."""
 
     def play(self, pieces: list[Piece], cents: float) -> list[Audio]:
         """Each piece in this sound, `[2, sample]` and exactly as long as it says."""
-        midi = to_midi(in_a_row(pieces, GAP_SECONDS), self.programs, cents, self.kit)
+        midi = to_midi(in_a_row(pieces, GAP_SECONDS), self.programs, cents, self.kit, self.generators)
         total = sum(piece.seconds + GAP_SECONDS for piece in pieces)
         audio = synthesise(midi, total, soundfont(self.font), self.gain, self.reverb)
         result, at = [], 0.0
@@ -77,7 +82,24 @@ def draw_sound(rng: np.random.Generator, duo: bool = False) -> Sound:
         int(rng.choice(KITS)),
         float(rng.uniform(0.3, 0.8)),
         bool(rng.random() < 0.5),
+        _draw_generators(rng) if rng.random() < 0.5 else (),
     )
+
+
+def _draw_generators(rng: np.random.Generator) -> tuple[tuple[int, int], ...]:
+    """Other instruments than those of the soundfont: duller, resonant, plucked, long or short in their end."""
+    drawn = []
+    if rng.random() < 0.5:
+        drawn.append((FILTER_CUTOFF, -int(rng.integers(0, 2700))))
+    if rng.random() < 0.2:
+        drawn.append((FILTER_RESONANCE, int(rng.integers(0, 200))))
+    if rng.random() < 0.5:
+        # From the soundfont's usual millisecond, which none without sustain could live with, to half a second.
+        drawn.append((DECAY, int(rng.integers(4000, 6500))))
+        drawn.append((SUSTAIN, int(rng.integers(0, 600))))
+    if rng.random() < 0.5:
+        drawn.append((RELEASE, int(rng.integers(-900, 900))))
+    return tuple(drawn)
 
 
 def texture(rng: np.random.Generator, seconds: float) -> Audio:

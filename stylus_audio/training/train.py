@@ -18,41 +18,27 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..engine import Engine
-from ..errors import NotFound, StylusError
+from ..errors import BadRequest, NotFound, StylusError
 from ..latent import Patchify
 from ..spectrogram import MINI
 from .architecture import FACTOR, build_scheduler
 from .dataset import Pictures
 from .evaluation import read, run, systems, table
 from .heldout import names
-from .objective import REFINING_FROM, Diffusion, Latents, Objective, Regression
+from .objective import Latents, Objective, Regression, Transfer
+from .pairs import CONTENTS, Pairs, draw
 from .run import Plan, Progress, Run
 
-FRAMES = 128
-"""Half a window of the model's: twice the music for the time; the network takes any number of frames."""
 VALIDATION_PAIRS = 4
 
 METHODS: dict[str, object] = {
     "conditional": {
-        "steps": {"fast": 4, "balanced": 8, "best": 16},
-        "settings": {"gamma": 0.0, "alpha": 1.0, "layers": "3-4,6-7"},
-    },
-    "injection": {
-        "steps": {"fast": 16, "balanced": 20, "best": 50},
-        # Labelled with the next time, the inversion of a small network does not come back to the clip.
-        "settings": {"inversion": "current", "layers": "3-4,6-7"},
-    },
-}
-"""How the exported model wants to be run; the first is its default."""
-
-AT_ONCE: dict[str, object] = {
-    "conditional": {
         "steps": {"fast": 1, "balanced": 1, "best": 1},
         "most_steps": 1,
-        "settings": {"gamma": 0.0, "alpha": 1.0, "layers": "3-4,6-7"},
+        "settings": {"gamma": 0.0, "alpha": 1.0, "layers": "0-1,3-4,6-7"},
     },
 }
-"""The same, of one that has only learned to answer at once."""
+"""How the exported model wants to be run: it has only learned to answer at once."""
 
 _FOLDERS = {"unet": "unet", "encoder": "style_encoder"}
 """Where each network lies in an exported folder."""
@@ -77,10 +63,12 @@ class Trainer(Run[PictureProgress]):
         data: Pictures,
         objective: Objective,
         plan: Plan | None = None,
-        frames: int = FRAMES,
+        frames: int = MINI.frames,
         init: Path | None = None,
     ) -> None:
         super().__init__(run, objective.build, PictureProgress(), plan or Plan())
+        if self.plan.batch % CONTENTS:
+            raise BadRequest(f"--batch: {self.plan.batch} is no multiple of {CONTENTS}, the contents in one style")
         self.data, self.objective, self.frames = data, objective, frames
         if not self.resumed and init:
             files = {name: init / _FOLDERS[name] / "diffusion_pytorch_model.safetensors" for name in self.networks}
@@ -90,7 +78,7 @@ class Trainer(Run[PictureProgress]):
             self.progress = PictureProgress(0, behind["examples"], behind["minutes"] * 60.0, behind["loss"],
                                             latent["shift"], latent["scale"], about["spread"])  # fmt: skip
         elif not self.resumed:
-            pairs = data.batch(np.random.default_rng([self.plan.seed, 0]), 256, frames)
+            pairs = self.pairs(np.random.default_rng([self.plan.seed, 0]), 64)
             self.progress.shift, self.progress.scale = float(pairs.answer.mean()), float(pairs.answer.std())
             self.progress.spread = float((pairs.answer - pairs.guide).std()) / self.progress.scale
         self.codec = Patchify(FACTOR, self.progress.shift, self.progress.scale)
@@ -99,20 +87,20 @@ class Trainer(Run[PictureProgress]):
         """Take in pictures that have been added since."""
         self.data.refresh()
 
-    def latents(self, rng: np.random.Generator) -> Latents:
-        """A drawn batch."""
-        pairs = self.data.batch(rng, self.plan.batch, self.frames)
-        content, guide, answer, reference = (
-            self.codec.encode(torch.from_numpy(pictures)).to(self.device)
-            for pictures in (pairs.content, pairs.guide, pairs.answer, pairs.reference)
-        )
-        return Latents(content, guide, answer, reference, self.progress.spread)
+    def pairs(self, rng: np.random.Generator, windows: int) -> Pairs:
+        """Drawn windows."""
+        return draw(self.data.pictures, rng, windows // CONTENTS, self.frames, self.device)
 
     def loss(self, rng: np.random.Generator) -> Tensor:
         """The objective's, of a drawn batch."""
-        latents = self.latents(rng)
+        pairs = self.pairs(rng, self.plan.batch)
+        content, guide, answer, reference = (
+            self.codec.encode(pictures) for pictures in (pairs.content, pairs.guide, pairs.answer, pairs.reference)
+        )
+        styles = self.plan.batch // CONTENTS
+        latents = Latents(content, guide, answer, reference, styles, self.progress.spread)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            return self.objective.loss(self.networks, latents, rng, self.progress.examples)
+            return self.objective.loss(self.networks, latents)
 
     def validate(self) -> None:
         """Render a few held-out pairs with the averaged weights: stems, pictures and scores, in the run's folder."""
@@ -148,7 +136,7 @@ class Trainer(Run[PictureProgress]):
         if "encoder" in networks:
             build_scheduler().save_pretrained(folder / "scheduler")
             about |= {
-                "methods": METHODS if self.objective.refines(self.progress.examples) else AT_ONCE,
+                "methods": METHODS,
                 "style_windows": 3,
             }
             if injection:
@@ -163,13 +151,10 @@ if __name__ == "__main__":
     parser.add_argument("--init", type=Path, help="a new run starts from the weights of this exported folder")
     parser.add_argument("--export", type=Path, help="where to write the model folder at the end")
     parser.add_argument("--injection", default="", metavar="MODEL", help="the model that the method is left to")
-    parser.add_argument("--frames", type=int, default=FRAMES)
-    parser.add_argument(
-        "--refining-from", type=int, default=REFINING_FROM, help="examples before refining and unconditional ones begin"
-    )
-    parser.add_argument("--objective", choices=("diffusion", "regression"), default="diffusion")
+    parser.add_argument("--frames", type=int, default=MINI.frames)
+    parser.add_argument("--objective", choices=("transfer", "regression"), default="transfer")
     asked = parser.parse_args()
-    objective = Regression() if asked.objective == "regression" else Diffusion(asked.refining_from)
+    objective = Regression() if asked.objective == "regression" else Transfer()
     try:
         trainer = Trainer(asked.run, Pictures(asked.data), objective, Plan.asked(asked), asked.frames, asked.init)
     except StylusError as error:

@@ -1,0 +1,156 @@
+"""Batches to train on, drawn from the groups of `dataset.py`: contents, their match-EQ, true answers and references.
+
+A sound is an instrument of a group, or two of them in layers, through an equaliser that is drawn anew: more sounds than
+a soundfont has. All of it runs on the training's device. Pictures are `[..., mel, frame]` in [0, 1], as `to_image` has
+them: 0 is silence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..match_eq import LIMIT_DB, kernel
+from ..spectrogram import MINI
+from .dataset import LEVELS, SOUNDS
+
+CONTENTS, REFERENCES = 4, 2
+"""Windows of each in one style: the references are read once for all of the contents."""
+
+OWN = 0.05
+"""Share of contents that are in the style already, and are to stay as they are."""
+LAYERED = 0.2
+EQUALISED = 0.5
+LAYER_DB = (-12.0, 6.0)
+TILT_DB, BELL_DB, BELLS = 8.0, 7.0, 4
+"""Deviations of an equaliser's tilt, from end to end, and of its bells."""
+SOUNDING = 0.3
+"""A window of which no frame reaches this is drawn again, a few times."""
+TRIES = 4
+_PER_DB = 1 / MINI.range_db
+_KNOWN = 10.0
+"""What lies within a tenth of the range over silence takes a share of an equaliser's gain, as in `equalised`."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A batch of windows `[window, mel, frame]`, `CONTENTS` and `REFERENCES` of one style after the other."""
+
+    content: Tensor
+    guide: Tensor
+    answer: Tensor
+    reference: Tensor
+
+
+def draw(
+    groups: NDArray[np.uint8], rng: np.random.Generator, styles: int, frames: int = MINI.frames,
+    device: torch.device | str = "cpu", varied: bool = True,
+) -> Pairs:  # fmt: skip
+    """Pairs in `styles` styles of `groups` `[group, sound, piece, mel, frame]`, on `device`.
+
+    Without `varied` a sound is what a group has, with no layer and no equaliser.
+    """
+    chosen = np.asarray(groups[np.sort(rng.integers(len(groups), size=styles))])
+    clips = _on(device, chosen).float() / LEVELS
+    rows = torch.arange(styles, device=device)
+    sounds = _on(device, np.argsort(rng.random((styles, SOUNDS)), 1))
+    piece = _on(device, rng.integers(2, size=styles))
+    # [style, answer or reference, mel, frame]
+    style = torch.stack([clips[rows, sounds[:, 0], piece], clips[rows, sounds[:, 0], 1 - piece]], 1)
+    if varied:
+        layer = torch.stack([clips[rows, sounds[:, 1], piece], clips[rows, sounds[:, 1], 1 - piece]], 1)
+        gain = _on(device, rng.uniform(*LAYER_DB, styles).astype(np.float32))
+        both = _on(device, rng.random(styles) < LAYERED)
+        style = torch.where(_over(both, style), layered(style, layer, _over(gain, style)), style)
+        style = _varied(style, rng)
+    answer, reference = style[:, 0], style[:, 1]
+    contents = torch.stack([clips[rows, sounds[:, 1], piece], clips[rows, sounds[:, 2], piece]], 1)
+    if varied:
+        contents = _varied(contents.flatten(0, 1)[:, None], rng).reshape(contents.shape)
+    contents = contents.repeat_interleave(CONTENTS // 2, 1)
+    own = _on(device, rng.random((styles, CONTENTS)) < OWN)
+    contents = torch.where(own[..., None, None], answer[:, None], contents)
+    gains = (level(reference)[:, None] - level(contents)).clamp(-LIMIT_DB, LIMIT_DB)
+
+    here, there = (
+        _starts(rng, contents, frames),
+        _starts(rng, reference[:, None].expand(-1, REFERENCES, -1, -1), frames),
+    )
+    content = _windows(contents, here, frames)
+    guide = equalised(content, gains)
+    wanted = _windows(answer[:, None].expand(-1, CONTENTS, -1, -1), here, frames)
+    read = _windows(reference[:, None].expand(-1, REFERENCES, -1, -1), there, frames)
+    return Pairs(*(one.flatten(0, 1) for one in (content, guide, wanted, read)))
+
+
+def level(picture: Tensor) -> Tensor:
+    """`long_term_level` of each picture's frames but the silent ones, `[..., mel]` in dB under its maximum."""
+    power = 10 ** ((picture - 1) * (MINI.range_db / 10))
+    counts = (picture.amax(-2, keepdim=True) > 0).float()
+    mean = (power * counts).sum(-1) / counts.sum(-1).clamp_min(1)
+    weights = _on(picture.device, kernel(MINI).astype(np.float32))
+    reach = len(weights) // 2
+    flat = F.pad(mean.reshape(-1, 1, mean.shape[-1]), (reach, reach), mode="replicate")
+    return 10 * F.conv1d(flat, weights[None, None]).reshape(mean.shape).clamp_min(1e-12).log10()
+
+
+def equalised(picture: Tensor, gain: Tensor) -> Tensor:
+    """A picture with a gain in dB per band `[..., mel]`, as the function of `match_eq.py`."""
+    return (picture + (picture * _KNOWN).clamp(0, 1) * (gain[..., None] * _PER_DB)).clamp(0, 1)
+
+
+def layered(one: Tensor, other: Tensor, gain: Tensor) -> Tensor:
+    """Two sounds of the same music at once, the second with a gain in dB: their powers add up."""
+    floor = 10 ** (-MINI.range_db / 10)
+    powers = [10 ** ((picture - 1) * (MINI.range_db / 10)) - floor for picture in (one, other)]
+    power = powers[0] + powers[1] * 10 ** (gain / 10)
+    power = power / power.amax((-2, -1), keepdim=True).clamp_min(floor)
+    return (1 + power.clamp_min(floor).log10() * (10 * _PER_DB)).clamp(0, 1)
+
+
+def _varied(pictures: Tensor, rng: np.random.Generator) -> Tensor:
+    """Each sound `[sound, picture, mel, frame]` through its own equaliser, or as it is; then with its own maximum."""
+    sounds, device = len(pictures), pictures.device
+    bands = np.linspace(-0.5, 0.5, MINI.bands)
+    curve = rng.normal(0, TILT_DB, (sounds, 1)) * bands
+    for _ in range(BELLS):
+        centre, width = rng.uniform(-0.5, 0.5, (sounds, 1)), 10 ** rng.uniform(-1.7, -0.5, (sounds, 1))
+        curve += rng.normal(0, BELL_DB, (sounds, 1)) * np.exp(-0.5 * ((bands - centre) / width) ** 2)
+    curve *= rng.random((sounds, 1)) < EQUALISED
+    gain = _on(device, curve.astype(np.float32))[:, None, :, None] * _PER_DB
+    known = (pictures * _KNOWN).clamp(0, 1)
+    changed = pictures + known * gain
+    return (changed + known * (1 - changed.amax((-2, -1), keepdim=True))).clamp(0, 1)
+
+
+def _starts(rng: np.random.Generator, clips: Tensor, frames: int) -> Tensor:
+    """For each clip `[style, clip, mel, frame]` a start whose window is not all silence, if a few tries find one."""
+    styles, count, _, length = clips.shape
+    tries = _on(clips.device, rng.integers(0, length - frames + 1, (styles, count, TRIES)))
+    sounding = F.pad((clips.amax(-2) > SOUNDING).long().cumsum(-1), (1, 0))
+    heard = sounding.gather(-1, tries + frames) > sounding.gather(-1, tries)
+    # The first that is heard, or the first.
+    best = heard.long().argmax(-1, keepdim=True)
+    return tries.gather(-1, best)[..., 0]
+
+
+def _windows(clips: Tensor, starts: Tensor, frames: int) -> Tensor:
+    places = starts[..., None, None] + torch.arange(frames, device=clips.device)
+    return clips.gather(-1, places.expand(-1, -1, clips.shape[-2], -1))
+
+
+def _on(device: torch.device | str, values: NDArray[Any]) -> Tensor:
+    """On the device, from memory that it reads by itself: otherwise each copy waits for all work before it."""
+    tensor = torch.from_numpy(values)
+    return tensor if torch.device(device).type != "cuda" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _over(values: Tensor, pictures: Tensor) -> Tensor:
+    """One value a style over all of its pictures."""
+    return values.reshape(-1, *(1 for _ in pictures.shape[1:]))
