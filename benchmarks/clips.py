@@ -22,6 +22,11 @@ def _clip(seconds: float) -> tuple[Audio, int]:
     return plucks(seconds, channels=2), RATE
 
 
+def _written(path: Path, seconds: float) -> None:
+    audio, rate = _clip(seconds)
+    soundfile.write(path, audio.T, rate)
+
+
 def real_time(seconds: float, rounds: int) -> list[Row]:
     """Seconds of rendering for a second of a stereo clip, with the style's features kept from before and without."""
     content, style = _clip(seconds), _clip(7.5)
@@ -80,8 +85,8 @@ run()
 def first_step(rounds: int) -> Row:
     """Seconds from a process's start to a render's first step, beside those of a Python that imports PyTorch alone."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, clip in (("clip", _clip(2.0)), ("style", _clip(6.0))):
-            soundfile.write(Path(folder) / f"{name}.wav", clip[0].T, clip[1])
+        _written(Path(folder) / "clip.wav", 2.0)
+        _written(Path(folder) / "style.wav", 6.0)
 
         def run(code: str) -> None:
             subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
@@ -93,10 +98,11 @@ def first_step(rounds: int) -> Row:
 
 
 if __name__ == "__main__":
-    asked = float(sys.argv[1])
-    content, style = _clip(asked), _clip(7.5)
-    with Peak() as peak:
-        begun = time.perf_counter()
-        Engine("mini").render(content, style)
-        spent = time.perf_counter() - begun
+    with tempfile.TemporaryDirectory() as made:
+        content = Path(made) / "clip.wav"
+        _written(content, float(sys.argv[1]))
+        with Peak() as peak:
+            begun = time.perf_counter()
+            Engine("mini").render(content, _clip(7.5))
+            spent = time.perf_counter() - begun
     print(json.dumps({"seconds": spent, "peak": peak.bytes}))
