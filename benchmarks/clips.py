@@ -9,13 +9,20 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import soundfile
 
 from stylus_audio import Engine
+from stylus_audio.places import DEMO_CONTENT, DEMO_STYLE
+from stylus_audio.reference import picture_of
+from stylus_audio.spectrogram import to_image
 from stylus_audio.style_cache import StyleCache
 from tests.sounds import RATE, Audio, plucks
 
 from .table import Peak, Row, apart, side_by_side
+
+ONE_WINDOW = 2.3
+"""Seconds that fit into a window of the embedded models with what their analysis reaches around them."""
 
 
 def _clip(seconds: float) -> tuple[Audio, int]:
@@ -42,17 +49,40 @@ def real_time(seconds: float, rounds: int) -> list[Row]:
     ]
 
 
-def warm(rounds: int, steps: int) -> Row:
-    """Injection on a clip of the style's length, with the style cold and warm."""
-    content, style = _clip(7.5), _clip(7.5)
+def warm(rounds: int, steps: int, alpha: float, limit: float | None) -> Row:
+    """Injection on a clip of the style's length, each of one window, with the style cold and warm.
+
+    Of n steps that is `(3n + 1) / (2n + 1)` at most, and less where α is not 1: then every step of the sampling
+    attends to the content too.
+    """
+    content, style = _clip(ONE_WINDOW), _clip(ONE_WINDOW)
     with tempfile.TemporaryDirectory() as folder:
         engines = [Engine("mini-injection"), Engine("mini-injection", cache=StyleCache(Path(folder)))]
-        settings = engines[0].settings(steps=steps)
+        settings = engines[0].settings(steps=steps, alpha=alpha)
         engines[1].warm(style, settings)
         ways = [lambda engine=engine: engine.render(content, style, settings).audio for engine in engines]
         results, taken, peaks = side_by_side(ways, rounds)
-    name = f"cold over warm style: mini-injection, clip of 7.5 s, {steps} steps"
-    return Row(name, taken[0] / taken[1], apart(*results), peaks[1], 1.45, tuple(taken))
+    name = f"cold over warm style: mini-injection, 1 window, {steps} steps, α {alpha:g}"
+    return Row(name, taken[0] / taken[1], apart(*results), peaks[1], limit, tuple(taken))
+
+
+def fast(rounds: int) -> list[Row]:
+    """What `--quality fast` takes of injection's time, and how far its stem is from the one of all steps."""
+    engine = Engine("mini-injection")
+    ways = [
+        lambda quality=quality: engine.render(DEMO_CONTENT, DEMO_STYLE, engine.settings(quality=quality))
+        for quality in ("balanced", "fast")
+    ]
+    renders, taken, peaks = side_by_side(ways, rounds)
+    profile = engine.model.profile
+    pictures = [picture_of(render.audio, render.sample_rate, profile) for render in renders]
+    scale = max(picture.maximum for picture in pictures)
+    exact, near = (to_image(picture.mel, profile, scale) * profile.range_db for picture in pictures)
+    name = "fast: mini-injection, the demo's clip and style"
+    return [
+        Row(f"balanced over {name}", taken[0] / taken[1], None, peaks[1], 1.4, tuple(taken)),
+        Row(f"{name}, dB RMS from balanced", float(np.sqrt(np.square(exact - near).mean())), limit=-3.0),
+    ]
 
 
 def length(short: float, long: float) -> list[Row]:
