@@ -109,7 +109,7 @@ class UNet(Pretrained):
             if level:
                 up.upsamplers.append(_Resample(width))
             self.up_blocks.append(up)
-        self.conv_norm_out = nn.GroupNorm(own.norm_num_groups, width, own.norm_eps)
+        self.conv_norm_out = ActivatedNorm(own.norm_num_groups, width, own.norm_eps)
         self.conv_out = nn.Conv2d(width, own.out_channels, 3, padding=1)
 
     @staticmethod
@@ -143,7 +143,7 @@ class UNet(Pretrained):
         hidden = self.mid_block(hidden, emb, encoder_hidden_states)
         for up in self.up_blocks:
             hidden = up(hidden, emb, encoder_hidden_states, skips)
-        return Output(self.conv_out(F.silu(self.conv_norm_out(hidden))))
+        return Output(self.conv_out(self.conv_norm_out(hidden)))
 
     def _time(self, timestep: int | Tensor, sample: Tensor) -> Tensor:
         """Cosines and sines of the times, `[window, channel]`."""
@@ -158,6 +158,14 @@ class UNet(Pretrained):
 def _each(value: Any, levels: int) -> Sequence[Any]:
     """The value of every level, which may be one for all."""
     return value if isinstance(value, list | tuple) else [value] * levels
+
+
+class ActivatedNorm(nn.GroupNorm):
+    """GroupNorm with the SiLU behind it."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise, and activate."""
+        return F.silu(super().forward(features))
 
 
 class _TimeEmbedding(nn.Module):
@@ -235,10 +243,10 @@ class _Resample(nn.Module):
 class _Resnet(nn.Module):
     def __init__(self, inner: int, outer: int, embedding: int, config: Config) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(config.norm_num_groups, inner, config.norm_eps)
+        self.norm1 = ActivatedNorm(config.norm_num_groups, inner, config.norm_eps)
         self.conv1 = nn.Conv2d(inner, outer, 3, padding=1)
         self.time_emb_proj = nn.Linear(embedding, outer)
-        self.norm2 = nn.GroupNorm(config.norm_num_groups, outer, config.norm_eps)
+        self.norm2 = ActivatedNorm(config.norm_num_groups, outer, config.norm_eps)
         self.conv2 = nn.Conv2d(outer, outer, 3, padding=1)
         if inner != outer:
             self.conv_shortcut: nn.Module = nn.Conv2d(inner, outer, 1)
@@ -246,8 +254,8 @@ class _Resnet(nn.Module):
             self.conv_shortcut = nn.Identity()
 
     def forward(self, hidden: Tensor, emb: Tensor) -> Tensor:
-        change = self.conv1(F.silu(self.norm1(hidden))) + self.time_emb_proj(emb)[:, :, None, None]
-        change = self.conv2(F.silu(self.norm2(change)))
+        change = self.conv1(self.norm1(hidden)) + self.time_emb_proj(emb)[:, :, None, None]
+        change = self.conv2(self.norm2(change))
         result: Tensor = self.conv_shortcut(hidden) + change
         return result
 
