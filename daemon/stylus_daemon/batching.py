@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from stylus_audio.errors import BadRequest
 from stylus_audio.settings import Settings
 from stylus_audio.target import Target, stem_path
 
@@ -24,55 +25,61 @@ LONGEST = 10.0
 
 
 def default_size(device: str) -> int:
-    """How many clips go together on a type of device, "cpu", "cuda" or "mps", where nobody says it.
+    """How many clips go together on a type of device ("cpu", "cuda", "mps") where nobody says it.
 
-    One at a time on a CPU, which is busy with the windows of one clip.
+    One on a CPU: there the windows of a single clip are work enough.
     """
     return 1 if device == "cpu" else CLIPS
 
 
 def can_share(job: Job) -> bool:
-    """Whether a job may go with others at all: a render, under which no worker has died before, of the whole stem and
-    with settings that hold for any clip.
+    """Whether a claimed job may go with others at all: a render of the whole clip whose settings are the user's.
 
-    After a death each is tried alone, so that one clip that no worker survives does not take its company down twice.
+    Not one under which a worker has died: tried alone, it cannot take its company down twice.
     """
     request = RenderJob.from_dict(job.request)
-    if request.kind != "render" or job.attempts > (job.state == "running"):
+    if request.kind != "render" or job.attempts > 1:
         return False
-    settings = Settings.parse(request.settings)
+    try:
+        settings = Settings.parse(request.settings)
+    except BadRequest:
+        return False  # it hears by itself what is wrong with it
     return settings.preview is None and settings.auto is None
 
 
 def companions(
-    first: Job, waiting: Iterable[Job], size: int, seconds: Callable[[RenderJob], float | None]
+    first: Job, waiting: Iterable[Job], size: int, workers: int, seconds: Callable[[RenderJob], float | None]
 ) -> list[int]:
-    """Which of the waiting jobs are rendered with one that may be shared, by their numbers: at most `size` - 1.
+    """The numbers of the waiting jobs that go with a claimed one that can share, so that all are `size` at most.
 
-    `seconds` says how long a job's clip is, None where that cannot be told.
+    Of what could go together, each of so many `workers` takes its share. `seconds` says how long a job's clip is, None
+    where that cannot be told.
     """
     lead = RenderJob.from_dict(first.request)
-    length = seconds(lead)
-    if length is None or length > LONGEST:
+    alike = [(job.id, request) for job in waiting if _alike(lead, request := RenderJob.from_dict(job.request))]
+    room = min(size, -(-(1 + len(alike)) // workers)) - 1
+    length = _short(seconds(lead)) if room else None
+    if length is None:
         return []
     chosen: list[int] = []
     replaced = _replaced(lead)
-    for job in waiting:
-        if len(chosen) >= size - 1:
-            break
-        request = RenderJob.from_dict(job.request)
+    for number, request in alike:
         # Every clip is read before the first stem is written.
-        if not _alike(lead, request) or Path(request.content) in replaced:
-            continue
-        more = seconds(request)
-        if more is None or more > LONGEST:
+        if len(chosen) == room or Path(request.content) in replaced:
+            break
+        more = _short(seconds(request))
+        if more is None:
             continue
         if length + more > SECONDS:
             break
-        chosen.append(job.id)
+        chosen.append(number)
         length += more
         replaced |= _replaced(request)
     return chosen
+
+
+def _short(seconds: float | None) -> float | None:
+    return None if seconds is None or seconds > LONGEST else seconds
 
 
 def _alike(one: RenderJob, other: RenderJob) -> bool:

@@ -310,7 +310,7 @@ class Jobs:
         self._end(job, "failed", code=code, message=message)
 
     def released(self, job: Job, tried: bool = False) -> None:
-        """The worker gives the job up before it is done; it waits again, and an attempt is counted if it was `tried`."""
+        """The worker gives the job up before it is done; it waits again. An attempt is counted where it was `tried`."""
         with self._change() as connection:
             self._own(connection, job)
             if not tried:
