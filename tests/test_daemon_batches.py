@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from stylus_daemon.client import Client
 from stylus_daemon.jobs import Job, Jobs
+from stylus_daemon.osc_messages import Argument
 
 from tests.daemons import Daemon, until
 from tests.sounds import RATE, plucks
@@ -26,7 +27,7 @@ class Trial:
         for number in range(4):
             soundfile.write(daemon.folder / f"riff {number}.wav", plucks(0.3 + 0.1 * number).T, RATE)
 
-    def ask(self, clip: str, *options: object, steps: int = 2) -> int:
+    def ask(self, clip: str, *options: Argument, steps: int = 2) -> int:
         with Client(self.daemon.port) as client:
             said = client.ask("/stylus/render", str(self.daemon.folder / clip), self.daemon.style, "steps", steps,
                               *options)  # fmt: skip

@@ -232,7 +232,7 @@ def test_when_all_are_cancelled_nothing_more_is_rendered(shop: Shop) -> None:
 
 def test_when_the_worker_leaves_all_wait_again(shop: Shop) -> None:
     numbers = [shop.submit(name=f"stem {number}", steps=2) for number in range(3)]
-    leaving = []
+    leaving: list[int] = []
     shop.worker._leaving = lambda: bool(leaving)
     hook = shop.engine.model.unet.register_forward_pre_hook(lambda *_: leaving.append(1))
     assert shop.worker.loop()
