@@ -129,7 +129,7 @@ class Worker:
     def _do(self, batch: Batch, shared: RenderJob) -> None:
         """All that is asked for; `shared` is the first, which the others differ from in clip and stem alone."""
         batch.progress(0.0, "reading")
-        (job, *_) = batch.left
+        job = batch.left[0]
         if shared.kind == "audition":
             self._on(shared, batch, lambda engine: self._audition(engine, job, shared, batch.progress))
             batch.done(job)
