@@ -38,13 +38,17 @@ class Ran:
     said: str
 
 
-def stylus(words: Sequence[str], folder: Path, every: float = 0.2) -> Ran:
+def stylus(words: Sequence[str], folder: Path, every: float = 0.2, threads: int | None = None) -> Ran:
     """`stylus` in a folder that is its home too; memory is looked at every so many seconds.
+
+    `threads` are those of a render, where that is not left to PyTorch.
 
     Raises `subprocess.CalledProcessError` where it fails.
     """
     command = [sys.executable, "-m", "stylus_audio", *words]
     home = {**os.environ, "STYLUS_HOME": str(folder / "home")}
+    if threads:
+        home["OMP_NUM_THREADS"] = str(threads)
     peak, begun = 0, time.perf_counter()
     with subprocess.Popen(command, cwd=folder, env=home, stdout=subprocess.PIPE, text=True) as process:
         watched = psutil.Process(process.pid)
@@ -98,9 +102,9 @@ def throughput(clips: int, looped: int) -> Row:
         soundfile.write(folder / "style.wav", plucks(7.5).T, RATE)
         (folder / "loop").mkdir()
 
-        def render(path: Path, output: str) -> float:
+        def render(path: Path, output: str, threads: int | None = None) -> float:
             words = ["--style", "style.wav", "--cache", "home/styles-cache", "-o", output]
-            return stylus(["render", str(path), *words], folder).seconds
+            return stylus(["render", str(path), *words], folder, threads=threads).seconds
 
         render(paths[0], "warm.wav")
         chosen = [paths[number] for number in np.linspace(0, clips - 1, looped).astype(int)]
@@ -109,6 +113,10 @@ def throughput(clips: int, looped: int) -> Row:
         seconds += [render(path, "loop") for path in chosen[1::2]]
         said = json.loads(batch.said)
         assert said["made"] == clips
+        # On as many threads as the batch's workers have: the last bits depend on it, and Griffin and Lim enlarge them.
+        (folder / "alone").mkdir()
+        for path in chosen:
+            render(path, "alone", threads=1)
         difference = max(_apart(folder, path) for path in chosen)
     name = f"shell loop over `stylus batch`: mini, {clips} one-shots, a clip"
     notes = {
@@ -122,7 +130,7 @@ def throughput(clips: int, looped: int) -> Row:
 
 
 def _apart(folder: Path, clip: Path) -> float:
-    one, other = (soundfile.read(folder / ran / f"{clip.stem}_style.wav")[0] for ran in ("loop", "batch"))
+    one, other = (soundfile.read(folder / ran / f"{clip.stem}_style.wav")[0] for ran in ("alone", "batch"))
     return apart(one, other)
 
 

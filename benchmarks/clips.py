@@ -9,17 +9,29 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import soundfile
 
 from stylus_audio import Engine
+from stylus_audio.places import DEMO_CONTENT, DEMO_STYLE
+from stylus_audio.reference import picture_of
+from stylus_audio.spectrogram import to_image
 from stylus_audio.style_cache import StyleCache
 from tests.sounds import RATE, Audio, plucks
 
 from .table import Peak, Row, apart, side_by_side
 
+ONE_WINDOW = 2.3
+"""Seconds that fit into a window of the embedded models with what their analysis reaches around them."""
+
 
 def _clip(seconds: float) -> tuple[Audio, int]:
     return plucks(seconds, channels=2), RATE
+
+
+def _written(path: Path, seconds: float) -> None:
+    audio, rate = _clip(seconds)
+    soundfile.write(path, audio.T, rate)
 
 
 def real_time(seconds: float, rounds: int) -> list[Row]:
@@ -37,17 +49,40 @@ def real_time(seconds: float, rounds: int) -> list[Row]:
     ]
 
 
-def warm(rounds: int, steps: int) -> Row:
-    """Injection on a clip of the style's length, with the style cold and warm."""
-    content, style = _clip(7.5), _clip(7.5)
+def warm(rounds: int, steps: int, alpha: float, limit: float | None) -> Row:
+    """Injection on a clip of the style's length, each of one window, with the style cold and warm.
+
+    Of n steps that is `(3n + 1) / (2n + 1)` at most, and less where α is not 1: then every step of the sampling
+    attends to the content too.
+    """
+    content, style = _clip(ONE_WINDOW), _clip(ONE_WINDOW)
     with tempfile.TemporaryDirectory() as folder:
         engines = [Engine("mini-injection"), Engine("mini-injection", cache=StyleCache(Path(folder)))]
-        settings = engines[0].settings(steps=steps)
+        settings = engines[0].settings(steps=steps, alpha=alpha)
         engines[1].warm(style, settings)
         ways = [lambda engine=engine: engine.render(content, style, settings).audio for engine in engines]
         results, taken, peaks = side_by_side(ways, rounds)
-    name = f"cold over warm style: mini-injection, clip of 7.5 s, {steps} steps"
-    return Row(name, taken[0] / taken[1], apart(*results), peaks[1], 1.45, tuple(taken))
+    name = f"cold over warm style: mini-injection, 1 window, {steps} steps, α {alpha:g}"
+    return Row(name, taken[0] / taken[1], apart(*results), peaks[1], limit, tuple(taken))
+
+
+def fast(rounds: int) -> list[Row]:
+    """What `--quality fast` takes of injection's time, and how far its stem is from the one of all steps."""
+    engine = Engine("mini-injection")
+    ways = [
+        lambda quality=quality: engine.render(DEMO_CONTENT, DEMO_STYLE, engine.settings(quality=quality))
+        for quality in ("balanced", "fast")
+    ]
+    renders, taken, peaks = side_by_side(ways, rounds)
+    profile = engine.model.profile
+    pictures = [picture_of(render.audio, render.sample_rate, profile) for render in renders]
+    scale = max(picture.maximum for picture in pictures)
+    exact, near = (to_image(picture.mel, profile, scale) * profile.range_db for picture in pictures)
+    name = "fast: mini-injection, the demo's clip and style"
+    return [
+        Row(f"balanced over {name}", taken[0] / taken[1], None, peaks[1], 1.4, tuple(taken)),
+        Row(f"{name}, dB RMS from balanced", float(np.sqrt(np.square(exact - near).mean())), limit=-3.0),
+    ]
 
 
 def length(short: float, long: float) -> list[Row]:
@@ -67,34 +102,37 @@ def _alone(seconds: float) -> tuple[float, int]:
 
 
 _FIRST_STEP = """
-import os, stylus_audio.cli
-from pathlib import Path
-from stylus_audio import Engine
-def progress(fraction, stage):
-    if fraction > 0:
-        os._exit(0)
-Engine("mini").render(Path("clip.wav"), Path("style.wav"), progress=progress)
+import os, sys
+from stylus_audio.__main__ import run
+from stylus_audio.progress import Watch
+Watch.tick = lambda self: os._exit(0)
+sys.argv = ["stylus", "render", "clip.wav", "--style", "style.wav"]
+run()
 """
+"""`stylus render` until the first pass of the network is done."""
 
 
 def first_step(rounds: int) -> Row:
-    """Seconds from a process's start to a render's first step, over those of a Python that imports PyTorch alone."""
+    """Seconds from a process's start to a render's first step, beside those of a Python that imports PyTorch alone."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, clip in (("clip", _clip(2.0)), ("style", _clip(6.0))):
-            soundfile.write(Path(folder) / f"{name}.wav", clip[0].T, clip[1])
+        _written(Path(folder) / "clip.wav", 2.0)
+        _written(Path(folder) / "style.wav", 6.0)
 
         def run(code: str) -> None:
             subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
 
         _, seconds, _ = side_by_side([lambda: run(_FIRST_STEP), lambda: run("import torch")], rounds)
-    return Row("start to first step over `import torch`: mini", seconds[0] / seconds[1], seconds=tuple(seconds))
+    return Row(
+        "start to first step, seconds, beside `import torch`: mini", seconds[0], None, None, -3.0, tuple(seconds)
+    )
 
 
 if __name__ == "__main__":
-    asked = float(sys.argv[1])
-    content, style = _clip(asked), _clip(7.5)
-    with Peak() as peak:
-        begun = time.perf_counter()
-        Engine("mini").render(content, style)
-        spent = time.perf_counter() - begun
+    with tempfile.TemporaryDirectory() as made:
+        content = Path(made) / "clip.wav"
+        _written(content, float(sys.argv[1]))
+        with Peak() as peak:
+            begun = time.perf_counter()
+            Engine("mini").render(content, _clip(7.5))
+            spent = time.perf_counter() - begun
     print(json.dumps({"seconds": spent, "peak": peak.bytes}))

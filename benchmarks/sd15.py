@@ -10,10 +10,9 @@ import json
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
-from stylus_audio.model import ddim_scheduler
 from stylus_audio.places import CONFIGS
 
 PREDICTED = 0.7
@@ -30,7 +29,7 @@ def _config(part: str, name: str = "config.json") -> dict[str, Any]:
 
 def scheduler() -> Any:
     """Its noise schedule."""
-    return ddim_scheduler(_config("scheduler", "scheduler_config.json"))
+    return DDIMScheduler.from_config(_config("scheduler", "scheduler_config.json"))
 
 
 @torch.no_grad()

@@ -110,7 +110,7 @@ def render(
     recipe: Annotated[
         str, typer.Option("--recipe", metavar="|".join(RECIPES), help="every published value of a paper")
     ] = "",
-    preset: Annotated[str, typer.Option("--preset", metavar="NAME", help="your own preset")] = "",
+    preset: Annotated[str, typer.Option("--preset", metavar="NAME", help="fast, or a preset of your own")] = "",
     device: Device = "auto",
     dtype: Dtype = "",
     name: Annotated[str, typer.Option("--name", metavar="PATTERN", help="name of the stem [{content}_{style}]")] = "",
@@ -165,7 +165,7 @@ def batch(
     ] = None,
     model: ModelName = "",
     recipe: Annotated[str, typer.Option("--recipe", metavar="|".join(RECIPES), help="as for render")] = "",
-    preset: Annotated[str, typer.Option("--preset", metavar="NAME", help="your own preset")] = "",
+    preset: Annotated[str, typer.Option("--preset", metavar="NAME", help="fast, or a preset of your own")] = "",
     device: Device = "auto",
     dtype: Dtype = "",
     name: Annotated[str, typer.Option("--name", metavar="PATTERN", help="name of a stem [{content}_{style}]")] = "",

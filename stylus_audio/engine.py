@@ -284,11 +284,13 @@ class Engine:
             if near_live:
                 (one,) = sounding
                 near_live.begin(one.passage, settings, restyler.model.profile, one.integer, order.lufs)
-            found = restyler.gains(
+            made = restyler.gains(
                 [restyler.task(one.passage, settings, shared) for one in sounding],
                 restyler.references(order.pictures, settings), settings, order.watch,
                 as_one=shared is not None, near_live=near_live,
             )  # fmt: skip
+            # All of them before any becomes sound: a picture of a long clip is large, and is not needed any more.
+            found = iter(list(made))
         results = [one if isinstance(one, StylusError) else _stem(one, found, order) for one in begun]
         order.watch.stage("done", 1.0)
         for result in results:

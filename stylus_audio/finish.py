@@ -41,15 +41,16 @@ def finish(
     if settings.mix == 0.0:
         stem = dry[:, body]
     else:
-        heard = sounding(dry, rate, slice(passage.last - passage.tail, passage.last))
+        heard = Sounding(dry, rate, slice(passage.last - passage.tail, passage.last))
         # In place throughout: of a long clip every copy counts.
         wet = np.asarray(wet, np.result_type(wet, dry))
-        wet *= heard
+        blocks = [slice(first, min(first + _BLOCK, dry.shape[1])) for first in range(0, dry.shape[1], _BLOCK)]
+        for here in blocks:
+            wet[:, here] *= heard[here]
         factor = level_factor(_level(wet[:, body], rate), _level(passage.carrier[:, body], rate))
         wet *= wet.dtype.type(factor)
         difference = wet
-        for first in range(0, dry.shape[1], _BLOCK):
-            here = slice(first, first + _BLOCK)
+        for here in blocks:
             difference[:, here] -= dry[:, here] * heard[here]
         if settings.transients > 0:
             difference *= 1 - settings.transients * attacks(dry, rate)
@@ -75,27 +76,36 @@ def level_factor(measured: float, wanted: float) -> float:
     return float(10 ** (np.clip(wanted - measured, -LEVEL_LIMIT_DB, LEVEL_LIMIT_DB) / 20))
 
 
-def sounding(dry: Floats, sample_rate: int, tail: slice = slice(0)) -> NDArray[np.float32]:
-    """Envelope `[sample]`: 0 in digital silence, 1 elsewhere, with short ramps inside the sound.
+class Sounding:
+    """Envelope of a sound, by slices: 0 in digital silence, 1 elsewhere, with short ramps inside the sound.
 
     A long analysis window would let the sound ring into the silence around it. The ramp into silence takes 5 ms, the
     one out of it 1 ms, since there an attack begins. The tail is no silence.
     """
-    samples = dry.shape[1]
-    envelope = np.ones(samples, np.float32)
-    silent = np.asarray(~dry.any(axis=0))
-    silent[tail] = False
-    edges = np.flatnonzero(np.diff(silent, prepend=False, append=False))
-    out_of, into = round(0.001 * sample_rate), round(0.005 * sample_rate)
-    for start, end in zip(edges[::2], edges[1::2], strict=True):
-        if end - start < SILENT_RUN * sample_rate:
-            continue
-        envelope[start:end] = 0
-        low, high = max(0, start - into), min(samples, end + out_of)
-        if start:
-            np.minimum(envelope[low:start], np.linspace(1, 0, start - low, endpoint=False), out=envelope[low:start])
-        np.minimum(envelope[end:high], np.linspace(0, 1, high - end, endpoint=False), out=envelope[end:high])
-    return envelope
+
+    def __init__(self, dry: Floats, sample_rate: int, tail: slice = slice(0)) -> None:
+        silent = np.asarray(~dry.any(axis=0))
+        silent[tail] = False
+        edges = np.flatnonzero(np.diff(silent, prepend=False, append=False)).reshape(-1, 2)
+        self._silences = edges[np.diff(edges)[:, 0] >= SILENT_RUN * sample_rate]
+        self._samples = dry.shape[1]
+        self._out_of, self._into = round(0.001 * sample_rate), round(0.005 * sample_rate)
+
+    def __getitem__(self, here: slice) -> NDArray[np.float32]:
+        envelope = np.ones(here.stop - here.start, np.float32)
+
+        def lower(at: int, values: Floats) -> None:
+            low, high = max(at, here.start), min(at + len(values), here.stop)
+            if low < high:
+                there = envelope[low - here.start : high - here.start]
+                np.minimum(there, values[low - at : high - at], out=there)
+
+        for start, end in self._silences:
+            envelope[max(0, start - here.start) : max(0, end - here.start)] = 0
+            low, high = max(0, start - self._into), min(self._samples, end + self._out_of)
+            lower(low, np.linspace(1, 0, start - low, endpoint=False))
+            lower(end, np.linspace(0, 1, high - end, endpoint=False))
+        return envelope
 
 
 def attacks(audio: Floats, sample_rate: int) -> NDArray[np.float32]:

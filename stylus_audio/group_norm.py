@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
+from .unet import ActivatedNorm, UNet
+
 _BLOCK = 4096
 """Values that a program works on at once."""
 
@@ -87,7 +89,13 @@ def check(device: torch.device, dtype: torch.dtype) -> None:
 
 
 def install(unet: Any) -> None:
-    """Give a diffusers UNet these in the place of its own, wherever they do what it does."""
+    """Give our UNet, or diffusers', these in the place of its own, wherever they do what it does."""
+    if isinstance(unet, UNet):
+        for module in list(unet.modules()):
+            for name, norm in list(module.named_children()):
+                if isinstance(norm, nn.GroupNorm):
+                    setattr(module, name, ChannelsLastGroupNorm(norm, isinstance(norm, ActivatedNorm)))
+        return
     for module in list(unet.modules()):
         kind = type(module).__name__
         if kind == "ResnetBlock2D" and module.time_embedding_norm == "default" and not module.skip_time_act:

@@ -1,7 +1,8 @@
 """A diffusion model loaded and ready: UNet, picture codec, scheduler, text, and how it sees sound.
 
-Real loading through diffusers: a folder in its format (the embedded one, the hub's, the user's) or a single Stable
-Diffusion `.safetensors` file.
+A folder in diffusers' format (the embedded one, the hub's, the user's) or a single Stable Diffusion `.safetensors`
+file. Only what our own modules do not cover is left to diffusers, which takes longer to import than to render a short
+clip.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from torch import Tensor
 from .errors import BadRequest, NoModel
 from .graphs import Graphs, cuda_graphs
 from .latent import Autoencoder, Latent, Patchify
+from .noise_schedule import NoiseSchedule
 from .places import CONFIGS
+from .pretrained import Config
 from .quiet import quiet
 from .settings import DTYPES, Settings
 from .spectrogram import MINI, RIFFUSION, Profile
 from .style_encoder import StyleEncoder
 from .text import TextEncoder
+from .unet import UNet
 from .weights import check_device, fingerprint, located, named
 
 log = logging.getLogger(__name__)
@@ -56,7 +60,7 @@ class Model:
     sha256: str
     profile: Profile
     unet: Any
-    scheduler: Any
+    scheduler: NoiseSchedule
     latent: Latent
     text: TextEncoder | None
     style_windows: int = 1
@@ -160,12 +164,11 @@ def load_model(model: str = "mini", device: str = "auto", dtype: str = "auto") -
     weights = named(model)
     path = located(weights)
     digest = fingerprint(weights, path)
-    with quiet():
-        try:
-            loaded = _from_file(path, precision) if path.is_file() else _from_folder(path, precision)
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise NoModel(f"{weights.name}: these weights cannot be loaded from {path}: {reason}") from error
+    try:
+        loaded = _from_file(path, precision) if path.is_file() else _from_folder(path, precision)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise NoModel(f"{weights.name}: these weights cannot be loaded from {path}: {reason}") from error
     loaded.name, loaded.sha256 = weights.name, digest
     loaded.unet.to(place).eval().requires_grad_(False)
     if loaded.encoder:
@@ -198,45 +201,47 @@ def _with_own_norms(unet: Any) -> None:
     group_norm.install(unet)
 
 
-def ddim_scheduler(config: dict[str, Any], **changes: Any) -> Any:
-    """The model's own noise schedule, as a DDIM scheduler with the settings that StyleID and Stylus use."""
-    from diffusers import DDIMScheduler
-
-    fixed = {
-        "clip_sample": False,
-        "set_alpha_to_one": False,
-        "steps_offset": 1,
-        "timestep_spacing": "leading",
-        "rescale_betas_zero_snr": False,
-    }
-    return DDIMScheduler.from_config({**config, **fixed, **changes})
-
-
 def _from_folder(folder: Path, dtype: torch.dtype) -> Model:
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-
     if not (folder / "unet").is_dir():
         raise NoModel(f"{folder} is not a diffusers folder: it has no unet/")
     if not (folder / "unet" / "diffusion_pytorch_model.safetensors").is_file():
         raise NoModel(f"{folder}/unet has no diffusion_pytorch_model.safetensors; pickled weights are not opened")
+    scheduler = NoiseSchedule(**Config.read(folder / "scheduler", "scheduler_config.json"))
     own = _about(folder)
-    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, use_safetensors=True)
-    scheduler = ddim_scheduler(DDIMScheduler.load_config(folder, subfolder="scheduler"))
     if own:
-        codec = own["latent"]
-        if codec["kind"] != "patchify":
-            raise ValueError(f"stylus.json: latent kind {codec['kind']!r} is not known")
-        elsewhere = own.get("elsewhere", {})
-        others = {method: _about(located(named(model)))["methods"][method] for method, model in elsewhere.items()}
-        return Model(
-            "", "", Profile(**own["profile"]), unet, scheduler,
-            Patchify(codec["factor"], codec["shift"], codec["scale"]), None, int(own["style_windows"]),
-            {name: Preference(**preference) for name, preference in {**own["methods"], **others}.items()},
-            _encoder(folder, dtype) if "conditional" in own["methods"] else None, float(own.get("spread", 1.0)),
-            elsewhere,
-        )  # fmt: skip
-    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype, use_safetensors=True)
-    return Model("", "", RIFFUSION, unet, scheduler, Autoencoder(vae), TextEncoder.of_folder(folder))
+        return _embedded(folder, own, scheduler, dtype)
+    with quiet():
+        from diffusers import AutoencoderKL
+
+        unet = _diffusers_unet(folder, dtype)
+        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype, use_safetensors=True)
+        return Model("", "", RIFFUSION, unet, scheduler, Autoencoder(vae), TextEncoder.of_folder(folder))
+
+
+def _embedded(folder: Path, own: dict[str, Any], scheduler: NoiseSchedule, dtype: torch.dtype) -> Model:
+    """A folder in the embedded format, which `own` describes."""
+    codec = own["latent"]
+    if codec["kind"] != "patchify":
+        raise ValueError(f"stylus.json: latent kind {codec['kind']!r} is not known")
+    elsewhere = own.get("elsewhere", {})
+    others = {method: _about(located(named(model)))["methods"][method] for method, model in elsewhere.items()}
+    covered = UNet.covers(Config.read(folder / "unet"))
+    unet = UNet.from_pretrained(folder / "unet", dtype) if covered else _diffusers_unet(folder, dtype)
+    told = "conditional" in own["methods"]
+    return Model(
+        "", "", Profile(**own["profile"]), unet, scheduler,
+        Patchify(codec["factor"], codec["shift"], codec["scale"]), None, int(own["style_windows"]),
+        {name: Preference(**preference) for name, preference in {**own["methods"], **others}.items()},
+        StyleEncoder.from_pretrained(folder / "style_encoder", dtype) if told else None, float(own.get("spread", 1.0)),
+        elsewhere,
+    )  # fmt: skip
+
+
+def _diffusers_unet(folder: Path, dtype: torch.dtype) -> Any:
+    with quiet():
+        from diffusers import UNet2DConditionModel
+
+        return UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, use_safetensors=True)
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -246,16 +251,8 @@ def _about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def _encoder(folder: Path, dtype: torch.dtype) -> StyleEncoder:
-    encoder: StyleEncoder = StyleEncoder.from_pretrained(
-        folder / "style_encoder", torch_dtype=dtype, use_safetensors=True
-    )
-    return encoder
-
-
 def _from_file(file: Path, dtype: torch.dtype) -> Model:
     """Stable Diffusion 1.x or 2.x in one file, in the original layout."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
     from safetensors import safe_open
 
     with safe_open(file, framework="pt") as opened:
@@ -266,11 +263,15 @@ def _from_file(file: Path, dtype: torch.dtype) -> Model:
         metadata = opened.metadata() or {}
     config = CONFIGS / ("sd1" if width == 768 else "sd2")
     given = {"config": str(config), "torch_dtype": dtype, "local_files_only": True}
-    unet = UNet2DConditionModel.from_single_file(str(file), subfolder="unet", **given)
-    vae = AutoencoderKL.from_single_file(str(file), subfolder="vae", **given)
-    scheduler = json.loads((config / "scheduler" / "scheduler_config.json").read_text("utf-8"))
+    with quiet():
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+
+        unet = UNet2DConditionModel.from_single_file(str(file), subfolder="unet", **given)
+        vae = AutoencoderKL.from_single_file(str(file), subfolder="vae", **given)
+        text = TextEncoder.of_file(file, config)
+    noise = Config.read(config / "scheduler", "scheduler_config.json")
     # SD 2.x weights do not show what they predict; a file that carries the model-spec metadata says it.
     said = {"epsilon": "epsilon", "v": "v_prediction"}.get(metadata.get("modelspec.prediction_type", ""))
-    changes = {"prediction_type": said} if said else {}
-    text = TextEncoder.of_file(file, config)
-    return Model("", "", RIFFUSION, unet, ddim_scheduler(scheduler, **changes), Autoencoder(vae), text)
+    if said:
+        noise["prediction_type"] = said
+    return Model("", "", RIFFUSION, unet, NoiseSchedule(**noise), Autoencoder(vae), text)

@@ -1,4 +1,4 @@
-"""The user's own presets: one store for command line, device and page."""
+"""Presets by name: the user's own, in one store for command line, device and page, and those that are always there."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from .errors import BadRequest, NotFound
 from .places import user_data
 from .settings import Settings
 
+BUILT_IN: dict[str, dict[str, Any]] = {"fast": {"quality": "fast"}}
+"""Where the user has none of the name."""
+
 
 def _file() -> Path:
     return user_data() / "presets.json"
 
 
 def presets() -> dict[str, dict[str, Any]]:
-    """Every preset's name and values."""
+    """Every preset of the user's: name and values."""
     return store.load(_file())
 
 
 def preset(name: str) -> dict[str, Any]:
     """The values of one preset; `NotFound` names those that there are."""
-    known = presets()
+    known = {**BUILT_IN, **presets()}
     if name not in known:
-        there = ", ".join(sorted(known)) or "none yet; `stylus preset save NAME` makes one"
-        raise NotFound(f"preset: {name!r} is not there; there are {there}")
+        raise NotFound(
+            f"preset: {name!r} is not there; there are {', '.join(sorted(known))}; `stylus preset save NAME` makes one"
+        )
     return dict(known[name])
 
 
@@ -38,6 +42,7 @@ def save_preset(name: str, values: dict[str, Any]) -> None:
 
 
 def remove_preset(name: str) -> None:
-    """Forget a preset; `NotFound` where there is none."""
-    preset(name)
+    """Forget a preset of the user's; `NotFound` where there is none."""
+    if name not in presets():
+        raise NotFound(f"preset: {name!r} is none of your own; `stylus preset list` shows them")
     store.save(_file(), {key: value for key, value in presets().items() if key != name})

@@ -6,28 +6,28 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from .pretrained import Pretrained
 
-class StyleEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
+
+class StyleEncoder(Pretrained):
     """One token for each `stride` rows of the latent: what the reference sounds like in that part of the spectrum.
 
     Statistics over time (mean, deviation, and a mean with learned weights) of convolutional features, so that neither
     the order nor the number of the reference's frames counts, only what occurs in them.
     """
 
-    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self, channels: int = 64, rows: int = 64, width: int = 128, context: int = 128, depth: int = 3, stride: int = 1
     ) -> None:
-        super().__init__()
+        super().__init__(channels=channels, rows=rows, width=width, context=context, depth=depth, stride=stride)
         self.enter = nn.Conv2d(channels, width, stride, stride)
         self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))
         self.weigh = nn.Conv2d(width, 1, 1)
         self.leave = nn.Linear(3 * width, context)
-        self.position = nn.Parameter(torch.randn(rows, context) * 0.02)
+        # Deviation 0.02. Normal values on the meta device would bring PyTorch's compiler, which takes seconds.
+        self.position = nn.Parameter(torch.empty(rows, context).uniform_(-0.02 * 3**0.5, 0.02 * 3**0.5))
         self.norm = nn.LayerNorm(context)
 
     def forward(self, latent: Tensor, columns: Tensor | None = None) -> Tensor:
@@ -46,7 +46,7 @@ class StyleEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         )
         counts = torch.ones_like(logits[:, :, :1])
         if columns is not None:
-            reduced = F.max_pool1d(columns.to(logits), self.config["stride"], ceil_mode=True)
+            reduced = F.max_pool1d(columns.to(logits), self.config.stride, ceil_mode=True)
             counts = reduced.reshape(styles, 1, 1, -1)
         logits = logits.float().masked_fill(counts == 0, -1e4)
         share = counts / counts.sum(-1, keepdim=True).clamp_min(1)

@@ -19,7 +19,8 @@ SOUND = {"audio", "riff", "files", "stem", "loudness", "onsets", "spectrogram", 
          "style_cache", "spectrogram_image", "near_live", "waveform_metrics", "listening", "audition",
          "overview"}  # fmt: skip
 METHOD = {"attention", "features", "denoiser", "inversion", "sampling", "style", "stylize", "shelf", "conditional"}
-MODEL = {"latent", "model", "text", "quiet", "style_encoder", "clap", "guidediff"}
+NETWORKS = {"pretrained", "unet", "style_encoder", "noise_schedule"}
+MODEL = {"latent", "model", "text", "quiet", "clap", "guidediff", *NETWORKS}
 
 
 def imports(path: Path) -> tuple[set[str], set[str]]:
@@ -58,6 +59,19 @@ def test_the_method_knows_nothing_of_sound_or_of_diffusers(name: str) -> None:
 def test_only_the_model_modules_import_diffusers() -> None:
     users = {path.stem for path in MODULES if imports(path)[1] & {"diffusers", "transformers"}}
     assert users <= MODEL
+
+
+def test_the_embedded_model_renders_without_diffusers() -> None:
+    """Importing it takes longer than a short render."""
+    assert not [name for name in NETWORKS if imports(PACKAGE / f"{name}.py")[1] & {"diffusers", "transformers"}]
+    code = """
+import sys, numpy as np
+from stylus_audio import Engine
+sound = np.random.default_rng(0).standard_normal(22050).astype(np.float32) / 10, 44100
+Engine("mini", device="cpu").render(sound, sound)
+sys.exit(any(name in sys.modules for name in ("diffusers", "transformers", "torch._dynamo")))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_the_restyler_alone_joins_sound_and_method() -> None:

@@ -137,6 +137,25 @@ def test_styles_of_the_library_and_presets(shell: Shell) -> None:
     assert shell("render", shell.clip, "--style", "hiss")[0] == 2
 
 
+def test_fast_is_a_preset_until_the_user_has_another(shell: Shell) -> None:
+    def quality(*words: object) -> str:
+        code, out, err = shell(
+            "render", shell.clip, "--style", shell.style, "--model", shell.model, "--preset", "fast", "--mix", 0, *words
+        )
+        assert (code, err) == (0, "")
+        settings = json.loads(Path(out.strip()).with_suffix(".json").read_text("utf-8"))["settings"]
+        return str(settings["quality"])
+
+    assert shell("preset", "list")[1].strip() == ""
+    assert quality() == "fast"
+    assert quality("--quality", "best") == "best"
+    assert shell("preset", "remove", "fast")[0] == 2
+    shell("preset", "save", "fast", "--steps", 3)
+    assert quality() == "balanced"
+    assert shell("preset", "remove", "fast")[0] == 0
+    assert quality() == "fast"
+
+
 def test_recipe_sets_the_published_values(shell: Shell) -> None:
     out = shell.render("--recipe", "styleid", "--layers", "0,1", "--steps", 2, "--refine", 1)[1]
     report = json.loads(Path(out.strip()).with_suffix(".json").read_text("utf-8"))

@@ -144,7 +144,7 @@ def send(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE|DIR", help="the stem")] = None,
     model: Annotated[str, typer.Option("--model", metavar="NAME|PATH", help="another than the daemon's")] = "",
     recipe: Annotated[str, typer.Option("--recipe", metavar="NAME", help="every published value of a paper")] = "",
-    preset: Annotated[str, typer.Option("--preset", metavar="NAME", help="your own preset")] = "",
+    preset: Annotated[str, typer.Option("--preset", metavar="NAME", help="fast, or a preset of your own")] = "",
     name: Annotated[str, typer.Option("--name", metavar="PATTERN", help="name of the stem")] = "",
     sidecar: Annotated[str, typer.Option("--sidecar", metavar="file|embed|none", help="where STEM.json goes")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing stem")] = False,

@@ -18,8 +18,8 @@ PICTURES = 3
 def _injection(about: dict[str, Any]) -> str:
     other = about.get("elsewhere", {}).get("injection")
     if other:
-        return f"It has learned to give its answer at once; `--method injection` is left to `{other}`."
-    return "Told nothing it is an unconditional model of pictures, which `--method injection` inverts."
+        return f"`--method injection` is left to `{other}`."
+    return ""
 
 
 def card(model: Path, scores: Path, note: str) -> str:
@@ -38,8 +38,8 @@ The embedded model of Stylus Audio: a small conditional diffusion model of log-m
 20 kHz by 256 frames of 10 ms, on an exact patchify. {size:.0f} MB of weights in half precision.
 
 It is given the content and its match-EQ to the reference as maps, the reference as tokens in cross-attention and as
-keys and values in the decoder's self-attention, and diffuses the residual over the match-EQ (after Huang et al.,
-arXiv 2404.14771). {_injection(about)}
+keys and values in the decoder's self-attention (after Huang et al., arXiv 2404.14771), and says the residual over the
+match-EQ in one pass: the answer of a diffusion model at its last time. {_injection(about)}
 
 {note}
 
