@@ -17,7 +17,7 @@ import torch
 
 from stylus_audio.model import choose_device
 
-from . import batch, clips, latents
+from . import batch, clips, latents, queued
 from .table import Row, printed
 
 Part = Callable[[], Row | list[Row]]
@@ -32,6 +32,7 @@ def quick() -> Iterable[Part]:
     yield lambda: clips.fast(1)
     yield lambda: clips.first_step(1)
     yield lambda: batch.throughput(16, 2)
+    yield lambda: queued.embedded("mini", 8, 1)
     yield lambda: batch.planning(10_000)
 
 
@@ -50,6 +51,8 @@ def whole() -> Iterable[Part]:
     yield lambda: clips.length(60.0, 600.0)
     yield lambda: clips.first_step(5)
     yield lambda: batch.throughput(200, 8)
+    yield lambda: queued.embedded("mini", 16, 5)
+    yield lambda: queued.embedded("mini-injection", 16, 3 if cuda else 1)
     yield lambda: batch.planning(100_000)
     if cuda:
         yield partial(on_gpu, 3600.0, None)

@@ -40,6 +40,7 @@ from tests import plain
 from tests.sounds import RATE, Audio, plucks
 
 from . import sd15
+from .queued import queued
 from .table import Row, settle
 
 LAYERS = (6, 7, 8, 9, 10, 11)
@@ -530,6 +531,12 @@ def several(bench: Bench) -> Iterator[Row]:
     yield Row("16 clips of 1 s: one at a time over together", alone / together, apart, None, 2.0, (alone, together))
 
 
+def queue(bench: Bench) -> Iterator[Row]:
+    """The same from files to files, by a worker of the daemon."""
+    engine = Engine(bench.model, cache=StyleCache(device_bytes=8 * 2**30))
+    yield queued(engine, f"recipe stylus, {bench.size.steps} steps", 16, 1, recipe="stylus", steps=bench.size.steps)
+
+
 def styles(bench: Bench) -> Iterator[Row]:
     """Two and four styles over one, on the latents of the clip."""
     stylizer, taken = bench.stylizer(), {}
@@ -618,7 +625,7 @@ Section = Callable[[Bench], Iterator[Row]]
 
 SECTIONS: Sequence[tuple[Section, float]] = (
     (floor, 6), (tuned, 10), (passes, 20), (window, 35), (clip, 18), (render, 25), (warmth, 8), (several, 12),
-    (kernels, 5), (attention_kernels, 3), (features, 14), (styles, 16), (long, 30),
+    (queue, 40), (kernels, 5), (attention_kernels, 3), (features, 14), (styles, 16), (long, 30),
 )  # fmt: skip
 """With about how many seconds each takes on an H100: it is left out where less is left."""
 

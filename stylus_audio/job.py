@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,44 @@ class Result:
     report: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class FileRender:
+    """A render from files to files: what is looked at before it, and what it leaves on the disk.
+
+    `styles` are files with the names that they go by; `origins` says of private copies what they are copies of, which
+    is what the sidecar names and what is never replaced.
+    """
+
+    content: Path
+    styles: Sequence[tuple[Path, str]]
+    target: Target
+    model: str = "mini"
+    origins: Mapping[Path, Path] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The stem's, before a free name is looked for."""
+        return stem_path(self.content, [name for _, name in self.styles], self.target)
+
+    @property
+    def sources(self) -> list[Path]:
+        """What is never replaced."""
+        return [self.origins.get(file, file) for file in (self.content, *(file for file, _ in self.styles))]
+
+    def check(self) -> None:
+        """Raise what `write` would, as far as that can be known before there is a render."""
+        check_target(self.path, self.target.overwrite, self.sources)
+
+    def write(self, render: Render, journal: Journal | None = None) -> Result:
+        """Put the stem and its sidecar on the disk, both or neither; raises what `write_stem` does."""
+        report = report_of(render, self.content, self.styles, self.model, self.origins)
+        written = write_render(
+            render, report, self.path, self.target.sidecar,
+            overwrite=self.target.overwrite, protect=self.sources, journal=journal,
+        )  # fmt: skip
+        return Result(written, render, report)
+
+
 def render_file(
     engine: Engine,
     content: Path,
@@ -38,25 +76,15 @@ def render_file(
     target: Target,
     model: str = "mini",
     progress: Progress | None = None,
-    origins: Mapping[Path, Path] | None = None,
-    journal: Journal | None = None,
     near_live: NearLive | None = None,
 ) -> Result:
-    """Render one file and write its stem and sidecar, both or neither.
+    """Render one file and write its stem and sidecar, both or neither; files as in `FileRender`.
 
-    `styles` are files with the names that they go by; `origins` says of private copies what they are copies of, which
-    is what the sidecar names and what is never replaced. Raises what `Engine.render` and `write_stem` raise.
+    Raises what `Engine.render` and `write_stem` raise.
     """
-    path = stem_path(content, [name for _, name in styles], target)
-    origins = origins or {}
-    sources = [origins.get(file, file) for file in (content, *(file for file, _ in styles))]
-    check_target(path, target.overwrite, sources)
-    render = engine.render(content, [file for file, _ in styles], settings, progress, near_live)
-    report = report_of(render, content, styles, model, origins)
-    written = write_render(
-        render, report, path, target.sidecar, overwrite=target.overwrite, protect=sources, journal=journal
-    )
-    return Result(written, render, report)
+    files = FileRender(content, styles, target, model)
+    files.check()
+    return files.write(engine.render(content, [file for file, _ in styles], settings, progress, near_live))
 
 
 def report_of(
@@ -66,7 +94,7 @@ def report_of(
     model: str = "mini",
     origins: Mapping[Path, Path] | None = None,
 ) -> dict[str, Any]:
-    """The sidecar's content; arguments are those of `render_file`."""
+    """The sidecar's content; arguments are those of `FileRender`."""
     return sidecar(render.report, content, styles, _metrics(render, styles), model, origins)
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from stylus_daemon import batch
 from stylus_daemon.jobs import Job, Jobs
-from stylus_daemon.request import with_options
+from stylus_daemon.request import RenderJob, with_options
 from stylus_daemon.worker import Worker
-from stylus_daemon.worker_messages import Condition, News, Plan, identity
+from stylus_daemon.worker_messages import Condition, News, Plan, Progress, identity
 
 from stylus_audio import library
-from tests.sounds import RATE, noise, plucks
+from stylus_audio.engine import Render
+from tests.sounds import RATE, Audio, noise, plucks, tone
 
 WINDOWS = 5
 """More than a pass may have in some tests."""
@@ -35,15 +39,15 @@ class Shop:
         self.home.mkdir()
         self.jobs = Jobs(self.home / "jobs.sqlite")
         self.news: list[News] = []
-        plan = Plan("worker-0", self.home / "jobs.sqlite", self.home, str(model), "cpu", (folder,))
+        plan = Plan("worker-0", self.home / "jobs.sqlite", self.home, str(model), "cpu", (folder,), batch_size=16)
         self.worker = Worker(plan, self.jobs, self.news.append, lambda: False)
         self.engine = self.worker.engine(str(model), lambda *_: None)
         self._asked = 0
 
-    def submit(self, **options: Any) -> int:
-        """Ask for the clip in the style."""
+    def submit(self, clip: str = "clip.wav", **options: Any) -> int:
+        """Ask for a clip in the style."""
         self._asked += 1
-        request = with_options(self.folder / "clip.wav", [(self.folder / "style.wav", "style")], options)
+        request = with_options(self.folder / clip, [(self.folder / "style.wav", "style")], options)
         return self.jobs.submit(replace(request, folder=str(self.folder)).to_dict(), "test", str(self._asked)).id
 
     def do(self, **options: Any) -> Job:
@@ -51,6 +55,13 @@ class Shop:
         number = self.submit(**options)
         assert self.worker.loop()
         return self.jobs.get(number)
+
+    def save(self, *clips: Audio) -> list[str]:
+        """The names of files with these sounds."""
+        names = [f"clip {number}.wav" for number in range(len(clips))]
+        for name, audio in zip(names, clips, strict=True):
+            soundfile.write(self.folder / name, audio.T, RATE, subtype="FLOAT")
+        return names
 
     def is_warm(self, reference: Path | str) -> bool:
         """As last told."""
@@ -121,3 +132,109 @@ def test_a_worker_finds_the_warm_styles_of_the_library_and_minds_no_damaged_one(
     while again.look():
         pass
     assert [shop.is_warm(one.path) for one in (warm, cold, damaged)] == [True, False, False]
+
+
+# --- Several jobs together
+
+
+def stem(job: Job) -> Audio:
+    audio: Audio = soundfile.read(job.path, dtype="float32")[0]
+    return audio
+
+
+def test_stems_of_jobs_that_are_rendered_together_are_those_of_each_alone(shop: Shop) -> None:
+    asked: dict[str, Any] = {"steps": 2, "dtype": "float32", "sidecar": "file"}
+    names = shop.save(plucks(0.5), tone(330, 1.5), np.zeros((1, 3000), np.float32), plucks(0.3, channels=2))
+    alone = [shop.do(clip=name, name="{content} alone", **asked) for name in names]
+    together = [shop.submit(clip=name, **asked) for name in names]
+    assert shop.worker.loop()
+    jobs = [shop.jobs.get(number) for number in together]
+    assert [job.state for job in jobs] == ["done"] * 4
+    assert not shop.worker.loop()
+    for one, other, name in zip(alone, jobs, names, strict=True):
+        # Sums over other batches round otherwise.
+        np.testing.assert_allclose(stem(other), stem(one), atol=1e-4)
+        report = json.loads(Path(other.path).with_suffix(".json").read_text("utf-8"))
+        assert report["content"]["path"] == str(shop.folder / name)
+    engine = shop.worker.engine(shop.worker.model, lambda *_: None, "float32")
+    made = engine.render_several(
+        [shop.folder / name for name in names], shop.folder / "style.wav", engine.settings(steps=2)
+    )
+    for job, render in zip(jobs, made, strict=True):
+        assert isinstance(render, Render)
+        np.testing.assert_array_equal(stem(job).T, np.squeeze(render.audio))
+    told = {word.job for word in shop.news if isinstance(word, Progress) and word.fraction == 1}
+    assert told >= set(together)
+
+
+def test_what_is_wrong_with_one_job_is_no_matter_of_the_others(shop: Shop) -> None:
+    """One has too few channels for what is asked, one no folder for its stem any more; one can be read half alone."""
+    names = shop.save(*(plucks(0.4, channels=channels) for channels in (2, 1, 2, 2)))
+    soundfile.write(shop.folder / "half.flac", noise(0.4, seed=1).T.repeat(2, 1), RATE)
+    whole = (shop.folder / "half.flac").read_bytes()
+    (shop.folder / "half.flac").write_bytes(whole[: len(whole) // 2])
+    numbers = [shop.submit(clip=name, stereo="mid-side", steps=1) for name in (*names[:2], "half.flac", *names[2:])]
+    lost = RenderJob.from_dict(shop.jobs.get(numbers[-1]).request)
+    gone = shop.jobs.submit(replace(lost, folder=str(shop.folder / "gone")).to_dict()).id
+    assert shop.worker.loop()
+    jobs = [shop.jobs.get(number) for number in (*numbers, gone)]
+    assert [job.code for job in jobs] == ["", "bad-request", "unsupported-audio", "", "", "not-found"]
+    assert [job.state for job in jobs] == ["done", "failed", "failed", "done", "done", "failed"]
+
+
+def test_what_fails_together_is_tried_alone(shop: Shop) -> None:
+    numbers = [shop.submit(name=f"stem {number}", steps=1) for number in range(3)]
+    with room_for(shop, lambda _: False):
+        assert shop.worker.loop()
+    assert [(job.state, job.attempts) for job in shop.jobs.listed("queued")] == [("queued", 1)] * 3
+    for done in range(1, 4):
+        assert shop.worker.loop()
+        assert [shop.jobs.get(number).state for number in numbers[:done]] == ["done"] * done
+        assert shop.jobs.count("queued") == 3 - done
+
+
+def test_one_that_is_cancelled_leaves_the_others_be(shop: Shop) -> None:
+    numbers = [shop.submit(name=f"stem {number}", steps=2) for number in range(3)]
+    paused = shop.submit(name="later", steps=2)
+
+    def turn(*_: object) -> None:
+        shop.jobs.cancel(numbers[1])
+        shop.jobs.pause(paused)
+
+    hook = shop.engine.model.unet.register_forward_pre_hook(turn)
+    assert shop.worker.loop()
+    hook.remove()
+    assert [shop.jobs.get(number).state for number in (*numbers, paused)] == ["done", "cancelled", "done", "paused"]
+    assert sorted(path.name for path in shop.folder.glob("*.wav")) == [
+        "clip.wav", "stem 0.wav", "stem 2.wav", "style.wav",
+    ]  # fmt: skip
+    shop.jobs.resume(paused)
+    assert shop.worker.loop()
+    assert shop.jobs.get(paused).state == "done"
+
+
+def test_when_all_are_cancelled_nothing_more_is_rendered(shop: Shop) -> None:
+    numbers = [shop.submit(name=f"stem {number}", steps=9) for number in range(3)]
+    passes = []
+
+    def turn(*_: object) -> None:
+        passes.append(1)
+        for number in numbers:
+            shop.jobs.cancel(number)
+
+    hook = shop.engine.model.unet.register_forward_pre_hook(turn)
+    with patch.object(batch, "SAYS", 0):
+        assert shop.worker.loop()
+    hook.remove()
+    assert [shop.jobs.get(number).state for number in numbers] == ["cancelled"] * 3
+    assert len(passes) == 1
+
+
+def test_when_the_worker_leaves_all_wait_again(shop: Shop) -> None:
+    numbers = [shop.submit(name=f"stem {number}", steps=2) for number in range(3)]
+    leaving: list[int] = []
+    shop.worker._leaving = lambda: bool(leaving)
+    hook = shop.engine.model.unet.register_forward_pre_hook(lambda *_: leaving.append(1))
+    assert shop.worker.loop()
+    hook.remove()
+    assert [(job.id, job.attempts) for job in shop.jobs.listed("queued")] == [(number, 0) for number in numbers]

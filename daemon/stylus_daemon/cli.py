@@ -47,6 +47,10 @@ def daemon(
     model: ModelName = "mini",
     device: Device = "auto",
     queue: Annotated[int, typer.Option("--queue", metavar="N", min=1, help="jobs that may wait")] = 1000,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", metavar="N", min=1, help="short clips rendered together [16 on a GPU, else 1]"),
+    ] = None,
     host: Annotated[str, typer.Option("--host", metavar="IP", help="where to listen")] = "127.0.0.1",
     token_file: Annotated[
         Path | None, typer.Option("--token-file", metavar="FILE", help="holds what clients from outside have to say")
@@ -64,7 +68,7 @@ def daemon(
     token = _token(token_file)
     options = Options(
         osc_port, host, token, tuple(allow), tuple(_folder(one) for one in root), model, device, queue, stall,
-        tuple(Watch(one) for one in watch), None if no_page else http_port,
+        tuple(Watch(one) for one in watch), None if no_page else http_port, batch_size,
     )  # fmt: skip
     if check:
         from .check import run_check

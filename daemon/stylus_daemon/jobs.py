@@ -72,6 +72,8 @@ CREATE TABLE IF NOT EXISTS counter (version INTEGER NOT NULL);
 INSERT INTO counter SELECT 0 WHERE NOT EXISTS (SELECT * FROM counter);
 """
 
+_UNTRIED = "state = 'queued' AND priority = ? AND attempts = 0"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -248,13 +250,32 @@ class Jobs:
             ).fetchone()
             if row is None:
                 return None
-            connection.execute(
-                "UPDATE jobs SET state = 'running', wish = '', worker = ?, lease = ?, attempts = attempts + 1,"
-                " fraction = 0, stage = '', eta = NULL, path = '', digest = '' WHERE id = ?",
-                (worker, self._clock() + lease, row["id"]),
-            )
-            self._touch(connection, row["id"])
+            self._give(connection, row["id"], worker, lease)
         return self.get(row["id"])
+
+    def untried(self, priority: int) -> list[Job]:
+        """Queued jobs of a priority under which no worker has died, in the order in which they are claimed."""
+        rows = self._connection.execute(f"SELECT * FROM jobs WHERE {_UNTRIED} ORDER BY id", (priority,))
+        return [_job(row) for row in rows]
+
+    def join(self, first: Job, numbers: Sequence[int], lease: float) -> list[Job]:
+        """Give the worker of a job that it has claimed those of these that are still `untried` at its priority."""
+        marks = ", ".join("?" * len(numbers))
+        with self._change() as connection:
+            rows = connection.execute(
+                f"SELECT id FROM jobs WHERE {_UNTRIED} AND id IN ({marks}) ORDER BY id", (first.priority, *numbers)
+            ).fetchall()
+            for row in rows:
+                self._give(connection, row["id"], first.worker, lease)
+        return [self.get(row["id"]) for row in rows]
+
+    def _give(self, connection: sqlite3.Connection, number: int, worker: str, lease: float) -> None:
+        connection.execute(
+            "UPDATE jobs SET state = 'running', wish = '', worker = ?, lease = ?, attempts = attempts + 1,"
+            " fraction = 0, stage = '', eta = NULL, path = '', digest = '' WHERE id = ?",
+            (worker, self._clock() + lease, number),
+        )
+        self._touch(connection, number)
 
     def heartbeat(self, job: Job, lease: float, fraction: float, stage: str, eta: float | None = None) -> None:
         """Keep the lease, and tell how far the job is; that is no change for `since`. Raises `LostLease`.
@@ -288,11 +309,12 @@ class Jobs:
         """The job cannot be done, and why."""
         self._end(job, "failed", code=code, message=message)
 
-    def released(self, job: Job) -> None:
-        """The worker has to go before the job is done; it waits again, and no attempt is counted."""
+    def released(self, job: Job, tried: bool = False) -> None:
+        """The worker gives the job up before it is done; it waits again. An attempt is counted where it was `tried`."""
         with self._change() as connection:
             self._own(connection, job)
-            connection.execute("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (job.id,))
+            if not tried:
+                connection.execute("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (job.id,))
             self._set(connection, job.id, "queued")
 
     def stopped(self, job: Job) -> None:

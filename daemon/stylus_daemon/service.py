@@ -78,6 +78,8 @@ class Options:
     watches: tuple[Watch, ...] = ()
     page: int | None = None
     """The port of the page on this machine, 0 for a free one; None for no page."""
+    batch_size: int | None = None
+    """Short clips that are rendered together, at most; None decides by the device."""
 
     def __post_init__(self) -> None:
         if self.host not in LOOPBACK and not (self.token and self.allowed):
@@ -254,8 +256,9 @@ def plans(options: Options, home: Path) -> list[Plan]:
     devices = [options.device]
     if options.device == "auto" and (count := _cuda_devices()) > 1:
         devices = [f"cuda:{number}" for number in range(count)]
+    database, size, count = home / "jobs.sqlite", options.batch_size, len(devices)
     return [
-        Plan(f"worker-{number}", home / "jobs.sqlite", home, options.model, device, options.roots)
+        Plan(f"worker-{number}", database, home, options.model, device, options.roots, batch_size=size, workers=count)
         for number, device in enumerate(devices)
     ]
 

@@ -1,4 +1,4 @@
-"""The process that owns the engine and the device: claims a job, renders it, and tells how far it is."""
+"""The process that owns the engine and the device: claims jobs, renders them, and tells how far they are."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import multiprocessing
 import os
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import inf
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,45 +21,47 @@ from stylus_audio import library
 from stylus_audio.audio import probe, read_clip, sha256
 from stylus_audio.audition import about as audition_of
 from stylus_audio.audition import attack_envelope, likeness, score_of
-from stylus_audio.engine import Engine
-from stylus_audio.errors import BadRequest, Cancelled, NotAllowed, NotFound, OutOfMemory, StylusError
+from stylus_audio.engine import Engine, Render
+from stylus_audio.errors import BadRequest, NotAllowed, NotFound, OutOfMemory, StylusError
 from stylus_audio.files import lower_priority, writable_folder
-from stylus_audio.job import render_file
+from stylus_audio.job import FileRender
 from stylus_audio.memory import taken_bytes
 from stylus_audio.passage import segment_of
 from stylus_audio.stem import Journal, settle
 from stylus_audio.style_cache import StyleCache
 from stylus_audio.target import Target
 
+from . import batching
 from .auditions import Audition
-from .jobs import Job, Jobs, LostLease, is_finished
+from .batch import LEASE, Batch, Tell
+from .jobs import Job, Jobs, is_finished
 from .lock import Lock
 from .log import to_stderr
 from .request import RenderJob
 from .roots import Roots
-from .worker_messages import Condition, News, Plan, Progress, identity
+from .worker_messages import Condition, News, Plan, identity
 
 log = logging.getLogger(__name__)
 
-LEASE = 30.0
-"""Seconds that a job stays a worker's without a heartbeat."""
-SAYS = 0.1
-"""Seconds between two words on how far a job is."""
 LONGEST_AUDITION = 30
 """Seconds of a clip that are auditioned in many styles."""
 IDLE = 0.2
 """Seconds between two looks at an empty queue."""
 
-
-class Leaving(Exception):
-    """The daemon is gone or wants the worker to end; the job goes back in the queue."""
+Done = TypeVar("Done")
 
 
-Tell = Callable[[News], None]
+@dataclass(frozen=True)
+class _Begun:
+    """A render whose clip is here."""
+
+    job: Job
+    request: RenderJob
+    files: FileRender
 
 
 class Worker:
-    """Does one job after the other. `loop` does one unit of work, and tests call it."""
+    """Does one batch of jobs after the other. `loop` does one unit of work, and tests call it."""
 
     def __init__(self, plan: Plan, jobs: Jobs, tell: Tell, leaving: Callable[[], bool]) -> None:
         self.plan, self.jobs, self.tell, self._leaving = plan, jobs, tell, leaving
@@ -76,7 +77,6 @@ class Worker:
         """Styles of the library that are to be looked at, and whether their levels are known."""
         self._levels: dict[str, NDArray[np.float32]] = {}
         """Long-term level per band of the library's styles, by `identity`."""
-        self.progress = Progress(0, 0.0, "", None)
 
     def recover(self) -> list[Job]:
         """Settle what the worker before this one left behind; the lock says that it is dead."""
@@ -90,92 +90,119 @@ class Worker:
         return self.jobs.recover(is_finished, self.plan.blamed)
 
     def loop(self) -> bool:
-        """Claim a job and do it; false where none waits."""
-        job = self.jobs.claim(self.plan.name, LEASE)
-        if job is None:
+        """Claim a job, with others that can be rendered together with it, and do them; false where none waits."""
+        first = self.jobs.claim(self.plan.name, LEASE)
+        if first is None:
             return False
-        self.progress = Progress(job.id, 0.0, "", None)
         self.say("rendering")
-        log.info("job %d: %s", job.id, _named(job))
+        claimed = [first, *self._company(first)]
+        for job in claimed:
+            log.info("job %d: %s", job.id, _named(job))
+        batch = Batch(claimed, self.jobs, self.plan.database, self.tell, self._leaving)
         shutil.rmtree(self.workshop, ignore_errors=True)
         writable_folder(self.workshop)
-        with _Lease(self.plan.database, job, self):
-            try:
-                self._do(job, RenderJob.from_dict(job.request))
-            except Cancelled:
-                log.info("job %d stopped, as it was asked to", job.id)
-                self.jobs.stopped(job)
-            except Leaving:
-                log.info("job %d goes back in the queue", job.id)
-                self.jobs.released(job)
-            except LostLease:
-                log.warning("job %d went to somebody else", job.id)
-            except StylusError as error:
-                self._failed(job, error.code, str(error))
-            except Exception as error:
-                log.exception("job %d failed for a fault of ours", job.id)
-                self._failed(job, "internal", f"{type(error).__name__}: {error}")
-            finally:
-                shutil.rmtree(self.workshop, ignore_errors=True)
-                self.say("idle")
+        try:
+            with batch.settled():
+                self._do(batch, RenderJob.from_dict(first.request))
+        finally:
+            shutil.rmtree(self.workshop, ignore_errors=True)
+            self.say("idle")
         return True
 
-    def _failed(self, job: Job, code: str, message: str) -> None:
-        try:
-            said = " ".join(message.split())
-            log.warning("job %d failed: %s: %s", job.id, code, said)
-            self.jobs.failed(job, code, said)
-        except LostLease:
-            log.warning("job %d went to somebody else", job.id)
+    def _company(self, first: Job) -> list[Job]:
+        """More jobs, now this worker's too, that are to be rendered together with one that it has claimed."""
+        # Before a model is loaded it is not known on what.
+        size = self.plan.batch_size or (batching.default_size(self._engine.model.device.type) if self._engine else 1)
+        if size == 1 or not batching.can_share(first):
+            return []
+        waiting = self.jobs.untried(first.priority)
+        numbers = batching.companions(first, waiting, size, self.plan.workers, self._seconds)
+        return self.jobs.join(first, numbers, LEASE) if numbers else []
 
-    def _do(self, job: Job, request: RenderJob) -> None:
-        progress = self._progress(job)
-        progress(0.0, "reading")
-        if request.kind == "audition":
-            self._on(request, progress, lambda engine: self._audition(engine, job, request, progress))
-            self._done(job)
-            return
+    def _seconds(self, request: RenderJob) -> float | None:
+        try:
+            info = probe(self.roots.file(request.content))
+        except (StylusError, OSError):
+            return None
+        return info.samples / info.sample_rate
+
+    def _do(self, batch: Batch, shared: RenderJob) -> None:
+        """All that is asked for; `shared` is the first, which the others differ from in clip and stem alone."""
+        batch.progress(0.0, "reading")
+        job = batch.left[0]
+        if shared.kind == "audition":
+            self._on(shared, batch, lambda engine: self._audition(engine, job, shared, batch.progress))
+            batch.done(job)
+        elif shared.kind == "warm":
+            styles, origins = self._references(shared)
+            self._on(shared, batch, lambda engine: engine.warm(styles[0][0], engine.settings(**shared.settings)))
+            self._remember(origins)
+            batch.done(job)
+        else:
+            self._render(batch, shared)
+
+    def _references(self, request: RenderJob) -> tuple[list[tuple[Path, str]], dict[Path, Path]]:
+        """Private copies of the styles with their names, and what they are copies of."""
         styles, origins = [], {}
         for number, (path, name) in enumerate(request.styles):
-            own = self.workshop / f"style-{number}"
-            own.mkdir()
-            copy = self.roots.copied(Path(path), own)
+            copy = self._copied(Path(path), f"style-{number}")
             styles.append((copy, name))
             origins[copy] = Path(path)
-        if request.kind == "warm":
-            self._on(request, progress, lambda engine: engine.warm(styles[0][0], engine.settings(**request.settings)))
-            self._remember(origins)
-            self._done(job)
+        return styles, origins
+
+    def _copied(self, path: Path, folder: str) -> Path:
+        own = self.workshop / folder
+        own.mkdir()
+        return self.roots.copied(path, own)
+
+    def _render(self, batch: Batch, shared: RenderJob) -> None:
+        styles, origins = self._references(shared)
+        begun: list[_Begun] = []
+        for job in batch.left:
+            with batch.fate_of(job):
+                begun.append(self._begun(job, styles, origins))
+        if not begun:
             return
-        content = self.roots.copied(Path(request.content), self.workshop)
-        origins[content] = Path(request.content)
+        clips, references = [one.files.content for one in begun], [path for path, _ in styles]
+
+        def render(engine: Engine) -> list[Render | StylusError]:
+            return engine.render_several(clips, references, engine.settings(**shared.settings), batch.progress)
+
+        renders, said = self._on(shared, batch, render)
+        self._remember(origins)
+        for one, found in zip(begun, renders, strict=True):
+            if batch.wants(one.job):
+                with batch.fate_of(one.job):
+                    self._finish(batch, one, found, said)
+
+    def _begun(self, job: Job, styles: Sequence[tuple[Path, str]], origins: Mapping[Path, Path]) -> _Begun:
+        request = RenderJob.from_dict(job.request)
+        content = self._copied(Path(request.content), f"content-{job.id}")
         if request.target == self.roots.own_output:
             writable_folder(request.target)
+        # From within the stem's folder.
+        target = Target(Path(request.file or "."), request.name, request.overwrite, request.sidecar)
+        files = FileRender(
+            content, styles, target, request.model or self.model, {**origins, content: Path(request.content)}
+        )
         with self.roots.standing_in(request.target):
-            target = Target(Path(request.file or "."), request.name, request.overwrite, request.sidecar)
-            digests: list[str] = []
+            files.check()
+        return _Begun(job, request, files)
 
-            def aim(candidate: Path, part: Path) -> None:
-                digests.append(sha256(part))
-                self.jobs.aim(job, str(request.target / candidate.name), digests[-1])
+    def _finish(self, batch: Batch, one: _Begun, found: Render | StylusError, said: Sequence[str]) -> None:
+        """Put a stem on the disk; raises what there is in its place."""
+        if isinstance(found, StylusError):
+            raise found
+        job, folder = one.job, one.request.target
+        digests: list[str] = []
 
-            def render(engine: Engine) -> Any:
-                settings = engine.settings(**request.settings)
-                return render_file(
-                    engine, content, styles, settings, target, request.model or self.model, progress, origins,
-                    Journal(token(job), aim),
-                )  # fmt: skip
+        def aim(candidate: Path, part: Path) -> None:
+            digests.append(sha256(part))
+            self.jobs.aim(job, str(folder / candidate.name), digests[-1])
 
-            result, said = self._on(request, progress, render)
-        self._remember({copy: origins[copy] for copy, _ in styles})
-        stem = request.target / result.path.name
-        self.jobs.done(job, str(stem), digests[-1], [*result.report["notes"], *said])
-        log.info("job %d is done: %r", job.id, str(stem))
-
-    def _done(self, job: Job) -> None:
-        """A job that makes no stem."""
-        self.jobs.done(job, "")
-        log.info("job %d is done", job.id)
+        with self.roots.standing_in(folder):
+            result = one.files.write(found, Journal(token(job), aim))
+        batch.done(job, str(folder / result.path.name), digests[-1], [*result.report["notes"], *said])
 
     def _audition(self, engine: Engine, job: Job, request: RenderJob, progress: Callable[[float, str], None]) -> None:
         """Find the gains of a passage in one style after the other, best guess first; each can be heard at once."""
@@ -253,40 +280,17 @@ class Worker:
             self.say("idle")
         return True
 
-    def _progress(self, job: Job) -> Callable[[float, str], None]:
-        begun: list[float] = []
-        said = -SAYS
-
-        def progress(fraction: float, stage: str) -> None:
-            nonlocal said
-            now = time.monotonic()
-            if self._leaving():
-                raise Leaving
-            if now - said < SAYS and fraction not in (0.0, 1.0):
-                return
-            said = now
-            if self.jobs.wish(job):
-                raise Cancelled("cancelled")
-            if fraction > 0 and not begun:
-                begun.append(now)
-            spent = now - begun[0] if begun else 0.0
-            eta = spent * (1 / fraction - 1) if spent and fraction else None
-            self.progress = Progress(job.id, fraction, stage, eta)
-            self.tell(self.progress)
-
-        return progress
-
-    def _on(self, request: RenderJob, progress: Callable[[float, str], None], work: Callable[[Engine], Any]) -> Any:
+    def _on(self, request: RenderJob, batch: Batch, work: Callable[[Engine], Done]) -> tuple[Done, list[str]]:
         """Work with the engine, on the CPU where the device's memory does not suffice; says so then."""
         model = request.model or self.model
-        engine = self.engine(model, progress, request.dtype)
+        engine = self.engine(model, batch.progress, request.dtype)
         try:
             return work(engine), []
         except OutOfMemory:
             if engine.model.device.type == "cpu":
                 raise
             log.warning("out of memory: the CPU takes over")
-            work_on_cpu = self._load((model, request.dtype), "cpu", progress)
+            work_on_cpu = self._load((model, request.dtype), "cpu", batch.progress)
             return work(work_on_cpu), ["the CPU took over: the device's memory did not suffice"]
 
     def engine(self, model: str, progress: Callable[[float, str], None], dtype: str = "auto") -> Engine:
@@ -330,33 +334,6 @@ def _named(job: Job) -> str:
     if request.kind == "audition":
         return f"auditioning {Path(request.content).name!r} in {len(request.styles)} styles"
     return f"warming {styles}" if request.kind == "warm" else f"{Path(request.content).name!r} in the sound of {styles}"
-
-
-class _Lease:
-    """Keeps a job's lease from a thread of its own, so that one long pass of the network does not lose it."""
-
-    def __init__(self, database: Path, job: Job, worker: Worker) -> None:
-        self._database, self._job, self._worker = database, job, worker
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _keep(self) -> None:
-        jobs = Jobs(self._database, durable=False)
-        try:
-            while not self._ended.wait(LEASE / 10):
-                now = self._worker.progress
-                jobs.heartbeat(self._job, LEASE, now.fraction, now.stage, now.eta)
-        except LostLease:
-            pass  # the job's own thread meets the same at its next step
-        finally:
-            jobs.close()
 
 
 def main(plan: Plan, pipe: Connection) -> None:

@@ -19,6 +19,10 @@ class Plan:
     given_roots: tuple[Path, ...]
     blamed: bool = False
     """The worker before this one died by itself."""
+    batch_size: int | None = None
+    """Short clips that are rendered together, at most; None decides by the device."""
+    workers: int = 1
+    """How many take from the queue: one shall not leave the others idle."""
 
 
 @dataclass(frozen=True)
