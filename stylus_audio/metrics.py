@@ -306,13 +306,14 @@ def seam_step(output: Floats, sample_rate: int, seams: Sequence[float], content:
     inside = sorted(seam for seam in seams if 0 < seam < output.shape[1] / sample_rate)
     if not inside:
         return math.nan
-    steps = _level_steps(output, sample_rate, inside)
+    steps = level_steps(output, sample_rate, inside)
     if content is not None:
-        steps = steps - _level_steps(content, sample_rate, inside)
+        steps = steps - level_steps(content, sample_rate, inside)
     return float(np.abs(steps).max())
 
 
-def _level_steps(audio: Floats, sample_rate: int, seams: Sequence[float]) -> NDArray[np.float64]:
+def level_steps(audio: Floats, sample_rate: int, seams: Sequence[float]) -> NDArray[np.float64]:
+    """Level in dB at each seam (50 ms, seconds, inside the clip) over that midway to the seams around it, `[seam]`."""
     ends = np.array([0.0, *seams, audio.shape[1] / sample_rate])
     middles = np.array([_power_at(audio, sample_rate, time) for time in (ends[1:] + ends[:-1]) / 2])
     at_seams = np.array([_power_at(audio, sample_rate, time) for time in seams])

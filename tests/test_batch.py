@@ -327,7 +327,9 @@ def test_no_clip_of_a_batch_is_replaced_by_the_stem_of_another(tmp_path: Path, t
 
 @pytest.mark.slow
 def test_every_clip_in_every_style_once_and_never_again(studio: Studio, told: Engine) -> None:
-    said = studio.run()
+    # In company a window is rounded otherwise, in half precision too far to compare.
+    command = ("kit", *studio.common, "--dtype", "float32")
+    said = studio.run(*command)
     assert (said["made"], said["failed"], said["there"]) == (12, 0, 0)
     stems = studio.stems()
     assert sorted(stems) == sorted(
@@ -347,13 +349,13 @@ def test_every_clip_in_every_style_once_and_never_again(studio: Studio, told: En
     before = {name: (studio.out / name).stat().st_mtime_ns for name in stems}
     clips = sorted(studio.kit.rglob("*.wav"))
     clips[0].touch()
-    assert studio.run()["made"] == 0
+    assert studio.run(*command)["made"] == 0
     assert {name: (studio.out / name).stat().st_mtime_ns for name in stems} == before
 
     # A stem that was deleted comes again, and one whose clip is another now under the next free name.
     (studio.out / "hit 0_hiss.wav").unlink()
     soundfile.write(studio.kit / "hit 2.wav", plucks(0.5, 0.1).T, RATE)
-    assert studio.run()["made"] == 3
+    assert studio.run(*command)["made"] == 3
     after = studio.stems()
     assert set(after) - set(stems) == {"hit 2_hiss_2.wav", "hit 2_beep_2.wav"}
     assert {name: after[name] for name in stems} == stems

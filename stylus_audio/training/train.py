@@ -35,7 +35,7 @@ METHODS: dict[str, object] = {
     "conditional": {
         "steps": {"fast": 1, "balanced": 1, "best": 1},
         "most_steps": 1,
-        "settings": {"gamma": 0.0, "alpha": 1.0, "layers": "0-1,3-4,6-7"},
+        "settings": {"gamma": 0.0, "alpha": 1.0, "layers": "0-1,3-4,6-7", "overlap": 0.75},
     },
 }
 """How the exported model wants to be run: it has only learned to answer at once."""
