@@ -228,6 +228,8 @@ import os, signal
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from stylus_audio.files import undisturbed_children
+# A shell starts what runs in the background deaf to it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
     try:
         with undisturbed_children():
