@@ -457,9 +457,7 @@ def _stem(one: _Begun, found: Iterator[Gains], order: _Order) -> Render:
         wet = np.zeros(passage.carrier.shape, passage.carrier.dtype)
     else:
         order.watch.stage("reconstruction")
-        # Of others' FFTs nothing is known here.
-        device = model.device if model.device.type == "cuda" else torch.device("cpu")
-        wet = reconstruct(passage, gains, settings, order.watch.nearly, device)
+        wet = reconstruct(passage, gains, settings, order.watch.nearly, model.transforms_on)
     order.watch.stage("finishing")
     audio, over = finish(passage, wet, settings, one.integer, order.lufs)
     report = {

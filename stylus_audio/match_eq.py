@@ -20,6 +20,9 @@ nearest to their answers, 300 being equal."""
 
 LIMIT_DB = 24.0
 
+KNOWN_SLOPE = 10
+"""What lies within a tenth of the range over silence takes only a part of a gain, silence itself none."""
+
 
 def long_term_level(power: Floats, profile: Profile) -> NDArray[np.float32]:
     """Level in dB per band of a mel power spectrogram `[mel, frame]` relative to its maximum, down to the range's end.
@@ -49,5 +52,5 @@ def match_eq(content: Floats, reference: Floats) -> NDArray[np.float32]:
 
 def equalised(image: Floats, gain: Floats, profile: Profile) -> NDArray[np.float32]:
     """A log picture `[mel, frame]` with a gain in dB per band; what is at its floor is silence and stays there."""
-    known = np.clip(np.asarray(image, np.float32) * 10, 0, 1)
+    known = np.clip(np.asarray(image, np.float32) * KNOWN_SLOPE, 0, 1)
     return np.asarray(np.clip(image + known * (gain[:, None] / np.float32(profile.range_db)), 0, 1), np.float32)

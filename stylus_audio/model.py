@@ -77,6 +77,11 @@ class Model:
         return device
 
     @property
+    def transforms_on(self) -> torch.device:
+        """Where Fourier transforms are made: on CUDA with it; of other devices' nothing is known here."""
+        return self.device if self.device.type == "cuda" else torch.device("cpu")
+
+    @property
     def dtype(self) -> torch.dtype:
         """The UNet's precision."""
         dtype: torch.dtype = self.unet.dtype

@@ -80,9 +80,8 @@ class Restyler:
     def task(self, passage: Passage, settings: Settings, shared: Shared | None = None) -> Task:
         """The picture of a passage that is not silent, and its windows; with `shared`, on several clips' one scale."""
         carrier = mid_side(passage.carrier) if settings.stereo == "mid-side" else passage.carrier
-        linked, device = settings.stereo == "linked", self.model.device
-        # Of others' FFTs nothing is known here.
-        transform = partial(mel_spectrogram_on, device) if device.type == "cuda" else mel_spectrogram
+        linked, device = settings.stereo == "linked", self.model.transforms_on
+        transform = mel_spectrogram if device.type == "cpu" else partial(mel_spectrogram_on, device)
         picture = picture_of(carrier, passage.sample_rate, self.model.profile, linked, shared, transform)
         starts = _planned(picture, settings.overlap)
         wanted = self._wanted(passage, starts)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..match_eq import LIMIT_DB, kernel
+from ..match_eq import KNOWN_SLOPE, LIMIT_DB, kernel
 from ..spectrogram import MINI
 from .dataset import LEVELS, SOUNDS
 
@@ -34,8 +34,6 @@ SOUNDING = 0.3
 """A window of which no frame reaches this is drawn again, a few times."""
 TRIES = 4
 _PER_DB = 1 / MINI.range_db
-_KNOWN = 10.0
-"""What lies within a tenth of the range over silence takes a share of an equaliser's gain, as in `equalised`."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +76,13 @@ def draw(
     contents = torch.where(own[..., None, None], answer[:, None], contents)
     gains = (level(reference)[:, None] - level(contents)).clamp(-LIMIT_DB, LIMIT_DB)
 
-    here, there = (
-        _starts(rng, contents, frames),
-        _starts(rng, reference[:, None].expand(-1, REFERENCES, -1, -1), frames),
+    answers, references = (
+        clip[:, None].expand(-1, count, -1, -1) for clip, count in ((answer, CONTENTS), (reference, REFERENCES))
     )
+    here, there = _starts(rng, contents, frames), _starts(rng, references, frames)
     content = _windows(contents, here, frames)
     guide = equalised(content, gains)
-    wanted = _windows(answer[:, None].expand(-1, CONTENTS, -1, -1), here, frames)
-    read = _windows(reference[:, None].expand(-1, REFERENCES, -1, -1), there, frames)
+    wanted, read = _windows(answers, here, frames), _windows(references, there, frames)
     return Pairs(*(one.flatten(0, 1) for one in (content, guide, wanted, read)))
 
 
@@ -102,7 +99,11 @@ def level(picture: Tensor) -> Tensor:
 
 def equalised(picture: Tensor, gain: Tensor) -> Tensor:
     """A picture with a gain in dB per band `[..., mel]`, as the function of `match_eq.py`."""
-    return (picture + (picture * _KNOWN).clamp(0, 1) * (gain[..., None] * _PER_DB)).clamp(0, 1)
+    return (picture + _known(picture) * (gain[..., None] * _PER_DB)).clamp(0, 1)
+
+
+def _known(picture: Tensor) -> Tensor:
+    return (picture * KNOWN_SLOPE).clamp(0, 1)
 
 
 def layered(one: Tensor, other: Tensor, gain: Tensor) -> Tensor:
@@ -124,7 +125,7 @@ def _varied(pictures: Tensor, rng: np.random.Generator) -> Tensor:
         curve += rng.normal(0, BELL_DB, (sounds, 1)) * np.exp(-0.5 * ((bands - centre) / width) ** 2)
     curve *= rng.random((sounds, 1)) < EQUALISED
     gain = _on(device, curve.astype(np.float32))[:, None, :, None] * _PER_DB
-    known = (pictures * _KNOWN).clamp(0, 1)
+    known = _known(pictures)
     changed = pictures + known * gain
     return (changed + known * (1 - changed.amax((-2, -1), keepdim=True))).clamp(0, 1)
 

@@ -65,7 +65,8 @@ def cut(source: Path, target: Path, quality: float = 0.3) -> None:
     for number in places:
         struct.pack_into("<5I", headers, number * _HEADER + 20, *places[halves.get(number, number)])
     tables[b"shdr"] = bytes(headers)
-    body = b"sfbk" + _list(b"INFO", [(b"ifil", struct.pack("<2H", 3, 0)), *_info(lists[b"INFO"])])
+    info = [(name, part) for name, part in _chunks(lists[b"INFO"]) if name != b"ifil"]
+    body = b"sfbk" + _list(b"INFO", [(b"ifil", struct.pack("<2H", 3, 0)), *info])
     body += _list(b"sdta", [(b"smpl", bytes(packed))]) + _list(b"pdta", list(tables.items()))
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
@@ -84,12 +85,8 @@ def _list(name: bytes, chunks: list[tuple[bytes, bytes]]) -> bytes:
     return b"LIST" + struct.pack("<I", len(body)) + body
 
 
-def _info(info: bytes) -> list[tuple[bytes, bytes]]:
-    return [(name, body) for name, body in _chunks(info) if name != b"ifil"]
-
-
 def _used(tables: dict[bytes, bytes]) -> set[int]:
-    """Numbers of the samples that the training's programs and kits play, with the other halves of stereo ones."""
+    """Numbers of the samples that the training's programs and kits play."""
     instruments: set[int] = set()
     presets = tables[b"phdr"]
     for at in range(0, len(presets) - _PRESET, _PRESET):
