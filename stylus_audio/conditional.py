@@ -1,19 +1,18 @@
 """The conditional way: diffuse what a match-EQ misses, told of content and style (Huang et al., arXiv 2404.14771).
 
 The network is given the content and its match-EQ as maps, the style as tokens in cross-attention, and the reference's
-keys and values in the decoder's self-attention. It says the *residual* over the match-EQ at once; each further step
-refines that answer from under some noise. No inversion is needed, and a style is read once for all steps. Latents are
-`[window, channel, height, width]`.
+keys and values in the decoder's self-attention. It says the *residual* over the match-EQ at once, which is the answer
+of a diffusion model at its last time. No inversion is needed. Latents are `[window, channel, height, width]`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import Hand, choose_layers
@@ -22,12 +21,12 @@ from .errors import BadRequest
 from .features import Part, Recorder, Step, prefixed, step_from_tensors, step_to_tensors, under
 from .inversion import Tick, Tracer
 from .sampling import sample
-from .settings import DEFAULT_STEPS, Line, Settings
+from .settings import Line, Settings
 from .style import normalised
 from .stylize import WINDOWS_PER_PASS
 
-REFINE_FROM = 400
-"""The time whose noise is put on the first answer to refine it: what is coarser than this noise stays."""
+SURROUNDINGS = 4.0
+"""Rows of the latent (σ) that are the surroundings of one, of which `sharpened` takes the mean."""
 
 STYLE_PARTS: tuple[Part, ...] = ("key", "value")
 """What is recorded of a style."""
@@ -49,7 +48,7 @@ class Conditional:
     """One model and one choice of settings, of which `gamma` and `alpha` act on the result (see `run`).
 
     `encoder` makes tokens `[style, token, channel]` of windows `[style, window, channel, height, width]` and their
-    columns; `spread` is the residual's unit in latent units.
+    columns; `spread` is the residual's unit in latent units, `contrast` what its answers are `sharpened` by.
     """
 
     def __init__(
@@ -59,28 +58,26 @@ class Conditional:
         spread: float,
         settings: Settings,
         *,
+        contrast: float = 1.0,
         trace: Tracer | None = None,
         tick: Tick | None = None,
         windows_per_pass: int = WINDOWS_PER_PASS,
     ) -> None:
-        self.base, self.encoder, self.spread, self.settings = base, encoder, spread, settings
+        self.base, self.encoder, self.settings = base, encoder, settings
+        self.spread, self.contrast = spread, contrast
         self.gamma, self.alpha = _number("gamma", settings.gamma), _number("alpha", settings.alpha)
         self.layers = choose_layers(base.unet, settings.layers)
-        more = (settings.steps or DEFAULT_STEPS) - 1
-        self.first = Schedule.at_once(base.scheduler)
-        self.refining = Schedule.refining(base.scheduler, more, REFINE_FROM) if more else None
+        self.schedule = Schedule.at_once(base.scheduler)
         self.trace, self.tick = trace, tick
         self.windows_per_pass = windows_per_pass
 
     def depends(self) -> dict[str, object]:
-        """What `prepare` depends on beside the model and the windows, as plain JSON: not the number of steps."""
+        """What `prepare` depends on beside the model and the windows, as plain JSON."""
         return {"method": "conditional", "signal": self._clean, "layers": self.layers, "parts": STYLE_PARTS}
 
     def passes(self, content_windows: int, styles: int) -> int:
         """Passes of the UNet that a run takes, for progress; `styles` are those to be read."""
-        groups = -(-content_windows // self.windows_per_pass)
-        steps = 1 + (len(self.refining) if self.refining else 0)
-        return styles + groups * steps
+        return styles + -(-content_windows // self.windows_per_pass)
 
     @property
     def _clean(self) -> float:
@@ -121,39 +118,44 @@ class Conditional:
         guide: Tensor,
         styles: Sequence[ReadStyle],
         columns: Tensor | None = None,
-        noise: Sequence[torch.Generator] | None = None,
     ) -> Tensor:
         """The stylised latents; `guide` is the content with the styles' average spectrum.
 
-        `noise` is what refining draws from, one for each window; a clip in several runs needs one for all of them.
-
-        `styled = guide + (1 − γ) · spread · residual`: with γ 1 the content keeps all of its structure, and the styles
-        give their average spectrum alone. α takes its share of that, `content + α (styled − content)`, and τ sharpens
-        the attention to the style as in METHOD 4.
+        `styled = guide + (1 − γ) (answer − guide)`, where the answer is `guide + spread · residual`, sharpened: with
+        γ 1 the content keeps all of its structure, and the styles give their average spectrum alone. α takes its share
+        of that, `content + α (styled − content)`, and τ sharpens the attention to the style as in METHOD 4.
         """
         weights = normalised(self.settings.style_weight, len(styles))
         tokens = torch.stack([weight * style.tokens for weight, style in zip(weights, styles, strict=True)]).sum(0)
-        noise = noise or [torch.Generator().manual_seed(self.settings.seed)] * len(content)
         # The network has the content as a map; nothing but the style is asked for in its attention.
         pure = replace(self.settings, gamma=0.0, alpha=1.0)
-        share = (1 - self.gamma) * self.spread
         styled = torch.empty_like(content)
         for group in torch.split(torch.arange(len(content)), self.windows_per_pass):
             here, guided = content[group], guide[group]
             marks = None if columns is None else columns[group]
-            down = partial(
-                sample, self.base.told(tokens, torch.cat([here, guided], 1)), settings=pure, layers=self.layers,
-                content=_always({}), styles=[_always(style.features) for style in styles], weights=weights,
+            residual = sample(
+                self.base.told(tokens, torch.cat([here, guided], 1)), torch.zeros_like(here), self.schedule, pure,
+                self.layers, _always({}), [_always(style.features) for style in styles], weights,
                 columns=marks, trace=self.trace, tick=self.tick,
             )  # fmt: skip
-            residual = down(torch.zeros_like(here), self.first)
-            if self.refining:
-                signal = self.refining.signal[0]
-                drawn = [torch.randn(here.shape[1:], generator=noise[number]) for number in group.tolist()]
-                added = torch.stack(drawn).to(residual)
-                residual = down(signal**0.5 * residual + (1 - signal) ** 0.5 * added, self.refining)
-            styled[group] = here + self.alpha * (guided + share * residual - here)
+            answer = sharpened(guided + self.spread * residual, self.contrast)
+            styled[group] = here + self.alpha * (guided + (1 - self.gamma) * (answer - guided) - here)
         return styled
+
+
+def sharpened(latent: Tensor, contrast: float) -> Tensor:
+    """What stands out of its surroundings in pitch stands out `contrast` times as far.
+
+    Of a sound that it does not know a network says something between what may be: partials too faint, and a haze
+    between them.
+    """
+    if contrast == 1.0:
+        return latent
+    reach = round(3 * SURROUNDINGS)
+    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=latent.device) / SURROUNDINGS) ** 2)
+    rows = F.pad(latent.mean(1, keepdim=True), (0, 0, reach, reach), mode="replicate")
+    local = F.conv2d(rows, (weights / weights.sum())[None, None, :, None])
+    return local + contrast * (latent - local)
 
 
 def _number(name: str, value: Line) -> float:

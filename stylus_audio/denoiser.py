@@ -47,14 +47,6 @@ class Schedule:
         return cls._along(scheduler, [_total(scheduler, 1) - 1], [0])
 
     @classmethod
-    def refining(cls, scheduler: Any, steps: int, start: int) -> Schedule:
-        """`steps` evenly spaced times, the first of which is `start` ("trailing" spacing: Lin et al., WACV 2024)."""
-        if not 1 <= steps <= start < _total(scheduler, 1):
-            raise BadRequest(f"steps: {steps} steps of refining do not fit in the {start} times that they have")
-        times = [round(start - step * start / steps) for step in range(steps)]
-        return cls._along(scheduler, times, [*times[1:], 0])
-
-    @classmethod
     def _along(cls, scheduler: Any, times: list[int], previous: list[int]) -> Schedule:
         alphas = scheduler.alphas_cumprod.double()
         return cls(

@@ -7,7 +7,7 @@ other.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -37,6 +37,9 @@ _CHROMA_SIZE, _CHROMA_HOP = 8192, 2048
 """Samples at `MINI.sample_rate`: 186 ms, which tells the semitones apart from about 200 Hz on."""
 
 _SEAM_SECONDS = 0.05
+
+_FRAMES, _SAMPLES = 1024, 2**18
+"""That are worked on at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,15 +90,12 @@ def evaluate(
     validate(content, content_rate, "the content")
     rate = MINI.sample_rate
     stem, clip = _common(resample(output, sample_rate, rate), resample(content, content_rate, rate))
-    stem_picture, clip_picture = picture_of(stem, rate, MINI), picture_of(clip, rate, MINI)
     timbre = style if isinstance(style, Timbre | None) else Timbre.heard(style, style_rate)
     lufs = integrated(output, sample_rate)
     values = {
         "chroma_similarity": chroma_similarity(chroma(stem), chroma(clip)),
         "onset_f1": onset_f1(onset_times(stem, rate), onset_times(clip, rate)),
-        "log_mel_distance_content": log_mel_distance(stem_picture, clip_picture),
-        "log_mel_distance_style": timbre_distance(stem_picture, timbre) if timbre else math.nan,
-        "log_mel_distance_content_style": timbre_distance(clip_picture, timbre) if timbre else math.nan,
+        **_log_mel_distances(stem, clip, timbre),
         "si_sdr_db": si_sdr(*_common(output, content)) if sample_rate == content_rate else si_sdr(stem, clip),
         "seam_step_db": seam_step(stem, rate, seams, clip),
         "peak_db": sample_peak(output),
@@ -104,6 +104,16 @@ def evaluate(
         "loudness_change_lu": lufs - integrated(content, content_rate) if math.isfinite(lufs) else math.nan,
     }
     return {name: round(value, 6) if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _log_mel_distances(stem: Floats, clip: Floats, timbre: Timbre | None) -> dict[str, float]:
+    """Those of `evaluate`, at `MINI.sample_rate`; of a long clip the pictures are large, and are let go again."""
+    ours, theirs = picture_of(stem, MINI.sample_rate, MINI), picture_of(clip, MINI.sample_rate, MINI)
+    return {
+        "log_mel_distance_content": log_mel_distance(ours, theirs),
+        "log_mel_distance_style": timbre_distance(ours, timbre) if timbre else math.nan,
+        "log_mel_distance_content_style": timbre_distance(theirs, timbre) if timbre else math.nan,
+    }
 
 
 def evaluate_clips(
@@ -142,8 +152,10 @@ def log_mel_distance(output: Picture, content: Picture) -> float:
     Both at the same mean power; what lies `RANGE_DB` under the content's maximum counts as that. NaN where the content
     is silent.
     """
-    difference = log_mels(output, content) - log_mels(content, content)
-    return float(np.sqrt(np.mean(difference**2, dtype=np.float64)))
+    floor = _floor(content)
+    pairs = zip(_logs(output, floor), _logs(content, floor), strict=True)
+    total = sum(float(np.square(ours - theirs).sum(dtype=np.float64)) for ours, theirs in pairs)
+    return math.sqrt(total / content.mel[0].size)
 
 
 def timbre_distance(output: Picture, style: Picture | Timbre) -> float:
@@ -159,7 +171,11 @@ def timbre_distance(output: Picture, style: Picture | Timbre) -> float:
 
 def _mean_logs(picture: Picture, floor: float) -> NDArray[np.float64]:
     """Mean over the frames that are no silence, `[mel]`."""
-    return np.asarray(_logs(picture, floor)[:, ~picture.silent].mean(1, dtype=np.float64))
+    sounding = [~picture.silent[here] for here in _blocks(picture.mel.shape[-1], _FRAMES)]
+    total = sum(
+        logs[:, heard].sum(1, dtype=np.float64) for logs, heard in zip(_logs(picture, floor), sounding, strict=True)
+    )
+    return np.asarray(total / np.count_nonzero(~picture.silent))
 
 
 def log_mels(picture: Picture, reference: Picture) -> NDArray[np.float32]:
@@ -167,7 +183,7 @@ def log_mels(picture: Picture, reference: Picture) -> NDArray[np.float32]:
 
     That maximum, too, is taken over its picture's level; all are NaN where the reference is silent.
     """
-    return _logs(picture, _floor(reference))
+    return np.concatenate(list(_logs(picture, _floor(reference))), axis=1)
 
 
 def _floor(reference: Picture) -> float:
@@ -175,12 +191,17 @@ def _floor(reference: Picture) -> float:
     return reference.maximum / level * 10 ** (-RANGE_DB / 20) if level > 0 else math.nan
 
 
-def _logs(picture: Picture, floor: float) -> NDArray[np.float32]:
-    if math.isnan(floor):
-        return np.full(picture.mel.shape[1:], np.nan, np.float32)
-    logs = picture.mel[0] / np.float32(_level(picture) or 1.0)
-    np.maximum(logs, floor, out=logs)
-    return np.asarray(np.log10(logs, out=logs))
+def _logs(picture: Picture, floor: float) -> Iterator[NDArray[np.float32]]:
+    """`log_mels` some frames at a time: of a long clip every copy counts."""
+    level = np.float32(_level(picture) or 1.0)
+    for here in _blocks(picture.mel.shape[-1], _FRAMES):
+        # A floor that is no number makes all of them none.
+        logs = np.maximum(picture.mel[0, :, here] / level, np.float32(floor))
+        yield np.asarray(np.log10(logs, out=logs))
+
+
+def _blocks(count: int, size: int) -> Iterator[slice]:
+    return (slice(first, min(first + size, count)) for first in range(0, count, size))
 
 
 def _level(picture: Picture) -> float:
@@ -284,7 +305,12 @@ def si_sdr(output: Floats, content: Floats) -> float:
         return math.nan
     pairs = list(zip(output, content, strict=True))
     scale = sum(_dot(ours, theirs) for ours, theirs in pairs) / energy
-    errors = (np.asarray(ours, np.float64) - scale * np.asarray(theirs, np.float64) for ours, theirs in pairs)
+    blocks = list(_blocks(content.shape[1], _SAMPLES))
+    errors = (
+        ours[here].astype(np.float64) - scale * theirs[here].astype(np.float64)
+        for ours, theirs in pairs
+        for here in blocks
+    )
     noise = sum(_dot(error, error) for error in errors)
     target = scale**2 * energy
     if target <= 0:
@@ -294,7 +320,8 @@ def si_sdr(output: Floats, content: Floats) -> float:
 
 
 def _dot(one: Floats, other: Floats) -> float:
-    return float(np.dot(np.asarray(one, np.float64), np.asarray(other, np.float64)))
+    blocks = _blocks(len(one), _SAMPLES)
+    return sum(float(np.dot(one[here].astype(np.float64), other[here].astype(np.float64))) for here in blocks)
 
 
 def seam_step(output: Floats, sample_rate: int, seams: Sequence[float], content: Floats | None = None) -> float:

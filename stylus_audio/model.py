@@ -37,14 +37,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Preference:
-    """How a model wants a method run: steps of each quality, and settings instead of the published ones.
-
-    `most_steps` is how many it has learned to take, where that is not any number.
-    """
+    """How a model wants a method run: steps of each quality, and settings instead of the published ones."""
 
     steps: dict[str, int] = field(default_factory=lambda: {"fast": 20, "balanced": 50, "best": 100})
     settings: dict[str, object] = field(default_factory=dict)
-    most_steps: int | None = None
 
 
 @dataclass
@@ -52,8 +48,8 @@ class Model:
     """What the engine needs of a model.
 
     `methods` are those that it can, the first its default; `style_windows` is how many windows of a reference are used.
-    `encoder` and `spread` are what the conditional method needs (see `Conditional`). `elsewhere` names the model
-    that a method is left to. `graphs` are those of the UNet, where its device has them.
+    `encoder`, `spread` and `contrast` are what the conditional method needs (see `Conditional`). `elsewhere` names the
+    model that a method is left to. `graphs` are those of the UNet, where its device has them.
     """
 
     name: str
@@ -67,6 +63,7 @@ class Model:
     methods: dict[str, Preference] = field(default_factory=lambda: {"injection": Preference()})
     encoder: StyleEncoder | None = None
     spread: float = 1.0
+    contrast: float = 1.0
     elsewhere: dict[str, str] = field(default_factory=dict)
     graphs: Graphs | None = None
 
@@ -95,14 +92,15 @@ class Model:
     def with_steps(self, settings: Settings) -> Settings:
         """Settings whose number of steps is settled: asked for, else the model's for the asked quality.
 
-        `BadRequest` for more steps than the model has learned to take, and for a decoder of other pictures than its.
+        `BadRequest` for more steps than one of a model that answers at once, and for a decoder of other pictures than
+        its.
         """
         if settings.reconstruction == "guidediff" and self.profile != MINI:
             raise BadRequest(f"reconstruction: guidediff decodes mini's pictures, and {self.name} has others")
         own = self._of(settings.method)
         steps = settings.steps or own.steps[settings.quality]
-        if own.most_steps is not None and steps > own.most_steps:
-            raise BadRequest(f"steps: {self.name} takes at most {own.most_steps} with {settings.method}")
+        if settings.method == "conditional" and steps > 1:
+            raise BadRequest(f"steps: {self.name} answers at once, in 1 step; more are for --method injection")
         return replace(settings, steps=steps)
 
     def _of(self, method: str) -> Preference:
@@ -238,7 +236,7 @@ def _embedded(folder: Path, own: dict[str, Any], scheduler: NoiseSchedule, dtype
         Patchify(codec["factor"], codec["shift"], codec["scale"]), None, int(own["style_windows"]),
         {name: Preference(**preference) for name, preference in {**own["methods"], **others}.items()},
         StyleEncoder.from_pretrained(folder / "style_encoder", dtype) if told else None, float(own.get("spread", 1.0)),
-        elsewhere,
+        float(own.get("contrast", 1.0)), elsewhere,
     )  # fmt: skip
 
 

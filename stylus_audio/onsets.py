@@ -36,6 +36,9 @@ _APART = 0.04
 _REACH = 0.025
 """Seconds around a peak of the flux in which the waveform's attack is looked for."""
 
+_MILLISECONDS = 10_000
+"""That are worked on at once."""
+
 _ATTACK = 8.0
 """Power of the 3 ms after an attack over the 10 ms before it, at least; less is no attack but a swell."""
 
@@ -93,8 +96,14 @@ def _attack_rise(audio: Floats, sample_rate: int) -> NDArray[np.float64]:
     count = max(1, int(1000 * audio.shape[1] / sample_rate))
     edges = np.rint(np.arange(count) * sample_rate / 1000).astype(int)
     power = np.zeros(count)
-    for channel in audio:
-        power += np.add.reduceat(np.diff(channel, prepend=channel.dtype.type(0)).astype(np.float64) ** 2, edges)
+    for first in range(0, count, _MILLISECONDS):
+        here = edges[first : first + _MILLISECONDS]
+        low, high = here[0], edges[first + len(here)] if first + len(here) < count else audio.shape[1]
+        # With the sample before, which the first one differs from: silence before the clip.
+        piece = audio[:, max(0, low - 1) : high]
+        differences = np.diff(piece, prepend=0) if low == 0 else np.diff(piece)
+        squares = differences.astype(np.float64) ** 2
+        power[first : first + len(here)] = np.add.reduceat(squares, here - low, axis=1).sum(0)
     # Weights that fall off, so that a single click counts most in the millisecond that it lies in.
     after = np.correlate(np.pad(power, (0, 2)), np.array([3, 2, 1]) / 6, "valid")
     before = np.convolve(np.pad(power, (10, 0)), np.full(10, 0.1), "valid")[:count]

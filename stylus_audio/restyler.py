@@ -210,8 +210,6 @@ class Restyler:
             return np.asarray(np.sum(each, axis=0), np.float32)
 
         gains = {id(task): gain(task) for task in tasks}
-        # Each clip has noise of its own, whatever others go with it.
-        noise = {id(task): torch.Generator().manual_seed(settings.seed) for task in tasks}
         for group in groups:
             # Its clips are finished before the next group comes.
             watch.stage("diffusion")
@@ -223,8 +221,7 @@ class Restyler:
             content, columns = _joined([(self._latent(picture), columns) for picture, columns in windows])
             guide = self._latent(np.concatenate(guides))
             rows = [task.channels for task, _ in group]
-            sources = [noise[id(task)] for task, _ in group for _ in range(task.channels)]
-            yield from _paired(way.run(content, guide, prepared, columns, sources), content, rows)
+            yield from _paired(way.run(content, guide, prepared, columns), content, rows)
 
     def _way(self, settings: Settings, watch: Watch) -> _Way[Any]:
         return self._told(settings, watch) if settings.method == "conditional" else self._stylizer(settings, watch)
@@ -243,7 +240,13 @@ class Restyler:
         # Refuses a prompt where the model has no text.
         base = self._sampler(self._denoiser(), settings)
         return Conditional(
-            base, model.encoder, model.spread, settings, tick=watch.tick, windows_per_pass=self.windows_per_pass
+            base,
+            model.encoder,
+            model.spread,
+            settings,
+            contrast=model.contrast,
+            tick=watch.tick,
+            windows_per_pass=self.windows_per_pass,
         )
 
     def _prepared(

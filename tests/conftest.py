@@ -33,7 +33,7 @@ def clap_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def told_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small conditional model; conditional is its default."""
     methods = {
-        "conditional": {"steps": STEPS, "settings": {"gamma": 0.0, "alpha": 1.0}},
+        "conditional": {"steps": dict.fromkeys(STEPS, 1), "settings": {"gamma": 0.0, "alpha": 1.0}},
         "injection": {"steps": STEPS, "settings": {}},
     }
     folder = save_tiny(tmp_path_factory.mktemp("models") / "told", 2, methods)

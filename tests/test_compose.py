@@ -10,6 +10,7 @@ import pytest
 
 from stylus_audio.errors import Internal, NotFound
 from stylus_audio.spectrogram import MINI, mel_spectrogram
+from stylus_audio.training.additive import Additive
 from stylus_audio.training.compose import DRUM_CHANNEL, KINDS, Note, Piece, compose, in_a_row, to_midi
 from stylus_audio.training.sounds import (
     HELD_OUT_FONT,
@@ -132,6 +133,35 @@ def test_what_is_held_out_is_drawn_by_no_training() -> None:
     assert HELD_OUT_FONT not in TRAINING_FONTS
     assert HELD_OUT_KIT not in {sound.kit for sound in drawn}
     assert HELD_OUT_VOICE not in {voice + variant for voice in VOICES for variant in VARIANTS}
+
+
+def test_an_additive_instrument_plays_the_notes_where_they_are() -> None:
+    """One note at a time, by the strongest partials under its pitch class's multiples; silence before the first."""
+    notes = (Note(0.5, 0.4, 69, 100), Note(1.5, 0.4, 57, 100))
+    piece = Piece("melody", notes, 2.5)
+    heard = 0
+    for seed in range(12):
+        (audio,) = Additive(seed).play([piece], 0.0)
+        assert audio.shape == (2, round(2.5 * SAMPLE_RATE))
+        assert np.abs(audio).max() == pytest.approx(0.5)
+        assert not audio[:, : round(0.5 * SAMPLE_RATE)].any()
+        for note in notes:
+            first = round(note.start * SAMPLE_RATE)
+            spectrum = np.abs(np.fft.rfft(audio[0, first : first + SAMPLE_RATE // 2] * np.hanning(SAMPLE_RATE // 2)))
+            pitch = 440 * 2 ** ((note.key - 69) / 12)
+            # Bins of 2 Hz; the fundamental stands out of what lies a quarter tone and more beside it.
+            at = round(pitch / 2)
+            beside = np.r_[spectrum[at - 12 : at - 5], spectrum[at + 6 : at + 13]]
+            heard += spectrum[at - 3 : at + 4].max() > 4 * beside.max()
+    assert heard >= 20
+
+
+def test_additive_instruments_are_seeded_and_unlike() -> None:
+    pieces = [compose(3, "melody", 1.0), compose(4, "bass", 1.0)]
+    one, again, other = (Additive(seed).play(pieces, 10.0) for seed in (1, 1, 2))
+    assert [np.array_equal(*pair) for pair in zip(one, again, strict=True)] == [True, True]
+    spectra = [np.abs(np.fft.rfft(audio[0][0])) for audio in (one, other)]
+    assert np.corrcoef(*np.log(np.asarray(spectra) + 1e-3))[0, 1] < 0.95
 
 
 def test_effects_move_nothing_in_time() -> None:

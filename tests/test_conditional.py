@@ -12,8 +12,8 @@ from torch import Tensor
 
 from stylus_audio import Engine
 from stylus_audio.attention import decoder_layers
-from stylus_audio.conditional import Conditional, ReadStyle
-from stylus_audio.denoiser import Denoiser, Schedule
+from stylus_audio.conditional import Conditional, ReadStyle, sharpened
+from stylus_audio.denoiser import Denoiser
 from stylus_audio.errors import BadRequest
 from stylus_audio.metrics import si_sdr
 from stylus_audio.settings import Settings
@@ -31,7 +31,7 @@ CONTENT, GUIDE, STYLE = latents(3, 0), latents(3, 1), latents(2, 2)
 def way(engine: Engine, **changes: Any) -> Conditional:
     model = engine.model
     assert model.encoder is not None
-    settings = model.with_steps(engine.settings(**{"steps": 2, **changes}))
+    settings = model.with_steps(engine.settings(**changes))
     return Conditional(Denoiser(model.unet, model.scheduler, model.embedding()), model.encoder, model.spread, settings)
 
 
@@ -50,7 +50,7 @@ def test_one_step_is_the_networks_own_answer_over_the_guide(told: Engine) -> Non
         v = model.unet(inputs, 999, encoder_hidden_states=tokens.expand(3, -1, -1)).sample
     signal = float(model.scheduler.alphas_cumprod[999])
     expected = GUIDE - 0.8 * (1 - signal) ** 0.5 * v
-    torch.testing.assert_close(styled(told, steps=1, injection=False), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(styled(told, injection=False), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_keys_and_values_are_the_references_read_as_it_is(told: Engine) -> None:
@@ -91,10 +91,32 @@ def test_a_line_over_the_steps_is_refused(told: Engine, dial: str) -> None:
         way(told, **{dial: "0:1"})
 
 
-@pytest.mark.parametrize("changes", [{"gamma": 0.7}, {"tau": 3.0}, {"injection": False}, {"seed": 1}, {"steps": 3}])
+@pytest.mark.parametrize("changes", [{"gamma": 0.7}, {"tau": 3.0}, {"injection": False}])
 def test_every_dial_changes_the_result(told: Engine, changes: dict[str, Any]) -> None:
     assert torch.equal(styled(told), styled(told))
     assert float((styled(told, **changes) - styled(told)).abs().max()) > 1e-3
+
+
+def test_what_stands_out_in_pitch_stands_out_further() -> None:
+    """A partial on a floor that slopes: the slope stays, the partial rises, and what lies beside it falls."""
+    floor = torch.linspace(1, -1, 128)[None, None, :, None].expand(1, 4, 128, 8)
+    line = torch.zeros(1, 4, 128, 8)
+    line[:, :, 64] = 1.0
+    away = slice(20, 45)
+    torch.testing.assert_close(sharpened(floor, 1.5)[:, :, away], floor[:, :, away], rtol=0, atol=1e-5)
+    sharp = sharpened(floor + line, 1.2) - floor
+    # A Gaussian of σ 4 leaves a tenth of a line at its place.
+    assert sharp[0, 0, 64, 0].item() == pytest.approx(1 + 0.2 * (1 - 0.0997), abs=2e-3)
+    assert sharp[0, 0, 66, 0].item() == pytest.approx(-0.2 * 0.0997 * np.exp(-0.125), abs=2e-3)
+    assert sharpened(line, 1.0) is line
+
+
+def test_a_models_contrast_is_that_of_its_answers(told: Engine) -> None:
+    plain, sharp = way(told), way(told)
+    sharp.contrast = 1.3
+    read = [plain.prepare(STYLE)]
+    found = sharp.run(CONTENT, GUIDE, read)
+    torch.testing.assert_close(found, sharpened(plain.run(CONTENT, GUIDE, read), 1.3))
 
 
 def test_a_weight_of_one_is_that_style_alone(told: Engine) -> None:
@@ -142,29 +164,9 @@ def test_tokens_do_not_depend_on_the_order_of_windows() -> None:
         torch.testing.assert_close(encoder(STYLE[None]), encoder(STYLE.flip(0)[None]), rtol=1e-4, atol=1e-5)
 
 
-def test_more_steps_refine_the_first_answer(told: Engine) -> None:
-    """Computed by hand: the first answer under the first noise of refining, and one step down from there."""
-    model, one = told.model, way(told, steps=2, injection=False, seed=5)
-    assert one.refining is not None
-    read = one.prepare(STYLE)
-    first = (way(told, steps=1, injection=False).run(CONTENT, GUIDE, [read]) - GUIDE) / 0.8
-    signal = float(model.scheduler.alphas_cumprod[400])
-    noise = torch.randn(CONTENT.shape, generator=torch.Generator().manual_seed(5))
-    noisy = signal**0.5 * first + (1 - signal) ** 0.5 * noise
-    with torch.no_grad():
-        inputs = torch.cat([noisy, CONTENT, GUIDE], 1)
-        v = model.unet(inputs, 400, encoder_hidden_states=read.tokens.expand(3, -1, -1)).sample
-    expected = GUIDE + 0.8 * (signal**0.5 * noisy - (1 - signal) ** 0.5 * v)
-    torch.testing.assert_close(one.run(CONTENT, GUIDE, [read]), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_times_of_refining(told: Engine) -> None:
-    schedule = Schedule.refining(told.model.scheduler, 4, 400)
-    assert schedule.times == (400, 300, 200, 100)
-    assert schedule.previous == (300, 200, 100, 0)
-    assert Schedule.at_once(told.model.scheduler).times == (999,)
-    with pytest.raises(BadRequest, match="steps: 401"):
-        Schedule.refining(told.model.scheduler, 401, 400)
+def test_more_steps_than_one_are_refused(told: Engine) -> None:
+    with pytest.raises(BadRequest, match="steps: told answers at once"):
+        told.render((plucks(0.5), RATE), (noise(0.5), RATE), told.settings(steps=2))
 
 
 def test_the_engine_renders_by_the_default_method_and_by_the_other(told: Engine) -> None:
@@ -188,7 +190,7 @@ def test_no_amount_gives_the_clip_back(told: Engine) -> None:
 def test_a_model_that_is_told_nothing_says_so(tiny: Engine) -> None:
     with pytest.raises(BadRequest, match="has no 'conditional'; it has injection"):
         tiny.settings(method="conditional")
-    settings = replace(Settings(), method="conditional", steps=2)
+    settings = replace(Settings(), method="conditional", steps=1)
     with pytest.raises(BadRequest, match="has no 'conditional'; it has injection"):
         tiny.render((plucks(0.5), RATE), (noise(0.5), RATE), settings)
 

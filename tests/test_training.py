@@ -26,7 +26,7 @@ from stylus_audio.training.architecture import CHANNELS, CONTEXT, ROWS, build_sc
 from stylus_audio.training.dataset import FRAMES, LEVELS, SECONDS, SHAPE, Pictures, build, picture
 from stylus_audio.training.muon import Muon, orthogonal
 from stylus_audio.training.objective import Latents, Regression, Transfer, contrast, error, transferred
-from stylus_audio.training.pairs import CONTENTS, REFERENCES, draw, layered
+from stylus_audio.training.pairs import CONTENTS, REFERENCES, draw, layered, noisy, ringing
 from stylus_audio.training.run import WARM_UP, Plan
 from stylus_audio.training.sounds import (
     draw_effects,
@@ -144,6 +144,40 @@ def test_layers_add_up_in_power() -> None:
     assert not both[0, 3].any()
 
 
+def test_a_ringing_sound_falls_by_60_db_in_its_time_and_never_under_itself() -> None:
+    picture = torch.zeros(2, 1, 3, 400)
+    picture[:, 0, 1, 100] = 1.0
+    picture[:, 0, 2, 100:300] = 0.5
+    rung = ringing(picture, torch.tensor([1.0, 4.0]))
+    assert (rung >= picture - 1e-5).all()
+    assert not rung[:, :, 0].any()
+    assert not rung[:, :, :, :100].any()
+    for sound, seconds in enumerate((1.0, 4.0)):
+        later = 100 + round(0.5 * MINI.frame_rate)
+        assert float(rung[sound, 0, 1, later]) == pytest.approx(1 - 30 / seconds / MINI.range_db, abs=1e-4)
+    torch.testing.assert_close(rung[0, 0, 2, 100:300], picture[0, 0, 2, 100:300])
+
+
+def test_noise_lies_at_its_level_under_what_sounds_and_nowhere_else() -> None:
+    picture = torch.zeros(1, 1, MINI.bands, 300)
+    picture[..., 7, 50:250] = 0.9
+    heard = noisy(picture, torch.full((1, MINI.bands), -20.0), torch.Generator().manual_seed(0))
+    assert not heard[..., :50].any()
+    assert not heard[..., 250:].any()
+    power = 10 ** ((heard[0, 0, 20:, 50:250] - 1) * 8)
+    assert 10 * float(power.mean().log10()) == pytest.approx(-8 - 20, abs=0.2)
+    assert float(heard[0, 0, 7, 50:250].mean()) == pytest.approx(0.9, abs=0.002)
+
+
+def test_an_answer_counts_at_the_level_of_the_truth() -> None:
+    """3 dB too loud is no error; half of the partials too faint is more than that."""
+    latents = replace(_latents(1), nepers=1.0)
+    true = latents.answer - latents.guide
+    assert float(error(true, latents)) == pytest.approx(0, abs=1e-6)
+    assert float(error(true + 0.7, latents)) == pytest.approx(0, abs=1e-5)
+    assert float(error(true + 2.0, latents)) == pytest.approx(0.6 + 0.5 * 0.36, rel=1e-4)
+
+
 class Small(Transfer):
     """Networks of the embedded one's form, quick to train."""
 
@@ -195,7 +229,7 @@ def test_training_brings_the_loss_down(data: Pictures, tmp_path: Path) -> None:
 def _latents(seed: int) -> Latents:
     generator = torch.Generator().manual_seed(seed)
     content, guide, answer = (torch.randn(4, CHANNELS, ROWS, 8, generator=generator) for _ in range(3))
-    return Latents(content, guide, answer, torch.randn(4, CHANNELS, ROWS, 8, generator=generator), 2, 1.0)
+    return Latents(content, guide, answer, torch.randn(4, CHANNELS, ROWS, 8, generator=generator), 2, 1.0, 1.0)
 
 
 def _networks() -> nn.ModuleDict:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..errors import StylusError
 from ..reference import picture_of
 from ..spectrogram import MINI, to_image
+from .additive import Additive
 from .compose import KINDS, Piece, compose
 from .growing import grow, grown
 from .sounds import Audio, Sound, draw_effects, draw_sound, speech, texture, with_effects
@@ -36,6 +37,8 @@ DRUMS = 128
 TONAL = tuple(kind for kind in KINDS if kind not in ("drums", "ensemble"))
 DUO = ("bass and melody", "melody and chords")
 SHARES = {"tonal": 0.6, "duo": 0.08, "drums": 0.1, "ensemble": 0.06, "effects": 0.16}
+ADDITIVE = 0.4
+"""Share of the tonal sounds that no soundfont has."""
 
 
 def group_audio(seed: int) -> list[list[Audio]]:
@@ -56,7 +59,7 @@ def group_instruments(seed: int) -> list[int | None]:
         return [DRUMS] * SOUNDS
     if share != "tonal":
         return [None] * SOUNDS
-    return [sound.programs[0] for sound in _music(rng, share, seed)[2]]
+    return [sound.programs[0] if isinstance(sound, Sound) else None for sound in _music(rng, share, seed)[2]]
 
 
 def _drawn(seed: int) -> tuple[np.random.Generator, str]:
@@ -64,12 +67,18 @@ def _drawn(seed: int) -> tuple[np.random.Generator, str]:
     return rng, str(rng.choice(list(SHARES), p=list(SHARES.values())))
 
 
-def _music(rng: np.random.Generator, share: str, seed: int) -> tuple[list[Piece], float, list[Sound]]:
+def _music(rng: np.random.Generator, share: str, seed: int) -> tuple[list[Piece], float, list[Sound | Additive]]:
     """Pieces, their detuning in cents, and the sounds that play them."""
     kinds = {"tonal": TONAL, "duo": DUO}.get(share, (share,))
     pieces = [compose(PIECES * seed + number, str(rng.choice(kinds)), SECONDS) for number in range(PIECES)]
     cents = float(rng.uniform(-30, 30))
-    return pieces, cents, [draw_sound(rng, duo=share in ("duo", "ensemble")) for _ in range(SOUNDS)]
+    sounds: list[Sound | Additive] = []
+    for _ in range(SOUNDS):
+        if share in ("tonal", "duo") and rng.random() < ADDITIVE:
+            sounds.append(Additive(int(rng.integers(2**31))))
+        else:
+            sounds.append(draw_sound(rng, duo=share in ("duo", "ensemble")))
+    return pieces, cents, sounds
 
 
 def _source(rng: np.random.Generator) -> Audio:

@@ -7,6 +7,7 @@ self-attention, as they are at render time.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +23,8 @@ SQUARED = 0.5
 a mean, all partials at half their level in a haze."""
 CONTRAST = 0.6
 """Weight of the error of local contrast in sharp answers: the nearest is smoother where it does not know better."""
+LEVEL_LIMIT = 1.4
+"""Nepers of power, 6 dB: how far an answer's level may be off and be heard as right."""
 SQUARE = 2
 """Contrast is that of squares of so many rows and columns of the latent: 8 × 8 of the picture."""
 
@@ -30,7 +33,7 @@ SQUARE = 2
 class Latents:
     """A batch of pairs as latents `[window, channel, row, column]`, the windows of one style after the other.
 
-    `spread` is the residual's deviation.
+    `spread` is the residual's deviation, `nepers` the logarithm of power that one is in a picture.
     """
 
     content: Tensor
@@ -39,6 +42,7 @@ class Latents:
     reference: Tensor
     styles: int
     spread: float
+    nepers: float
 
 
 class Objective(Protocol):
@@ -99,11 +103,24 @@ def transferred(networks: nn.ModuleDict, latents: Latents) -> Tensor:
 
 
 def error(found: Tensor, latents: Latents) -> Tensor:
-    """Absolute and squared error of a residual, and the absolute error of the sharp answers' local contrast."""
+    """Absolute and squared error of a residual, and the absolute error of the sharp answers' local contrast.
+
+    Of answers at equal level, as a stem is heard at the level of its clip: one whose partials are too faint has too
+    much of everything else.
+    """
     true = (latents.answer - latents.guide) / latents.spread
-    off = found - true
-    ours, theirs = (contrast((latents.guide / latents.spread + one)[::2]) for one in (found, true))
-    return off.abs().mean() + SQUARED * off.square().mean() + CONTRAST * (ours - theirs).abs().mean()
+    ours, theirs = (latents.guide / latents.spread + one for one in (found, true))
+    unit = latents.nepers * latents.spread
+    louder = ((level(theirs, unit) - level(ours, unit)) / unit).clamp(-LEVEL_LIMIT / unit, LEVEL_LIMIT / unit)
+    off = found - true + louder[:, None, None, None]
+    sharpness = (contrast(ours[::2]) - contrast(theirs[::2])).abs().mean()
+    return off.abs().mean() + SQUARED * off.square().mean() + CONTRAST * sharpness
+
+
+def level(latent: Tensor, nepers: float) -> Tensor:
+    """Logarithm of the mean power of a picture, one of whose units is so many nepers of power, `[window]`."""
+    values = latent.flatten(1) * nepers
+    return values.logsumexp(1) - math.log(values.shape[1])
 
 
 def contrast(latent: Tensor) -> Tensor:

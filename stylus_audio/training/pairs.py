@@ -1,8 +1,8 @@
 """Batches to train on, drawn from the groups of `dataset.py`: contents, their match-EQ, true answers and references.
 
-A sound is an instrument of a group, or two of them in layers, through an equaliser that is drawn anew: more sounds than
-a soundfont has. All of it runs on the training's device. Pictures are `[..., mel, frame]` in [0, 1], as `to_image` has
-them: 0 is silence.
+A sound is an instrument of a group, or two of them in layers, that rings longer, is noisier or has another range, and
+goes through an equaliser, all drawn anew: more sounds than a soundfont has. All of it runs on the training's device.
+Pictures are `[..., mel, frame]` in [0, 1], as `to_image` has them: 0 is silence.
 """
 
 from __future__ import annotations
@@ -30,10 +30,19 @@ EQUALISED = 0.5
 LAYER_DB = (-12.0, 6.0)
 TILT_DB, BELL_DB, BELLS = 8.0, 7.0, 4
 """Deviations of an equaliser's tilt, from end to end, and of its bells."""
+RINGING, NOISY, RANGED = 0.2, 0.2, 0.2
+RING_SECONDS = (0.2, 6.0)
+"""In which a sound that rings falls by 60 dB."""
+NOISE_DB = (-65.0, -25.0)
+"""Of the noise under the loudest band of its frame."""
+RANGES = (0.7, 1.3)
+"""What dB under the maximum are multiplied with."""
 SOUNDING = 0.3
 """A window of which no frame reaches this is drawn again, a few times."""
 TRIES = 4
 _PER_DB = 1 / MINI.range_db
+NEPER = MINI.range_db / 10 * float(np.log(10))
+"""Of a picture's value, in logarithms of power."""
 
 
 @dataclass(frozen=True)
@@ -115,19 +124,61 @@ def layered(one: Tensor, other: Tensor, gain: Tensor) -> Tensor:
     return (1 + power.clamp_min(floor).log10() * (10 * _PER_DB)).clamp(0, 1)
 
 
+def ringing(pictures: Tensor, seconds: Tensor) -> Tensor:
+    """Sounds that fall by no more than 60 dB in so many seconds; one value a sound, for all of its bands."""
+    fall = 60 / (seconds * MINI.frame_rate) * _PER_DB
+    fallen = _over(fall, pictures) * torch.arange(pictures.shape[-1], device=pictures.device)
+    # What falls evenly is a maximum of all that came before, once the fall is taken off.
+    return ((pictures + fallen).cummax(-1).values - fallen).clamp_min(0)
+
+
+def noisy(pictures: Tensor, level: Tensor, generator: torch.Generator) -> Tensor:
+    """Sounds with noise at `level` `[sound, mel]`, in dB over the loudest band of each frame, wherever they sound."""
+    loudest = pictures.amax(-2, keepdim=True)
+    # The power of a few bins, as a band adds it up.
+    drawn = torch.rand(2, *pictures.shape, device=pictures.device, generator=generator)
+    speckle = -drawn.clamp_min(1e-6).log().mean(0)
+    noise = loudest + level[:, None, :, None] * _PER_DB + speckle.log() / NEPER
+    both = torch.logaddexp(pictures * NEPER, noise * NEPER) / NEPER
+    # Silence has neither.
+    return torch.where(loudest > 0, torch.where(pictures > 0, both, noise).clamp(0, 1), pictures)
+
+
 def _varied(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    """Each sound `[sound, picture, mel, frame]` through its own equaliser, or as it is; then with its own maximum."""
+    """Each sound `[sound, picture, mel, frame]` changed in its own way, or as it is; then with its own maximum."""
     sounds, device = len(pictures), pictures.device
+
+    def sometimes(share: float, changed: Tensor) -> Tensor:
+        return torch.where(_over(_on(device, rng.random(sounds) < share), pictures), changed, pictures)
+
+    def drawn(values: NDArray[Any]) -> Tensor:
+        return _on(device, values.astype(np.float32))
+
+    pictures = sometimes(RINGING, ringing(pictures, drawn(_log_uniform(rng, *RING_SECONDS, sounds))))
+    levels = drawn(rng.uniform(*NOISE_DB, (sounds, 1)) + _curve(rng, sounds))
+    generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+    pictures = sometimes(NOISY, noisy(pictures, levels, generator))
+    kept = _over(drawn(rng.uniform(*RANGES, sounds)), pictures)
+    ranged = (1 - (1 - pictures) * kept).clamp_min(0)
+    pictures = sometimes(RANGED, pictures + _known(pictures) * (ranged - pictures))
+    gain = drawn(_curve(rng, sounds))[:, None, :, None] * _PER_DB
+    known = _known(pictures)
+    changed = sometimes(EQUALISED, pictures + known * gain)
+    return (changed + known * (1 - changed.amax((-2, -1), keepdim=True))).clamp(0, 1)
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float, count: int) -> NDArray[np.float64]:
+    return np.asarray(low * (high / low) ** rng.random(count))
+
+
+def _curve(rng: np.random.Generator, sounds: int) -> NDArray[np.float64]:
+    """An equaliser's gain in dB, `[sound, mel]`."""
     bands = np.linspace(-0.5, 0.5, MINI.bands)
     curve = rng.normal(0, TILT_DB, (sounds, 1)) * bands
     for _ in range(BELLS):
         centre, width = rng.uniform(-0.5, 0.5, (sounds, 1)), 10 ** rng.uniform(-1.7, -0.5, (sounds, 1))
         curve += rng.normal(0, BELL_DB, (sounds, 1)) * np.exp(-0.5 * ((bands - centre) / width) ** 2)
-    curve *= rng.random((sounds, 1)) < EQUALISED
-    gain = _on(device, curve.astype(np.float32))[:, None, :, None] * _PER_DB
-    known = _known(pictures)
-    changed = pictures + known * gain
-    return (changed + known * (1 - changed.amax((-2, -1), keepdim=True))).clamp(0, 1)
+    return curve
 
 
 def _starts(rng: np.random.Generator, clips: Tensor, frames: int) -> Tensor:

@@ -26,7 +26,7 @@ from .dataset import Pictures
 from .evaluation import read, run, systems, table
 from .heldout import names
 from .objective import Latents, Objective, Regression, Transfer
-from .pairs import CONTENTS, Pairs, draw
+from .pairs import CONTENTS, NEPER, Pairs, draw
 from .run import Plan, Progress, Run
 
 VALIDATION_PAIRS = 4
@@ -34,7 +34,6 @@ VALIDATION_PAIRS = 4
 METHODS: dict[str, object] = {
     "conditional": {
         "steps": {"fast": 1, "balanced": 1, "best": 1},
-        "most_steps": 1,
         "settings": {"gamma": 0.0, "alpha": 1.0, "layers": "0-1,3-4,6-7", "overlap": 0.75},
     },
 }
@@ -98,7 +97,9 @@ class Trainer(Run[PictureProgress]):
             self.codec.encode(pictures) for pictures in (pairs.content, pairs.guide, pairs.answer, pairs.reference)
         )
         styles = self.plan.batch // CONTENTS
-        latents = Latents(content, guide, answer, reference, styles, self.progress.spread)
+        progress = self.progress
+        nepers = NEPER * progress.scale
+        latents = Latents(content, guide, answer, reference, styles, progress.spread, nepers)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             return self.objective.loss(self.networks, latents)
 
