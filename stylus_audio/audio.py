@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .errors import BadRequest, NotAllowed, NotFound, UnsupportedAudio
 from .files import in_text
 from .riff import Chunk, declared_data, read_chunks
+from .scratch import blocks, let_go, zeros
 
 Floats = NDArray[np.floating[Any]]
 
@@ -189,11 +190,12 @@ def read_clip(path: Path, start: int = 0, end: int | None = None) -> Clip:
     end = info.samples if end is None else min(end, info.samples)
     if not 0 <= start < end:
         raise BadRequest(f"samples {start} to {end} hold nothing of {path.name}, which has {info.samples}")
-    audio = np.empty((info.channels, end - start), _dtype(info))
+    audio = zeros((info.channels, end - start), _dtype(info))
     position = 0
     for block in _blocks(path, info, start, end):
         audio[:, position : position + block.shape[1]] = block
         position += block.shape[1]
+        let_go()
     lost = _silence_what_is_not_finite(audio)
     return Clip(
         audio, info.sample_rate, info.subtype, info.format, start, info.samples, info.chunks, path,
@@ -246,8 +248,8 @@ def _reason(error: Exception) -> str:
 def _silence_what_is_not_finite(audio: Floats) -> int:
     lost = 0
     for channel in audio:
-        for first in range(0, len(channel), _BLOCK):
-            block = channel[first : first + _BLOCK]
+        for here in blocks(len(channel), _BLOCK):
+            block = channel[here]
             bad = ~np.isfinite(block)
             lost += int(bad.sum())
             block[bad] = 0
@@ -263,12 +265,12 @@ def resample(audio: Floats, from_rate: int, to_rate: int) -> NDArray[np.float32]
     if from_rate == to_rate:
         return np.asarray(audio, np.float32)
     channels, samples = audio.shape
-    result = np.zeros((channels, round(samples * to_rate / from_rate)), np.float32)
+    result = zeros((channels, round(samples * to_rate / from_rate)))
     stream = soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32", quality="HQ")
     position = 0
-    for first in range(0, samples, _BLOCK):
-        last = min(samples, first + _BLOCK)
-        made = stream.resample_chunk(np.ascontiguousarray(audio[:, first:last].T, np.float32), last=last == samples)
+    for here in blocks(samples, _BLOCK):
+        piece = np.ascontiguousarray(audio[:, here].T, np.float32)
+        made = stream.resample_chunk(piece, last=here.stop == samples)
         made = made.reshape(-1, channels)[: result.shape[1] - position]
         result[:, position : position + len(made)] = made.T
         position += len(made)

@@ -23,12 +23,13 @@ from .loudness import integrated
 from .memory import feature_budget, windows_per_pass
 from .model import Model, load_model
 from .near_live import NearLive
-from .passage import Passage, is_segment, passage_of, segment_of
+from .passage import Passage, is_segment, is_silent, passage_of, segment_of
 from .progress import Progress, Watch, part
 from .reconstruction import reconstruct
 from .reference import Picture, Shared, picture_of
 from .restyler import Restyler
 from .riff import Chunk
+from .scratch import zeros
 from .settings import Line, Settings
 from .spectrogram import Profile
 from .stem import stem_subtype
@@ -318,7 +319,7 @@ class Engine:
         settings = self.model.with_steps(settings)
         restyler, watch = self._on(settings.method), Watch(None)
         _check_counts(settings, 1, len(passage.dry))
-        if not passage.carrier.any():
+        if is_silent(passage.carrier):
             raise UnsupportedAudio("this passage is silent; choose one with some sound")
         task = restyler.task(passage, settings)
         for style in styles:
@@ -446,7 +447,7 @@ class _Begun:
 
     def sounds(self, settings: Settings) -> bool:
         """Whether there is anything to be restyled."""
-        return settings.mix > 0 and bool(self.passage.carrier.any())
+        return settings.mix > 0 and not is_silent(self.passage.carrier)
 
 
 def _stem(one: _Begun, found: Iterator[Gains], order: _Order) -> Render:
@@ -454,7 +455,7 @@ def _stem(one: _Begun, found: Iterator[Gains], order: _Order) -> Render:
     clip, passage, settings, model = one.clip, one.passage, order.settings, order.restyler.model
     gains = next(found) if one.sounds(settings) else None
     if gains is None:
-        wet = np.zeros(passage.carrier.shape, passage.carrier.dtype)
+        wet = zeros(passage.carrier.shape, passage.carrier.dtype)
     else:
         order.watch.stage("reconstruction")
         wet = reconstruct(passage, gains, settings, order.watch.nearly, model.transforms_on)

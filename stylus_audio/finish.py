@@ -15,6 +15,7 @@ from .loudness import integrated, sample_peak, true_peak
 from .onsets import onset_times
 from .passage import Passage
 from .riff import Loop
+from .scratch import blocks, zeros
 from .settings import Settings
 
 Floats = NDArray[np.floating[Any]]
@@ -44,19 +45,20 @@ def finish(
         heard = Sounding(dry, rate, slice(passage.last - passage.tail, passage.last))
         # In place throughout: of a long clip every copy counts.
         wet = np.asarray(wet, np.result_type(wet, dry))
-        blocks = [slice(first, min(first + _BLOCK, dry.shape[1])) for first in range(0, dry.shape[1], _BLOCK)]
-        for here in blocks:
+        for here in blocks(dry.shape[1], _BLOCK):
             wet[:, here] *= heard[here]
-        factor = level_factor(_level(wet[:, body], rate), _level(passage.carrier[:, body], rate))
-        wet *= wet.dtype.type(factor)
+        factor = wet.dtype.type(level_factor(_level(wet[:, body], rate), _level(passage.carrier[:, body], rate)))
+        kept = attacks(dry, rate) if settings.transients > 0 else None
         difference = wet
-        for here in blocks:
+        for here in blocks(dry.shape[1], _BLOCK):
+            difference[:, here] *= factor
             difference[:, here] -= dry[:, here] * heard[here]
-        if settings.transients > 0:
-            difference *= 1 - settings.transients * attacks(dry, rate)
+            if kept is not None:
+                difference[:, here] *= 1 - settings.transients * kept[here]
         whole = without_kept_bands(difference, rate, settings.keep_below, settings.keep_above)
-        whole *= settings.mix
-        whole += dry
+        for here in blocks(dry.shape[1], _BLOCK):
+            whole[:, here] *= settings.mix
+            whole[:, here] += dry[:, here]
         stem = whole[:, body].astype(dry.dtype, copy=False)
         if passage.loop:
             _close_loop(stem, whole, passage)
@@ -84,7 +86,9 @@ class Sounding:
     """
 
     def __init__(self, dry: Floats, sample_rate: int, tail: slice = slice(0)) -> None:
-        silent = np.asarray(~dry.any(axis=0))
+        silent = np.empty(dry.shape[1], np.bool_)
+        for here in blocks(dry.shape[1], _BLOCK):
+            silent[here] = ~dry[:, here].any(axis=0)
         silent[tail] = False
         edges = np.flatnonzero(np.diff(silent, prepend=False, append=False)).reshape(-1, 2)
         self._silences = edges[np.diff(edges)[:, 0] >= SILENT_RUN * sample_rate]
@@ -177,7 +181,7 @@ def _levelled(
 ) -> tuple[Floats, float]:
     target = style_lufs if settings.loudness == "match" else settings.loudness
     if isinstance(target, float):
-        stem = stem * level_factor(integrated(stem, sample_rate), target)
+        stem = _scaled(stem, level_factor(integrated(stem, sample_rate), target))
     ceiling = settings.ceiling
     if ceiling is None and not integer:
         return stem, 0.0
@@ -185,7 +189,15 @@ def _levelled(
     over = peak - (ceiling or 0.0)
     if over <= 0:
         return stem, 0.0
-    return stem * 10 ** (-over / 20), over
+    return _scaled(stem, 10 ** (-over / 20)), over
+
+
+def _scaled(audio: Floats, factor: float) -> Floats:
+    """A copy: what is mixed by nothing is the content itself."""
+    result = zeros(audio.shape, audio.dtype)
+    for here in blocks(audio.shape[1], _BLOCK):
+        result[:, here] = audio[:, here] * factor
+    return result
 
 
 def lowered(decibels: float, settings: Settings) -> list[str]:

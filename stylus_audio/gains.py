@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .spectrogram import Profile, band_centres, hz_to_mel
+from .spectrogram import Profile, band_centres, highest, hz_to_mel
 
 Floats = NDArray[np.floating[Any]]
 
@@ -44,7 +44,7 @@ class Gains:
 
     @cached_property
     def _floor(self) -> float:
-        return float(max(self.styled.max(initial=0.0), self.reference.max(initial=0.0))) * 10 ** (FLOOR_DB / 20)
+        return max(highest(self.styled), highest(self.reference)) * 10 ** (FLOOR_DB / 20)
 
     @property
     def db(self) -> NDArray[np.float32]:
@@ -90,7 +90,7 @@ def hold(styled: NDArray[np.float32], reference: NDArray[np.float32], first: int
     """
     if not 0 <= first < last < styled.shape[-1]:
         return
-    floor = reference.max(initial=0.0) * 10 ** (FLOOR_DB / 20)
+    floor = np.float32(highest(reference) * 10 ** (FLOOR_DB / 20))
     for frame, edge in ((first, slice(0, first)), (last, slice(last + 1, None))):
         ratio = (styled[..., frame] + floor) / (reference[..., frame] + floor + 1e-30)
         styled[..., edge] = reference[..., edge] * ratio[..., None]

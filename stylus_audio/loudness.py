@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .scratch import blocks
+
 Floats = NDArray[np.floating[Any]]
 
 _STEP_SECONDS = 0.1
@@ -64,8 +66,8 @@ def integrated(audio: Floats, sample_rate: int) -> float:
     channels, samples = audio.shape
     meter = Meter(sample_rate, channels, samples)
     piece = max(1, _PIECE // channels)
-    for first in range(0, samples, piece):
-        meter.add(audio[:, first : first + piece])
+    for here in blocks(samples, piece):
+        meter.add(audio[:, here])
     return meter.integrated()
 
 
@@ -136,9 +138,9 @@ def _pieces(audio: Floats) -> Iterator[tuple[Floats, int, int]]:
     """Pieces of every channel with margins: the samples, how many precede the piece, the piece's own length."""
     samples = audio.shape[1]
     for channel in audio:
-        for first in range(0, samples, _PIECE):
-            before, length = min(first, _MARGIN), min(_PIECE, samples - first)
-            yield channel[first - before : first + length + _MARGIN], before, length
+        for here in blocks(samples, _PIECE):
+            before, length = min(here.start, _MARGIN), here.stop - here.start
+            yield channel[here.start - before : here.stop + _MARGIN], before, length
 
 
 def _decibels(amplitude: float) -> float:

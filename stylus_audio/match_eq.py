@@ -29,8 +29,16 @@ def long_term_level(power: Floats, profile: Profile) -> NDArray[np.float32]:
 
     The mean over time, smoothed over bands.
     """
-    floor = 10 ** (-profile.range_db / 10)
-    mean = np.maximum(power, floor).mean(-1)
+    return smoothed_level(mean_power(power, profile), profile)
+
+
+def mean_power(power: Floats, profile: Profile) -> NDArray[np.float32]:
+    """Mean over time `[mel]` of a mel power spectrogram relative to its maximum, down to the range's end."""
+    return np.asarray(np.maximum(power, 10 ** (-profile.range_db / 10)).mean(-1))
+
+
+def smoothed_level(mean: Floats, profile: Profile) -> NDArray[np.float32]:
+    """A mean power `[mel]` smoothed over bands, in dB."""
     weights = kernel(profile)
     # Beyond the ends the last value holds.
     smoothed = np.convolve(np.pad(mean, len(weights) // 2, mode="edge"), weights, "valid")

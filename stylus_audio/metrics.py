@@ -20,7 +20,8 @@ from .errors import UnsupportedAudio
 from .loudness import integrated, sample_peak, true_peak
 from .onsets import onset_times
 from .reference import Picture, picture_of
-from .spectrogram import MINI
+from .scratch import blocks, let_go
+from .spectrogram import MINI, zero_padded
 
 Floats = NDArray[np.floating[Any]]
 
@@ -142,7 +143,7 @@ def validate(audio: Floats, sample_rate: int, name: str) -> None:
         raise UnsupportedAudio(f"{name} is [channel, sample] with 1 to {CHANNELS} channels and at least one sample")
     if not RATES[0] <= sample_rate <= RATES[1]:
         raise UnsupportedAudio(f"{name} has {sample_rate} Hz; {RATES[0]} to {RATES[1]} Hz are measured")
-    if not all(np.isfinite(channel).all() for channel in audio):
+    if not all(np.isfinite(audio[:, here]).all() for here in blocks(audio.shape[1], _SAMPLES)):
         raise UnsupportedAudio(f"{name} holds values that are not finite")
 
 
@@ -171,7 +172,7 @@ def timbre_distance(output: Picture, style: Picture | Timbre) -> float:
 
 def _mean_logs(picture: Picture, floor: float) -> NDArray[np.float64]:
     """Mean over the frames that are no silence, `[mel]`."""
-    sounding = [~picture.silent[here] for here in _blocks(picture.mel.shape[-1], _FRAMES)]
+    sounding = [~picture.silent[here] for here in blocks(picture.mel.shape[-1], _FRAMES)]
     total = sum(
         logs[:, heard].sum(1, dtype=np.float64) for logs, heard in zip(_logs(picture, floor), sounding, strict=True)
     )
@@ -194,21 +195,19 @@ def _floor(reference: Picture) -> float:
 def _logs(picture: Picture, floor: float) -> Iterator[NDArray[np.float32]]:
     """`log_mels` some frames at a time: of a long clip every copy counts."""
     level = np.float32(_level(picture) or 1.0)
-    for here in _blocks(picture.mel.shape[-1], _FRAMES):
+    for here in blocks(picture.mel.shape[-1], _FRAMES):
         # A floor that is no number makes all of them none.
         logs = np.maximum(picture.mel[0, :, here] / level, np.float32(floor))
         yield np.asarray(np.log10(logs, out=logs))
-
-
-def _blocks(count: int, size: int) -> Iterator[slice]:
-    return (slice(first, min(first + size, count)) for first in range(0, count, size))
 
 
 def _level(picture: Picture) -> float:
     """Root of the mean power of the frames that are no silence."""
     if picture.silent.all():
         return 0.0
-    power = np.einsum("mf,mf->f", picture.mel[0], picture.mel[0], dtype=np.float64)
+    power = np.empty(picture.mel.shape[-1])
+    for here in blocks(len(power), _FRAMES):
+        power[here] = np.einsum("mf,mf->f", picture.mel[0, :, here], picture.mel[0, :, here], dtype=np.float64)
     return math.sqrt(float(power[~picture.silent].mean()))
 
 
@@ -228,12 +227,11 @@ def chroma(audio: Floats, block_frames: int = 128) -> NDArray[np.float64]:
     filters = _chroma_filters()
     frames = 1 + audio.shape[1] // hop
     result = np.zeros((12, frames))
-    for channel in audio:
-        padded = np.pad(np.asarray(channel, np.float32), (size // 2, size))
-        every = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
-        for first in range(0, frames, block_frames):
-            block = every[first : min(frames, first + block_frames)]
-            result[:, first : first + len(block)] += filters @ (np.abs(scipy.fft.rfft(block * shape)) ** 2).T
+    for here in blocks(frames, block_frames):
+        low = here.start * hop - size // 2
+        piece = zero_padded(audio, low, low + (here.stop - here.start - 1) * hop + size)
+        for cut in np.lib.stride_tricks.sliding_window_view(piece, size, axis=1)[:, ::hop]:
+            result[:, here] += filters @ (np.abs(scipy.fft.rfft(cut * shape)) ** 2).T
     return np.asarray(result - result.min(0))
 
 
@@ -305,11 +303,10 @@ def si_sdr(output: Floats, content: Floats) -> float:
         return math.nan
     pairs = list(zip(output, content, strict=True))
     scale = sum(_dot(ours, theirs) for ours, theirs in pairs) / energy
-    blocks = list(_blocks(content.shape[1], _SAMPLES))
     errors = (
         ours[here].astype(np.float64) - scale * theirs[here].astype(np.float64)
         for ours, theirs in pairs
-        for here in blocks
+        for here in blocks(len(ours), _SAMPLES)
     )
     noise = sum(_dot(error, error) for error in errors)
     target = scale**2 * energy
@@ -320,8 +317,8 @@ def si_sdr(output: Floats, content: Floats) -> float:
 
 
 def _dot(one: Floats, other: Floats) -> float:
-    blocks = _blocks(len(one), _SAMPLES)
-    return sum(float(np.dot(one[here].astype(np.float64), other[here].astype(np.float64))) for here in blocks)
+    pieces = ((one[here], other[here]) for here in blocks(len(one), _SAMPLES))
+    return sum(float(np.dot(ours.astype(np.float64), theirs.astype(np.float64))) for ours, theirs in pieces)
 
 
 def seam_step(output: Floats, sample_rate: int, seams: Sequence[float], content: Floats | None = None) -> float:
@@ -350,5 +347,6 @@ def level_steps(audio: Floats, sample_rate: int, seams: Sequence[float]) -> NDAr
 def _power_at(audio: Floats, sample_rate: int, time: float) -> float:
     """Mean power of the 50 ms around a time, at least -120 dB."""
     first = max(0, round((time - _SEAM_SECONDS / 2) * sample_rate))
-    around = np.asarray(audio[:, first : first + round(_SEAM_SECONDS * sample_rate)], np.float64)
+    around = audio[:, first : first + round(_SEAM_SECONDS * sample_rate)].astype(np.float64)
+    let_go()
     return max(1e-12, float(np.mean(around**2))) if around.size else 1e-12

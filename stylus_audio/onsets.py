@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .scratch import blocks, padded
 from .spectrogram import Profile, mel_spectrogram
 
 Floats = NDArray[np.floating[Any]]
@@ -76,15 +77,21 @@ def _flux(audio: Floats, sample_rate: int) -> NDArray[np.float64]:
         sample_rate, round(_HOP * sample_rate), window, window, 80, 30.0, min(16000.0, sample_rate / 2), 1, "log"
     )
     power: Any = 0.0
+    # In place throughout: of a long clip every copy counts.
     for channel in audio:
-        led = np.pad(channel, (_LEAD * profile.hop, 0))
-        power = power + mel_spectrogram(led[None], profile)[0].astype(np.float64) ** 2
+        led = padded(channel[None], _LEAD * profile.hop, 0)
+        power += np.square(mel_spectrogram(led, profile)[0], dtype=np.float64)
     maximum = power.max(initial=0.0)
     if maximum <= 0:
         return np.zeros(1)
-    db = 10 * np.log10(np.maximum(power / maximum, 10 ** (_FLOOR_DB / 10)))
+    power /= maximum
+    np.maximum(power, 10 ** (_FLOOR_DB / 10), out=power)
+    db = np.log10(power, out=power)
+    db *= 10
     # A partial that only moves to the next band, as in a vibrato, is no rise.
-    rise = np.maximum(0.0, db[:, _LAG:] - maximum_filter1d(db, 3, axis=0)[:, :-_LAG])
+    before = maximum_filter1d(db, 3, axis=0)[:, :-_LAG]
+    rise = np.subtract(db[:, _LAG:], before, out=before)
+    np.maximum(0.0, rise, out=rise)
     return np.concatenate([np.zeros(_LAG), rise.mean(0)])
 
 
@@ -96,14 +103,14 @@ def _attack_rise(audio: Floats, sample_rate: int) -> NDArray[np.float64]:
     count = max(1, int(1000 * audio.shape[1] / sample_rate))
     edges = np.rint(np.arange(count) * sample_rate / 1000).astype(int)
     power = np.zeros(count)
-    for first in range(0, count, _MILLISECONDS):
-        here = edges[first : first + _MILLISECONDS]
-        low, high = here[0], edges[first + len(here)] if first + len(here) < count else audio.shape[1]
+    for these in blocks(count, _MILLISECONDS):
+        here = edges[these]
+        low, high = here[0], edges[these.stop] if these.stop < count else audio.shape[1]
         # With the sample before, which the first one differs from: silence before the clip.
         piece = audio[:, max(0, low - 1) : high]
-        differences = np.diff(piece, prepend=0) if low == 0 else np.diff(piece)
+        differences = np.diff(piece, prepend=audio.dtype.type(0)) if low == 0 else np.diff(piece)
         squares = differences.astype(np.float64) ** 2
-        power[first : first + len(here)] = np.add.reduceat(squares, here - low, axis=1).sum(0)
+        power[these] = np.add.reduceat(squares, here - low, axis=1).sum(0)
     # Weights that fall off, so that a single click counts most in the millisecond that it lies in.
     after = np.correlate(np.pad(power, (0, 2)), np.array([3, 2, 1]) / 6, "valid")
     before = np.convolve(np.pad(power, (10, 0)), np.full(10, 0.1), "valid")[:count]

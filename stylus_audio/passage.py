@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .audio import Clip
 from .errors import BadRequest
 from .riff import Loop, loop_of
+from .scratch import blocks, padded
 from .settings import Settings, to_samples
 
 Floats = NDArray[np.floating[Any]]
@@ -81,14 +82,18 @@ def passage_of(clip: Clip, settings: Settings, start: int, end: int, context: in
         carrier = audio[:, first + np.mod(turns - first, last - first)]
         return Passage(carrier, carrier, rate, context, context + last - first, start, loop, wraps=True)
     tail = to_samples(settings.tail, rate)
-    around = ((0, 0), (margin, margin))
     if tail:
         body = audio[:, :last]
-        ringing = np.concatenate([body, rung_out(body, tail, rate)], axis=1)
-        carrier, dry = np.pad(ringing, around), np.pad(body, ((0, 0), (margin, margin + tail)))
+        carrier, dry = (padded(body, margin, tail + margin) for _ in range(2))
+        carrier[:, margin + last : margin + last + tail] = rung_out(body, tail, rate)
     else:
-        carrier = dry = np.pad(audio, around)
+        carrier = dry = padded(audio, margin, margin)
     return Passage(carrier, dry, rate, margin + first, margin + last + tail, start, loop, tail=tail)
+
+
+def is_silent(audio: Floats) -> bool:
+    """Whether there is nothing at all in `[channel, sample]`."""
+    return not any(audio[:, here].any() for here in blocks(audio.shape[1], 2**18))
 
 
 def loudest(audio: Floats, length: int) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .gains import Gains, across, spread
+from .scratch import blocks, zeros
 from .spectrogram import Profile, band_centres, mel_filters
 
 Floats = NDArray[np.floating[Any]]
@@ -204,10 +205,9 @@ def _in_blocks(
     samples = audio.shape[-1]
     context = -(-stft.window * (iterations + 2) // stft.hop) * stft.hop
     length = _aligned(BLOCK_SECONDS, stft)
-    result = np.empty(audio.shape, np.float32)
-    for first in range(0, samples, length):
-        last = min(samples, first + length)
-        low, high = max(0, first - context), min(samples, last + context)
+    result = zeros(audio.shape)
+    for here in blocks(samples, length):
+        low, high = max(0, here.start - context), min(samples, here.stop + context)
         piece = torch.from_numpy(np.ascontiguousarray(audio[:, low:high], np.float32)).to(device)
-        result[:, first:last] = block(piece, low)[:, first - low : last - low].cpu().numpy()
+        result[:, here] = block(piece, low)[:, here.start - low : here.stop - low].cpu().numpy()
     return result

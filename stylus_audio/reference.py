@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from .audio import resample
 from .errors import UnsupportedAudio
-from .match_eq import long_term_level
-from .spectrogram import Profile, mel_spectrogram, silent_frames, to_image
+from .match_eq import long_term_level, mean_power, smoothed_level
+from .scratch import blocks
+from .spectrogram import BANDS, Profile, highest, mel_spectrogram, silent_frames, to_image
 from .windows import cut
 
 Floats = NDArray[np.floating[Any]]
@@ -41,8 +42,11 @@ class Picture:
     @property
     def level(self) -> NDArray[np.float32]:
         """Long-term level per band in dB under the maximum, over all channels and all but silence."""
-        power = (self.mel[..., ~self.silent] / (self.maximum or 1.0)) ** 2
-        return long_term_level(power.swapaxes(0, 1).reshape(len(power[0]), -1), self.profile)
+        means, sounding = [], ~self.silent
+        for bands in blocks(self.profile.bands, BANDS):
+            power = (self.mel[:, bands][..., sounding] / (self.maximum or 1.0)) ** 2
+            means.append(mean_power(power.swapaxes(0, 1).reshape(power.shape[1], -1), self.profile))
+        return smoothed_level(np.concatenate(means), self.profile)
 
 
 @dataclass(frozen=True)
@@ -82,20 +86,27 @@ def picture_of(
     The power, unlike a sum of the channels, loses nothing where they are out of phase. Its scale is its own maximum or
     the `shared` one; what is silence in it does not depend on others.
     """
-    power: NDArray[np.float32] | None = None
-    mels = []
-    for channel in audio:
-        mel = transform(resample(channel[None], sample_rate, profile.sample_rate), profile)
-        if not linked:
-            mels.append(mel)
-        elif power is None:
-            power = np.square(mel, out=mel)
-        else:
-            power += np.square(mel, out=mel)
-    mel = np.concatenate(mels) if power is None else np.sqrt(np.divide(power, len(audio), out=power), out=power)
-    maximum = float(mel.max(initial=0.0))
+    mels = (transform(resample(one[None], sample_rate, profile.sample_rate), profile) for one in audio)
+    mel = _root_mean_square(mels, len(audio)) if linked else np.concatenate(list(mels))
+    maximum = highest(mel)
     scale = shared.maximum if shared else maximum
     return Picture(mel, scale, silent_frames(mel, maximum), profile)
+
+
+def _root_mean_square(mels: Iterable[NDArray[np.float32]], count: int) -> NDArray[np.float32]:
+    """Of each value over so many, the first of which becomes the result."""
+    power: NDArray[np.float32] | None = None
+    for mel in mels:
+        for bands in blocks(mel.shape[1], BANDS):
+            squared = np.square(mel[:, bands], out=mel[:, bands])
+            if power is not None:
+                power[:, bands] += squared
+        power = mel if power is None else power
+    assert power is not None
+    for bands in blocks(power.shape[1], BANDS):
+        mean = np.divide(power[:, bands], count, out=power[:, bands])
+        np.sqrt(mean, out=mean)
+    return power
 
 
 def reference_windows(picture: Picture, count: int, variation: int) -> list[int]:

@@ -15,10 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-Tensors = Mapping[str, Tensor]
+from .scratch import SPARE_BYTES
 
-SPARE_BYTES = 2 * 2**30
-"""A disk with less room than this is left to the user's stems."""
+Tensors = Mapping[str, Tensor]
 
 
 class Shelf:

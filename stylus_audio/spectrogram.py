@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .scratch import blocks, zeros
+
 if TYPE_CHECKING:
     import torch
 
@@ -63,6 +65,9 @@ MINI = Profile(44100, 441, 4096, 16384, 512, 20.0, 20000.0, 256, "log")
 
 _THREADS = int(os.environ.get("OMP_NUM_THREADS") or -1)
 """Of a Fourier transform: as many as there are, unless OpenMP is told otherwise, as beside others of our processes."""
+
+BANDS = 16
+"""Of a long clip's mel, that are worked on at once."""
 
 SILENCE_DB = -80.0
 """A frame whose loudest band is this far under the clip's maximum counts as silence (METHOD 3)."""
@@ -138,15 +143,14 @@ def mel_spectrogram(audio: Floats, profile: Profile, block_frames: int = 128) ->
     frames = frame_count(samples, profile.hop)
     filters = _sparse_filters(profile)
     window = np.hanning(profile.window + 1)[:-1].astype(np.float32)
-    result = np.empty((channels, profile.bands, frames), np.float32)
-    for first in range(0, frames, block_frames):
-        last = min(frames, first + block_frames)
-        low = first * profile.hop - profile.window // 2
-        piece = _zero_padded(audio, low, low + (last - first - 1) * profile.hop + profile.window)
+    result = zeros((channels, profile.bands, frames))
+    for here in blocks(frames, block_frames):
+        low = here.start * profile.hop - profile.window // 2
+        piece = zero_padded(audio, low, low + (here.stop - here.start - 1) * profile.hop + profile.window)
         cut = np.lib.stride_tricks.sliding_window_view(piece, profile.window, axis=1)[:, :: profile.hop]
         for channel in range(channels):
             spectrum = np.abs(scipy.fft.rfft(cut[channel] * window, profile.n_fft, axis=1, workers=_THREADS))
-            result[channel, :, first:last] = filters @ spectrum.T
+            result[channel, :, here] = filters @ spectrum.T
     return result
 
 
@@ -169,7 +173,7 @@ def mel_spectrogram_on(
     return np.asarray(torch.cat(made, 2).cpu().numpy(), np.float32)
 
 
-def _zero_padded(audio: Floats, low: int, high: int) -> NDArray[np.float32]:
+def zero_padded(audio: Floats, low: int, high: int) -> NDArray[np.float32]:
     """Samples `[low, high)`, zero where there are none."""
     piece = np.zeros((len(audio), high - low), np.float32)
     inside = slice(max(0, low), min(audio.shape[1], high))
@@ -208,7 +212,14 @@ def from_image(image: Floats, profile: Profile, maximum: float) -> NDArray[np.fl
     return np.asarray(relative * np.float32(maximum), np.float32)
 
 
+def highest(mel: Floats) -> float:
+    """The largest value of `[channel, mel, frame]`, at least 0."""
+    return max((float(mel[:, bands].max(initial=0.0)) for bands in blocks(mel.shape[1], BANDS)), default=0.0)
+
+
 def silent_frames(mel: Floats, maximum: float) -> NDArray[np.bool_]:
     """Which frames are silence, `[frame]`: the loudest band over all channels lies under `SILENCE_DB` of `maximum`."""
-    loudest: NDArray[np.bool_] = np.asarray(mel).max(axis=(0, 1)) <= maximum * 10.0 ** (SILENCE_DB / 20.0)
-    return loudest
+    loudest = np.zeros(mel.shape[-1], mel.dtype)
+    for bands in blocks(mel.shape[1], BANDS):
+        np.maximum(loudest, mel[:, bands].max(axis=(0, 1)), out=loudest)
+    return np.asarray(loudest <= maximum * 10.0 ** (SILENCE_DB / 20.0))

@@ -19,6 +19,7 @@ from .audio import AudioInfo, same_file
 from .errors import BadRequest, DiskFull, NotAllowed, NotFound
 from .files import flush_file, flush_folder, means_full, name_endings, publish, publish_all, uninterrupted
 from .riff import Chunk, append_chunks
+from .scratch import blocks
 
 Floats = NDArray[np.floating[Any]]
 
@@ -216,8 +217,8 @@ def _write(part: Path, audio: Floats, sample_rate: int, container: str, subtype:
     with soundfile.SoundFile(str(part), "w", sample_rate, audio.shape[0], subtype, format=container) as file:
         # The chunk holds the time of writing: the same render twice would be two different files.
         soundfile._snd.sf_command(file._file, _ADD_PEAK_CHUNK, soundfile._ffi.NULL, 0)
-        for first in range(0, audio.shape[1], _BLOCK):
-            block = audio[:, first : first + _BLOCK]
+        for here in blocks(audio.shape[1], _BLOCK):
+            block = audio[:, here]
             block = np.where(np.isfinite(block), block, 0)
             if subtype in ("FLOAT", "DOUBLE"):
                 file.write(np.ascontiguousarray(block.T, np.float32 if subtype == "FLOAT" else np.float64))

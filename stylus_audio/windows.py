@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .scratch import blocks, let_go, zeros
+from .spectrogram import BANDS
+
 Floats = NDArray[np.floating[Any]]
 
 
@@ -67,13 +70,14 @@ class Blend:
         """The next window, in the order of the starts."""
         start, window = self._starts[self._rows], picture.shape[-1]
         if not self._power.size:
-            self._power = np.zeros((*picture.shape[:-1], self._frames), np.float32)
+            self._power = zeros((*picture.shape[:-1], self._frames))
         weights = _weights(self._starts, self._rows, window)
         low, high = max(0, start), min(self._frames, start + window)
         here = slice(low - start, high - start)
         self._power[..., low:high] += weights[here] * np.square(picture[..., here])
         self._covered[low:high] += weights[here]
         self._rows += 1
+        let_go()
 
     @property
     def settled(self) -> int:
@@ -88,8 +92,12 @@ class Blend:
     def result(self) -> NDArray[np.float32]:
         """All frames; what it was made of is used up."""
         # Where more than two windows overlap, the weights do not sum to one by themselves.
-        self._power /= np.where(self._covered > 0, self._covered, 1)
-        return np.sqrt(self._power, out=self._power)
+        covered = np.where(self._covered > 0, self._covered, 1)
+        for bands in blocks(self._power.shape[1], BANDS):
+            power = self._power[:, bands]
+            power /= covered
+            np.sqrt(power, out=power)
+        return self._power
 
 
 def blend(pictures: Iterable[Floats], starts: Sequence[int], frames: int) -> NDArray[np.float32]:
