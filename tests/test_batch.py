@@ -39,13 +39,15 @@ def studio(tmp_path: Path, told_folder: Path) -> Studio:
 
 # --- The engine on several clips
 
+FEW: dict[str, dict[str, int]] = {"conditional": {}, "injection": {"steps": 2}}
+
 
 @pytest.mark.parametrize("method", ["conditional", "injection"])
 def test_several_clips_come_out_as_each_alone(told: Engine, method: str) -> None:
     """Long and short, one channel and two, with silence, and one that cannot be read."""
     clips = [(plucks(2.0), RATE), (plucks(0.3, channels=2), RATE), (np.zeros((1, 4000), np.float32), RATE),
              (tone(300, 1.1), RATE)]  # fmt: skip
-    settings = told.settings(method=method, stereo="independent", steps=2)
+    settings = told.settings(method=method, stereo="independent", **FEW[method])
     found = told.render_several([*clips, Path("absent.wav")], (noise(1.0), RATE), settings)
     assert [type(one).__name__ for one in found] == ["Render"] * 4 + ["NotFound"]
     for clip, one in zip(clips, found[:4], strict=True):
@@ -67,11 +69,12 @@ def test_what_does_not_fit_one_clip_is_its_own_error(told: Engine) -> None:
 @pytest.mark.parametrize("method", ["conditional", "injection"])
 def test_an_instrument_of_one_sound_is_a_clip(told: Engine, method: str) -> None:
     """Its own statistics are those that it shares with itself."""
-    settings, clip = told.settings(method=method, steps=2), (plucks(1.0), RATE)
+    settings, clip = told.settings(method=method, **FEW[method]), (plucks(1.0), RATE)
     shared = told.shared([clip], settings)
     (one,) = told.render_several([clip], (noise(1.0), RATE), settings, shared=shared)
     assert isinstance(one, Render)
-    np.testing.assert_allclose(one.audio, told.render(clip, (noise(1.0), RATE), settings).audio, atol=2e-4)
+    alone = told.render(clip, (noise(1.0), RATE), settings).audio
+    assert decibels(one.audio - alone) < decibels(alone) - 45
 
 
 def test_sounds_of_one_instrument_share_scale_and_spectrum(told: Engine) -> None:
