@@ -63,10 +63,11 @@ def whole() -> Iterable[Part]:
 def on_gpu(seconds: float, file: Path | None, only: str = "", tiny: bool = False) -> list[Row]:
     """What `--gpu` measures, as it says; `only` names sections."""
     from . import gpu
+    from .gpu_bench import TINY, Bench
 
     named = {one.__name__: (one, estimate) for one, estimate in (*gpu.SECTIONS, *gpu.ON_DEMAND)}
     chosen = [named[name] for name in only.split(",")] if only else gpu.SECTIONS
-    bench = gpu.Bench(choose_device(), gpu.TINY) if tiny else gpu.Bench(torch.device("cuda"))
+    bench = Bench(choose_device(), TINY) if tiny else Bench(torch.device("cuda"))
     return gpu.measure(seconds, file, bench, chosen)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks import gpu
+from benchmarks.gpu_bench import TINY, Bench
 from benchmarks.table import Row, printed, side_by_side
 
 
@@ -39,15 +40,15 @@ def test_ways_take_turns_and_the_first_turn_does_not_count() -> None:
 
 
 def test_a_section_that_fails_or_has_no_time_is_named_and_the_next_goes_on(tmp_path: Path) -> None:
-    def fails(bench: gpu.Bench) -> Iterator[Row]:
+    def fails(bench: Bench) -> Iterator[Row]:
         yield Row("before", 1.0)
         raise RuntimeError("out of luck")
 
-    def works(bench: gpu.Bench) -> Iterator[Row]:
+    def works(bench: Bench) -> Iterator[Row]:
         yield Row("after", 2.0)
 
     file = tmp_path / "rows.json"
-    rows = gpu.measure(10.0, file, gpu.Bench(torch.device("cpu"), gpu.TINY), [(fails, 1), (works, 11), (works, 1)])
+    rows = gpu.measure(10.0, file, Bench(torch.device("cpu"), TINY), [(fails, 1), (works, 11), (works, 1)])
     assert [row.name for row in rows] == ["before", "fails", "works", "after"]
     assert rows[1].missing.startswith("failed: RuntimeError: out of luck at test_benchmarks.py:")
     assert "11 s needed" in rows[2].missing
@@ -56,7 +57,7 @@ def test_a_section_that_fails_or_has_no_time_is_named_and_the_next_goes_on(tmp_p
 
 @pytest.mark.slow
 def test_every_section_for_a_gpu_runs_on_tiny_networks() -> None:
-    bench = gpu.Bench(torch.device("cpu"), gpu.TINY)
+    bench = Bench(torch.device("cpu"), TINY)
     rows = gpu.measure(1e9, None, bench, gpu.SECTIONS)
     assert not [row for row in rows if row.missing.startswith("failed")]
     by_name = {row.name: row for row in rows}
