@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stylus_audio import Engine, Settings
 from stylus_audio.attention import feature_bytes
+from stylus_audio.engine import Render
 from stylus_audio.graphs import Graphs
 from stylus_audio.latent import Autoencoder
 from stylus_audio.memory import feature_budget

@@ -234,7 +234,7 @@ def _embedded(folder: Path, own: dict[str, Any], scheduler: NoiseSchedule, dtype
     return Model(
         "", "", Profile(**own["profile"]), unet, scheduler,
         Patchify(codec["factor"], codec["shift"], codec["scale"]), None, int(own["style_windows"]),
-        {name: Preference(**preference) for name, preference in {**own["methods"], **others}.items()},
+        {name: Preference(one["steps"], one["settings"]) for name, one in {**own["methods"], **others}.items()},
         StyleEncoder.from_pretrained(folder / "style_encoder", dtype) if told else None, float(own.get("spread", 1.0)),
         float(own.get("contrast", 1.0)), elsewhere,
     )  # fmt: skip
