@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import mmap
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from .errors import DiskFull, NotAllowed, NotFound
 
@@ -186,6 +188,29 @@ def working_folder() -> Path:
     says what was typed.
     """
     return Path.cwd().resolve() if os.name == "nt" else Path.cwd()
+
+
+def reserve(file: IO[bytes], size: int) -> None:
+    """Make an empty file so large, in zeros, and take the disk's room for it now; raises `OSError` where there is none.
+
+    A write through a mapping of the file could not say so.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    piece = bytes(2**20)
+    for first in range(0, size, len(piece)):
+        file.write(piece[: size - first])
+    file.flush()
+
+
+def let_go_of(mapping: mmap.mmap) -> None:
+    """Let go of the memory that a mapped file has taken; it is read again where it is wanted.
+
+    Windows has no such advice, and takes such memory away by itself where it runs short.
+    """
+    if hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def lower_priority() -> None:

@@ -16,6 +16,7 @@ from .finish import finish
 from .gains import Gains, hold
 from .passage import Passage
 from .reconstruction import reconstruct
+from .scratch import zeros
 from .settings import Settings
 from .spectrogram import Profile
 from .windows import Blend
@@ -43,7 +44,7 @@ class NearLive:
         """A render begins, or begins again with less memory; `style` is the reference's loudness in LUFS."""
         self._passage, self._settings, self._profile = passage, settings, profile
         self._integer, self._style = integer, style
-        self._wet = np.zeros(passage.carrier.shape, passage.carrier.dtype)
+        self._wet = zeros(passage.carrier.shape, passage.carrier.dtype)
         self._made = max(0, passage.first - CONTEXT_SECONDS * passage.sample_rate)
 
     def window(self, blended: Blend, sounding: int) -> None:

@@ -140,9 +140,10 @@ def griffin_lim(
     generator = torch.Generator().manual_seed(seed)
     samples = audio.shape[-1]
     length, overlap = _aligned(BLOCK_SECONDS, stft), _aligned(1.0, stft)
-    result = np.zeros(audio.shape, np.float32)
-    for first in range(0, samples, length):
-        low, high = max(0, first - overlap), min(samples, first + length)
+    result = zeros(audio.shape)
+    for here in blocks(samples, length):
+        first, high = here.start, here.stop
+        low = max(0, first - overlap)
         piece = torch.from_numpy(np.ascontiguousarray(audio[:, low:high], np.float32))
         magnitude = _inverted_mel(stft.forward(piece), gains, stft, low)
         phase = torch.rand(magnitude.shape, generator=generator) * (2 * np.pi)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .gains import Gains
 from .passage import Passage
 from .phase import CPU, Stft, apply_gain, apply_phase, griffin_lim
+from .scratch import zeros
 from .settings import Settings
 from .spectrogram import Profile
 
@@ -52,7 +53,7 @@ def _around_body(
     frames = slice(round(low / rate * frame_rate), round(high / rate * frame_rate) + 2)
     piece = replace(passage, carrier=passage.carrier[:, here], dry=passage.dry[:, here])
     part = replace(gains, styled=gains.styled[..., frames], reference=gains.reference[..., frames])
-    wet = np.zeros(passage.carrier.shape, passage.carrier.dtype)
+    wet = zeros(passage.carrier.shape, passage.carrier.dtype)
     wet[:, here] = _reconstructed(piece, part, settings, done, device)
     return wet
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 import mmap
-import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .files import let_go_of, reserve
 
 LARGE_BYTES = 2**26
 """An array over this lies in a file: a channel of six minutes."""
@@ -23,50 +25,38 @@ LARGE_BYTES = 2**26
 SPARE_BYTES = 2 * 2**30
 """A disk with less room than this is left to the user's stems."""
 
-_PIECE = bytes(2**20)
-
 _mapped: WeakSet[mmap.mmap] = WeakSet()
+_one_at_a_time = threading.Lock()
 
 
 def zeros(shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray[Any]:
     """An array of zeros; a large one in a temporary file, which goes with it, where the disk has room."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size > LARGE_BYTES and (found := _mapping(size)) is not None:
-        _mapped.add(found)
+        with _one_at_a_time:
+            _mapped.add(found)
         return np.frombuffer(found, dtype).reshape(shape)
     return np.zeros(shape, dtype)
 
 
 def _mapping(size: int) -> mmap.mmap | None:
-    if shutil.disk_usage(tempfile.gettempdir()).free < size + SPARE_BYTES:
-        return None
     try:
+        if shutil.disk_usage(tempfile.gettempdir()).free < size + SPARE_BYTES:
+            return None
         with tempfile.TemporaryFile(prefix="stylus-") as file:
-            _reserve(file, size)
+            reserve(file, size)
             return mmap.mmap(file.fileno(), size)
     except OSError:
         # Then it is memory after all.
         return None
 
 
-def _reserve(file: IO[bytes], size: int) -> None:
-    """Take the disk's room now: a write through the mapping could not say that there is none."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), 0, size)
-        return
-    for first in range(0, size, len(_PIECE)):
-        file.write(_PIECE[: size - first])
-    file.flush()
-
-
 def let_go() -> None:
-    """Let go of the memory that files of arrays have taken; it is read again where it is wanted.
-
-    Windows has no such advice, and takes such memory away by itself where it runs short.
-    """
-    if hasattr(mmap, "MADV_DONTNEED"):
-        for one in list(_mapped):
-            one.madvise(mmap.MADV_DONTNEED)
+    """Let go of the memory that files of arrays have taken; it is read again where it is wanted."""
+    with _one_at_a_time:
+        mapped = list(_mapped)
+    for one in mapped:
+        let_go_of(one)
 
 
 def blocks(count: int, size: int) -> Iterator[slice]:
