@@ -23,6 +23,7 @@ from stylus_audio.settings import Settings
 from stylus_audio.spectrogram import MINI, band_centres
 from stylus_audio.style_encoder import StyleEncoder
 from stylus_audio.training.architecture import CHANNELS, CONTEXT, ROWS, build_scheduler, build_unet
+from stylus_audio.training.card import card
 from stylus_audio.training.dataset import FRAMES, LEVELS, SECONDS, SHAPE, Pictures, build, picture
 from stylus_audio.training.muon import Muon, orthogonal
 from stylus_audio.training.objective import Latents, Regression, Transfer, contrast, error, transferred
@@ -351,7 +352,7 @@ def test_the_exported_folder_is_the_average_and_loads(data: Pictures, tmp_path: 
     assert model.spread == pytest.approx(trainer.progress.spread)
     # What it has not learned it does not offer.
     assert list(model.methods) == ["conditional"]
-    with pytest.raises(BadRequest, match="at most 1"):
+    with pytest.raises(BadRequest, match="mini answers at once"):
         model.with_steps(model.settings(steps=2))
     trainer.export(tmp_path / "left", injection="mini-injection")
     assert list(load_model(str(tmp_path / "left"), "cpu").methods) == ["conditional", "injection"]
@@ -361,3 +362,9 @@ def test_the_exported_folder_is_the_average_and_loads(data: Pictures, tmp_path: 
     assert later.progress.spread == trainer.progress.spread
     for name, value in later.networks.state_dict().items():
         assert torch.equal(value, trainer.ema[name].half().float())
+    later.step()
+    later.export(tmp_path / "longer")
+    about = json.loads((tmp_path / "longer" / "stylus.json").read_text("utf-8"))
+    assert about["training"]["before"] == json.loads((folder / "stylus.json").read_text("utf-8"))["training"]
+    said = card(tmp_path / "longer", tmp_path, "")
+    assert said.count("- 4 examples of 2 groups, 0 minutes on CPU") == 2

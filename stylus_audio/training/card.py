@@ -22,6 +22,17 @@ def _injection(about: dict[str, Any]) -> str:
     return ""
 
 
+def _runs(training: dict[str, Any]) -> str:
+    """A line for each run that the weights have behind them, the first one first."""
+    before: dict[str, Any] | None = training.get("before")
+    examples, minutes = (training[name] - (before[name] if before else 0) for name in ("examples", "minutes"))
+    line = (
+        f"- {examples} examples of {training['groups']} groups, {minutes} minutes on {training['device']}; "
+        f"smoothed loss at the end {training['loss']}."
+    )
+    return f"{_runs(before)}\n{line}" if before else line
+
+
 def card(model: Path, scores: Path, note: str) -> str:
     """The card's text; pictures of the first pairs and of the dials are copied beside it."""
     about: dict[str, Any] = json.loads((model / "stylus.json").read_text("utf-8"))
@@ -45,13 +56,13 @@ match-EQ in one pass: the answer of a diffusion model at its last time. {_inject
 
 ## Training
 
-- Data: {training["groups"]} groups of two pieces in three sounds, made by `stylus_audio.training.dataset`: composed
-  MIDI on General MIDI programs by FluidSynth, drum kits, ensembles; speech by espeak-ng and noise through effects.
+- Data: groups of two pieces in three sounds, made by `stylus_audio.training.dataset`: composed
+  MIDI on General MIDI programs by FluidSynth, on additive instruments that are drawn, drum kits, ensembles; speech by
+  espeak-ng and noise through effects.
   Soundfonts: {", ".join(TRAINING_FONTS)} (Fluid R3 by Frank Wen, MuseScore General by S. Christian Collins; both MIT).
 - Held out: the soundfont {HELD_OUT_FONT}, programs {", ".join(map(str, HELD_OUT_PROGRAMS))}, drum kit {HELD_OUT_KIT}, a
   voice, and all music of the evaluation.
-- {training["examples"]} examples, {training["minutes"]} minutes on {training["device"]};
-  smoothed loss at the end {training["loss"]}.
+{_runs(training)}
 
 ```
 python -m stylus_audio.training.dataset --out DATA --groups {training["groups"]}

@@ -69,10 +69,11 @@ class Trainer(Run[PictureProgress]):
         if self.plan.batch % CONTENTS:
             raise BadRequest(f"--batch: {self.plan.batch} is no multiple of {CONTENTS}, the contents in one style")
         self.data, self.objective, self.frames = data, objective, frames
+        about: dict[str, Any] = json.loads((init / "stylus.json").read_text("utf-8")) if init else {}
+        self.before: dict[str, object] | None = about.get("training")
         if not self.resumed and init:
             files = {name: init / _FOLDERS[name] / "diffusion_pytorch_model.safetensors" for name in self.networks}
             self.start_from({name: load_file(file) for name, file in files.items()})
-            about = json.loads((init / "stylus.json").read_text("utf-8"))
             behind, latent = about["training"], about["latent"]
             self.progress = PictureProgress(0, behind["examples"], behind["minutes"] * 60.0, behind["loss"],
                                             latent["shift"], latent["scale"], about["spread"])  # fmt: skip
@@ -132,7 +133,7 @@ class Trainer(Run[PictureProgress]):
                 "kind": "patchify", "factor": FACTOR, "shift": self.progress.shift, "scale": self.progress.scale,
             },
             "spread": self.progress.spread,
-            "training": {"groups": len(self.data.pictures), **self.facts()},
+            "training": {"groups": len(self.data.pictures), **self.facts(), "before": self.before},
         }  # fmt: skip
         if "encoder" in networks:
             build_scheduler().save_pretrained(folder / "scheduler")
