@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .errors import BadRequest, NotAllowed, NotFound, UnsupportedAudio
 from .files import in_text
 from .riff import Chunk, declared_data, read_chunks
-from .scratch import blocks, let_go, zeros
+from .scratch import as_type, blocks, let_go, zeros
 
 Floats = NDArray[np.floating[Any]]
 
@@ -263,7 +263,7 @@ def _warned(name: str, lost: int) -> tuple[str, ...]:
 def resample(audio: Floats, from_rate: int, to_rate: int) -> NDArray[np.float32]:
     """Audio at another rate, aligned in time: `[channel, sample]` → `[channel, round(sample · to / from)]`."""
     if from_rate == to_rate:
-        return np.asarray(audio, np.float32)
+        return as_type(audio, np.float32)
     channels, samples = audio.shape
     result = zeros((channels, round(samples * to_rate / from_rate)))
     stream = soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32", quality="HQ")

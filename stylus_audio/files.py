@@ -8,6 +8,7 @@ import mmap
 import os
 import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -188,6 +189,14 @@ def working_folder() -> Path:
     says what was typed.
     """
     return Path.cwd().resolve() if os.name == "nt" else Path.cwd()
+
+
+def roomy_folder() -> Path:
+    """Where large temporary files go: `/var/tmp` where there is one, since `/tmp` may be memory; `TMPDIR` overrides."""
+    elsewhere = Path("/var/tmp")
+    if not os.environ.get("TMPDIR") and os.access(elsewhere, os.W_OK):
+        return elsewhere
+    return Path(tempfile.gettempdir())
 
 
 def reserve(file: IO[bytes], size: int) -> None:

@@ -15,7 +15,7 @@ from .loudness import integrated, sample_peak, true_peak
 from .onsets import onset_times
 from .passage import Passage
 from .riff import Loop
-from .scratch import blocks, zeros
+from .scratch import as_type, blocks, zeros
 from .settings import Settings
 
 Floats = NDArray[np.floating[Any]]
@@ -44,7 +44,7 @@ def finish(
     else:
         heard = Sounding(dry, rate, slice(passage.last - passage.tail, passage.last))
         # In place throughout: of a long clip every copy counts.
-        wet = np.asarray(wet, np.result_type(wet, dry))
+        wet = as_type(wet, np.result_type(wet, dry))
         for here in blocks(dry.shape[1], _BLOCK):
             wet[:, here] *= heard[here]
         factor = wet.dtype.type(level_factor(_level(wet[:, body], rate), _level(passage.carrier[:, body], rate)))

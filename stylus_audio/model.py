@@ -234,10 +234,15 @@ def _embedded(folder: Path, own: dict[str, Any], scheduler: NoiseSchedule, dtype
     return Model(
         "", "", Profile(**own["profile"]), unet, scheduler,
         Patchify(codec["factor"], codec["shift"], codec["scale"]), None, int(own["style_windows"]),
-        {name: Preference(one["steps"], one["settings"]) for name, one in {**own["methods"], **others}.items()},
+        {name: _preference(one) for name, one in {**own["methods"], **others}.items()},
         StyleEncoder.from_pretrained(folder / "style_encoder", dtype) if told else None, float(own.get("spread", 1.0)),
         float(own.get("contrast", 1.0)), elsewhere,
     )  # fmt: skip
+
+
+def _preference(about: dict[str, Any]) -> Preference:
+    """What a folder says of a method; of an earlier version it may say more than there is."""
+    return Preference(**{name: about[name] for name in ("steps", "settings") if name in about})
 
 
 def _diffusers_unet(folder: Path, dtype: torch.dtype) -> Any:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .audio import Clip
 from .errors import BadRequest
 from .riff import Loop, loop_of
-from .scratch import blocks, padded
+from .scratch import blocks, padded, zeros
 from .settings import Settings, to_samples
 
 Floats = NDArray[np.floating[Any]]
@@ -105,10 +105,13 @@ def loudest(audio: Floats, length: int) -> tuple[int, int]:
     samples = audio.shape[1]
     if length >= samples:
         return 0, samples
-    power = np.zeros(samples + 1)
-    for channel in audio:
-        power[1:] += np.square(channel, dtype=np.float64)
-    np.cumsum(power, out=power)
+    power = zeros((samples + 1,), np.float64)
+    for here in blocks(samples, 2**18):
+        piece = power[here.start + 1 : here.stop + 1]
+        for channel in audio[:, here]:
+            piece += np.square(channel, dtype=np.float64)
+        piece[0] += power[here.start]
+        np.cumsum(piece, out=piece)
     starts = np.arange(0, samples - length + 1, max(1, length // 100))
     best = int(starts[np.argmax(power[starts + length] - power[starts])])
     return best, best + length

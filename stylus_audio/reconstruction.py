@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .gains import Gains
 from .passage import Passage
 from .phase import CPU, Stft, apply_gain, apply_phase, griffin_lim
-from .scratch import zeros
+from .scratch import blocks, zeros
 from .settings import Settings
 from .spectrogram import Profile
 
@@ -98,5 +98,8 @@ def mid_side(audio: Floats) -> Floats:
     >>> mid_side(mid_side(np.array([[1.0], [0.5]]))).round(6).tolist()
     [[1.0], [0.5]]
     """
-    left, right = audio
-    return np.stack([left + right, left - right]) * np.asarray(0.5**0.5, audio.dtype)
+    result, half = zeros(audio.shape, audio.dtype), audio.dtype.type(0.5**0.5)
+    for here in blocks(audio.shape[1], 2**18):
+        left, right = audio[:, here]
+        result[:, here] = (left + right) * half, (left - right) * half
+    return result

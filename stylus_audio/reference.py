@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .audio import resample
 from .errors import UnsupportedAudio
 from .match_eq import long_term_level, mean_power, smoothed_level
-from .scratch import blocks
+from .scratch import blocks, zeros
 from .spectrogram import BANDS, Profile, highest, mel_spectrogram, silent_frames, to_image
 from .windows import cut
 
@@ -66,9 +66,10 @@ class Shared:
         maximum, frames, power = 0.0, 0, np.zeros(profile.bands)
         for picture in pictures:
             maximum = max(maximum, picture.maximum)
-            sounding = picture.mel[..., ~picture.silent]
-            power += (sounding.astype(np.float64) ** 2).sum((0, 2))
-            frames += sounding.shape[0] * sounding.shape[2]
+            sounding = ~picture.silent
+            for bands in blocks(profile.bands, BANDS):
+                power[bands] += (picture.mel[:, bands][..., sounding].astype(np.float64) ** 2).sum((0, 2))
+            frames += len(picture.mel) * int(sounding.sum())
         mean = power / max(frames, 1) / (maximum or 1.0) ** 2
         return cls(maximum, long_term_level(mean[:, None], profile))
 
@@ -87,7 +88,7 @@ def picture_of(
     the `shared` one; what is silence in it does not depend on others.
     """
     mels = (transform(resample(one[None], sample_rate, profile.sample_rate), profile) for one in audio)
-    mel = _root_mean_square(mels, len(audio)) if linked else np.concatenate(list(mels))
+    mel = _root_mean_square(mels, len(audio)) if linked else _side_by_side(mels, len(audio))
     maximum = highest(mel)
     scale = shared.maximum if shared else maximum
     return Picture(mel, scale, silent_frames(mel, maximum), profile)
@@ -109,6 +110,19 @@ def _root_mean_square(mels: Iterable[NDArray[np.float32]], count: int) -> NDArra
     return power
 
 
+def _side_by_side(mels: Iterable[NDArray[np.float32]], count: int) -> NDArray[np.float32]:
+    """Of so many channels as one array."""
+    if count == 1:
+        return next(iter(mels))
+    result: NDArray[np.float32] | None = None
+    for channel, mel in enumerate(mels):
+        result = zeros((count, *mel.shape[1:])) if result is None else result
+        for bands in blocks(mel.shape[1], BANDS):
+            result[channel, bands] = mel[0, bands]
+    assert result is not None
+    return result
+
+
 def reference_windows(picture: Picture, count: int, variation: int) -> list[int]:
     """First frames of the windows that stand for a style: the loudest, or with `variation` others, in time's order.
 
@@ -120,7 +134,8 @@ def reference_windows(picture: Picture, count: int, variation: int) -> list[int]
     if frames <= window:
         return [0]
     starts = np.unique(np.append(np.arange(0, frames - window + 1, window // 4), frames - window))
-    energy = np.concatenate([[0.0], np.cumsum((picture.mel**2).sum((0, 1), dtype=np.float64))])
+    power = [(picture.mel[..., here] ** 2).sum((0, 1), dtype=np.float64) for here in blocks(frames, 4096)]
+    energy = np.cumsum(np.concatenate([[0.0], *power]))
     level = energy[starts + window] - energy[starts]
     order = np.argsort(-level, kind="stable")
     if variation:

@@ -17,7 +17,7 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from .files import let_go_of, reserve
+from .files import let_go_of, reserve, roomy_folder
 
 LARGE_BYTES = 2**26
 """An array over this lies in a file: a channel of six minutes."""
@@ -41,9 +41,10 @@ def zeros(shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray[Any]:
 
 def _mapping(size: int) -> mmap.mmap | None:
     try:
-        if shutil.disk_usage(tempfile.gettempdir()).free < size + SPARE_BYTES:
+        folder = roomy_folder()
+        if shutil.disk_usage(folder).free < size + SPARE_BYTES:
             return None
-        with tempfile.TemporaryFile(prefix="stylus-") as file:
+        with tempfile.TemporaryFile(prefix="stylus-", dir=folder) as file:
             reserve(file, size)
             return mmap.mmap(file.fileno(), size)
     except OSError:
@@ -68,6 +69,16 @@ def blocks(count: int, size: int) -> Iterator[slice]:
     for first in range(0, count, size):
         yield slice(first, min(first + size, count))
         let_go()
+
+
+def as_type(audio: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """`[channel, sample]` as another type; the same array where it is of it already."""
+    if audio.dtype == dtype:
+        return audio
+    result = zeros(audio.shape, dtype)
+    for here in blocks(audio.shape[1], 2**18):
+        result[:, here] = audio[:, here]
+    return result
 
 
 def padded(audio: NDArray[Any], before: int, after: int) -> NDArray[Any]:

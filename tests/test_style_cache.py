@@ -111,7 +111,7 @@ def test_another_engine_finds_it_on_the_disk(
           [("gamma", 0.2), ("tau", 2.0), ("alpha", 0.5), ("seed", 5), ("mix", 0.5), ("init", "efdm"),
            ("start_step", 1), ("reconstruction", "phase")]),
         *(("conditional", {name: value}) for name, value in
-          [("gamma", 0.2), ("tau", 2.0), ("alpha", 0.5), ("seed", 5), ("steps", 3)]),
+          [("gamma", 0.2), ("tau", 2.0), ("alpha", 0.5), ("seed", 5), ("mix", 0.5)]),
     ],
     ids=str,
 )  # fmt: skip

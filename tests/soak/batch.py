@@ -32,7 +32,9 @@ SPAN = 3.0
 
 def told(folder: Path) -> Path:
     """A small conditional model."""
-    model = save_tiny(folder, 2, {"conditional": {"steps": STEPS, "settings": {"gamma": 0.0, "alpha": 1.0}}})
+    model = save_tiny(
+        folder, 2, {"conditional": {"steps": dict.fromkeys(STEPS, 1), "settings": {"gamma": 0.0, "alpha": 1.0}}}
+    )
     StyleEncoder(64, 8, 32, 16, depth=1).save_pretrained(model / "style_encoder")
     return model
 
