@@ -95,7 +95,8 @@ def test_blocks_cover_all_once() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"stereo": "independent", "loudness": -20.0}, {"stereo": "mid-side", "preview": 1.0}, {"transients": 0.5, "keep_below": 200.0, "mix": 0.7},
+    [{}, {"stereo": "independent", "loudness": -20.0}, {"stereo": "mid-side", "preview": 1.0},
+     {"transients": 0.5, "keep_below": 200.0, "mix": 0.7},
      {"tail": 0.3, "ceiling": -12.0}],
 )  # fmt: skip
 def test_a_stem_from_files_is_that_from_memory(
