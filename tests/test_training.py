@@ -368,3 +368,20 @@ def test_the_exported_folder_is_the_average_and_loads(data: Pictures, tmp_path: 
     assert about["training"]["before"] == json.loads((folder / "stylus.json").read_text("utf-8"))["training"]
     said = card(tmp_path / "longer", tmp_path, "")
     assert said.count("- 4 examples of 2 groups, 0 minutes on CPU") == 2
+
+
+def test_halfway_is_the_mean_of_before_and_after(data: Pictures, tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path / "run", data)
+    trainer.export(tmp_path / "before")
+    later = Trainer(tmp_path / "later", data, Small(), Plan(batch=4, rate=0.1), frames=32, init=tmp_path / "before")
+    for _ in range(3):
+        later.step()
+    later.export(tmp_path / "after")
+    later.export(tmp_path / "halfway", halfway=True)
+    before, after, halfway = (
+        load_file(tmp_path / name / "unet" / "diffusion_pytorch_model.safetensors")
+        for name in ("before", "after", "halfway")
+    )
+    assert any(not torch.allclose(before[name], after[name], atol=1e-3) for name in before)
+    for name, value in halfway.items():
+        torch.testing.assert_close(value.float(), (before[name].float() + after[name]) / 2, rtol=2e-3, atol=1e-4)

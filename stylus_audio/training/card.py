@@ -30,6 +30,8 @@ def _runs(training: dict[str, Any]) -> str:
         f"- {examples} examples of {training['groups']} groups, {minutes} minutes on {training['device']}; "
         f"smoothed loss at the end {training['loss']}."
     )
+    if training.get("halfway"):
+        line += " The weights are the mean of those before and after it."
     return f"{_runs(before)}\n{line}" if before else line
 
 
