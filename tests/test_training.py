@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -385,3 +388,38 @@ def test_halfway_is_the_mean_of_before_and_after(data: Pictures, tmp_path: Path)
     assert any(not torch.allclose(before[name], after[name], atol=1e-3) for name in before)
     for name, value in halfway.items():
         torch.testing.assert_close(value.float(), (before[name].float() + after[name]) / 2, rtol=2e-3, atol=1e-4)
+
+
+def test_a_killed_run_leaves_no_workers(tmp_path: Path) -> None:
+    script = tmp_path / "growing_slowly.py"
+    script.write_text(
+        """
+import time
+from pathlib import Path
+
+import numpy as np
+
+from stylus_audio.training.growing import grow
+
+
+def make(seed):
+    Path(f"made-{seed}").touch()
+    time.sleep(0.2)
+    return np.zeros(4, np.uint8)
+
+
+if __name__ == "__main__":
+    grow(Path("data") / "file", (np.uint8, (4,)), 1000, make)
+""",
+        "utf-8",
+    )
+    run = psutil.Popen([sys.executable, str(script)], cwd=tmp_path)
+    while not list(tmp_path.glob("made-*")):
+        assert run.poll() is None
+        time.sleep(0.05)
+    workers = run.children(recursive=True)
+    assert len(workers) >= 2
+    run.kill()
+    run.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ def grow(file: Path, made: DTypeLike, groups: int, make: Callable[[int], Made], 
     with file.open("ab") as stream:
         stream.truncate(max(stream.tell(), groups * kind.itemsize))
     array = np.memmap(file, kind.base, "r+", shape=(groups, *kind.shape))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
         seeds = range(done, groups)
         for seed, group in zip(seeds, pool.map(make, seeds), strict=True):
             array[seed] = group
@@ -41,6 +43,19 @@ def grow(file: Path, made: DTypeLike, groups: int, make: Callable[[int], Made], 
                 part.write_text(json.dumps({"groups": seed + 1}), "utf-8")
                 part.replace(index)
                 print(f"{seed + 1} of {groups} groups", flush=True)
+
+
+def _end_with_parent() -> None:
+    """In a worker: what kills the run ends its workers too, who would wait for work for ever."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def grown(file: Path, made: DTypeLike) -> Made:
