@@ -7,6 +7,7 @@ of a diffusion model at its last time. No inversion is needed. Latents are `[win
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,8 +26,8 @@ from .settings import Line, Settings
 from .style import normalised
 from .stylize import WINDOWS_PER_PASS
 
-SURROUNDINGS = 4.0
-"""Rows of the latent (σ) that are the surroundings of one, of which `sharpened` takes the mean."""
+SURROUNDINGS = 16.0
+"""Bands (σ) that are the surroundings of one, of which `sharpened` takes the mean."""
 
 STYLE_PARTS: tuple[Part, ...] = ("key", "value")
 """What is recorded of a style."""
@@ -138,24 +139,40 @@ class Conditional:
                 self.layers, _always({}), [_always(style.features) for style in styles], weights,
                 columns=marks, trace=self.trace, tick=self.tick,
             )  # fmt: skip
-            answer = sharpened(guided + self.spread * residual, self.contrast)
+            answer = sharpened(guided + self.spread * without_grid(residual), self.contrast)
             styled[group] = here + self.alpha * (guided + (1 - self.gamma) * (answer - guided) - here)
         return styled
 
 
-def sharpened(latent: Tensor, contrast: float) -> Tensor:
-    """What stands out of its surroundings in pitch stands out `contrast` times as far.
+def without_grid(residual: Tensor) -> Tensor:
+    """Without what the columns of all squares (`Patchify`) have in common, row by row: a tremolo of a square's period.
 
-    Of a sound that it does not know a network says something between what may be: partials too faint, and a haze
-    between them.
+    But for the slope that leads from square to square: then it belongs there.
+    """
+    windows, channels, height, width = residual.shape
+    factor = math.isqrt(channels)
+    squares = residual.reshape(windows, factor, factor, height, width)
+    means = squares.mean(2, keepdim=True)
+    common = (squares - means).mean(-1, keepdim=True)
+    slope = (means[..., -1:] - means[..., :1]) / (max(1, width - 1) * factor)
+    columns = torch.arange(factor, device=residual.device) - (factor - 1) / 2
+    return (squares - common + slope * columns[:, None, None]).reshape(residual.shape)
+
+
+def sharpened(latent: Tensor, contrast: float) -> Tensor:
+    """What stands out of its surroundings in pitch, frame by frame, stands out `contrast` times as far.
+
+    The latent is a picture in squares (`Patchify`). Of a sound that it does not know a network says something between
+    what may be: partials too faint, and a haze between them.
     """
     if contrast == 1.0:
         return latent
-    reach = round(3 * SURROUNDINGS)
+    factor, reach = math.isqrt(latent.shape[1]), round(3 * SURROUNDINGS)
+    picture = F.pixel_shuffle(latent, factor)
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=latent.device) / SURROUNDINGS) ** 2)
-    rows = F.pad(latent.mean(1, keepdim=True), (0, 0, reach, reach), mode="replicate")
-    local = F.conv2d(rows, (weights / weights.sum())[None, None, :, None])
-    return local + contrast * (latent - local)
+    bands = F.pad(picture, (0, 0, reach, reach), mode="replicate")
+    local = F.conv2d(bands, (weights / weights.sum())[None, None, :, None])
+    return F.pixel_unshuffle(local + contrast * (picture - local), factor)
 
 
 def _number(name: str, value: Line) -> float:

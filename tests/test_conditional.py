@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stylus_audio import Engine
 from stylus_audio.attention import decoder_layers
-from stylus_audio.conditional import Conditional, ReadStyle, sharpened
+from stylus_audio.conditional import Conditional, ReadStyle, sharpened, without_grid
 from stylus_audio.denoiser import Denoiser
 from stylus_audio.errors import BadRequest
+from stylus_audio.latent import Patchify
 from stylus_audio.metrics import si_sdr
 from stylus_audio.settings import Settings
 from stylus_audio.style_encoder import StyleEncoder
@@ -49,7 +51,7 @@ def test_one_step_is_the_networks_own_answer_over_the_guide(told: Engine) -> Non
         inputs = torch.cat([torch.zeros_like(CONTENT), CONTENT, GUIDE], 1)
         v = model.unet(inputs, 999, encoder_hidden_states=tokens.expand(3, -1, -1)).sample
     signal = float(model.scheduler.alphas_cumprod[999])
-    expected = GUIDE - 0.8 * (1 - signal) ** 0.5 * v
+    expected = GUIDE - 0.8 * (1 - signal) ** 0.5 * without_grid(v)
     torch.testing.assert_close(styled(told, injection=False), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -98,17 +100,39 @@ def test_every_dial_changes_the_result(told: Engine, changes: dict[str, Any]) ->
 
 
 def test_what_stands_out_in_pitch_stands_out_further() -> None:
-    """A partial on a floor that slopes: the slope stays, the partial rises, and what lies beside it falls."""
-    floor = torch.linspace(1, -1, 128)[None, None, :, None].expand(1, 4, 128, 8)
-    line = torch.zeros(1, 4, 128, 8)
-    line[:, :, 64] = 1.0
-    away = slice(20, 45)
-    torch.testing.assert_close(sharpened(floor, 1.5)[:, :, away], floor[:, :, away], rtol=0, atol=1e-5)
-    sharp = sharpened(floor + line, 1.2) - floor
-    # A Gaussian of σ 4 leaves a tenth of a line at its place.
-    assert sharp[0, 0, 64, 0].item() == pytest.approx(1 + 0.2 * (1 - 0.0997), abs=2e-3)
-    assert sharp[0, 0, 66, 0].item() == pytest.approx(-0.2 * 0.0997 * np.exp(-0.125), abs=2e-3)
-    assert sharpened(line, 1.0) is line
+    """A partial on a floor that slopes in pitch and time: the slopes stay, it rises, and what lies beside falls."""
+    bands, frames = torch.linspace(1, -1, 512)[:, None], torch.linspace(0, 1, 32)
+    floor, line = (bands + frames)[None], torch.zeros(1, 512, 32)
+    line[:, 256] = 1.0
+    codec = Patchify(4, 0.0, 1.0)
+
+    def changed(picture: Tensor, contrast: float) -> Tensor:
+        return F.pixel_shuffle(sharpened(codec.encode(picture), contrast), 4)[:, 0]
+
+    away = slice(80, 180)
+    torch.testing.assert_close(changed(floor, 1.5)[:, away], floor[:, away], rtol=0, atol=1e-5)
+    sharp = changed(floor + line, 1.2) - floor
+    # A Gaussian of σ 16 leaves a fortieth of a line at its place.
+    share = 1 / (16 * (2 * np.pi) ** 0.5)
+    assert sharp[0, 256, 0].item() == pytest.approx(1 + 0.2 * (1 - share), abs=1e-3)
+    assert sharp[0, 264, 0].item() == pytest.approx(-0.2 * share * np.exp(-0.125), abs=1e-3)
+    latent = codec.encode(line)
+    assert sharpened(latent, 1.0) is latent
+
+
+def test_a_pattern_of_the_squares_goes_and_slopes_and_beats_stay() -> None:
+    codec = Patchify(4, 0.0, 1.0)
+    frames = torch.arange(256.0)
+    falling = (0.9 - frames / 400).expand(8, 256)[None]
+    beat = (0.1 * torch.sin(frames * 2 * np.pi / 5.2)).expand(8, 256)[None]
+    pattern = torch.tensor([0.0, 0.2, -0.1, 0.05]).repeat(64).expand(8, 256)[None]
+
+    def cleaned(picture: Tensor) -> Tensor:
+        return F.pixel_shuffle(without_grid(codec.encode(picture)), 4)[:, 0]
+
+    torch.testing.assert_close(cleaned(falling), falling, rtol=0, atol=1e-5)
+    torch.testing.assert_close(cleaned(beat), beat, rtol=0, atol=0.01)
+    torch.testing.assert_close(cleaned(falling + pattern), falling + pattern.mean(), rtol=0, atol=1e-5)
 
 
 def test_a_models_contrast_is_that_of_its_answers(told: Engine) -> None:
