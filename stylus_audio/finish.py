@@ -15,7 +15,7 @@ from .loudness import integrated, sample_peak, true_peak
 from .onsets import onset_times
 from .passage import Passage
 from .riff import Loop
-from .scratch import as_type, blocks, zeros
+from .scratch import SAMPLES, as_type, blocks, zeros
 from .settings import Settings
 
 Floats = NDArray[np.floating[Any]]
@@ -24,9 +24,6 @@ SILENT_RUN = 0.02
 """Exact zeros in all channels for so many seconds are digital silence, and stay it."""
 
 LEVEL_LIMIT_DB = 40.0
-
-_BLOCK = 2**18
-"""Samples."""
 
 
 def finish(
@@ -45,18 +42,18 @@ def finish(
         heard = Sounding(dry, rate, slice(passage.last - passage.tail, passage.last))
         # In place throughout: of a long clip every copy counts.
         wet = as_type(wet, np.result_type(wet, dry))
-        for here in blocks(dry.shape[1], _BLOCK):
+        for here in blocks(dry.shape[1], SAMPLES):
             wet[:, here] *= heard[here]
         factor = wet.dtype.type(level_factor(_level(wet[:, body], rate), _level(passage.carrier[:, body], rate)))
         kept = attacks(dry, rate) if settings.transients > 0 else None
         difference = wet
-        for here in blocks(dry.shape[1], _BLOCK):
+        for here in blocks(dry.shape[1], SAMPLES):
             difference[:, here] *= factor
             difference[:, here] -= dry[:, here] * heard[here]
             if kept is not None:
                 difference[:, here] *= 1 - settings.transients * kept[here]
         whole = without_kept_bands(difference, rate, settings.keep_below, settings.keep_above)
-        for here in blocks(dry.shape[1], _BLOCK):
+        for here in blocks(dry.shape[1], SAMPLES):
             whole[:, here] *= settings.mix
             whole[:, here] += dry[:, here]
         stem = whole[:, body].astype(dry.dtype, copy=False)
@@ -87,7 +84,7 @@ class Sounding:
 
     def __init__(self, dry: Floats, sample_rate: int, tail: slice = slice(0)) -> None:
         silent = np.empty(dry.shape[1], np.bool_)
-        for here in blocks(dry.shape[1], _BLOCK):
+        for here in blocks(dry.shape[1], SAMPLES):
             silent[here] = ~dry[:, here].any(axis=0)
         silent[tail] = False
         edges = np.flatnonzero(np.diff(silent, prepend=False, append=False)).reshape(-1, 2)
@@ -195,7 +192,7 @@ def _levelled(
 def _scaled(audio: Floats, factor: float) -> Floats:
     """A copy: what is mixed by nothing is the content itself."""
     result = zeros(audio.shape, audio.dtype)
-    for here in blocks(audio.shape[1], _BLOCK):
+    for here in blocks(audio.shape[1], SAMPLES):
         result[:, here] = audio[:, here] * factor
     return result
 

@@ -20,7 +20,7 @@ from .errors import UnsupportedAudio
 from .loudness import integrated, sample_peak, true_peak
 from .onsets import onset_times
 from .reference import Picture, picture_of
-from .scratch import blocks, let_go
+from .scratch import SAMPLES, blocks, let_go
 from .spectrogram import MINI, zero_padded
 
 Floats = NDArray[np.floating[Any]]
@@ -39,7 +39,7 @@ _CHROMA_SIZE, _CHROMA_HOP = 8192, 2048
 
 _SEAM_SECONDS = 0.05
 
-_FRAMES, _SAMPLES = 1024, 2**18
+_FRAMES = 1024
 """That are worked on at once."""
 
 
@@ -143,7 +143,7 @@ def validate(audio: Floats, sample_rate: int, name: str) -> None:
         raise UnsupportedAudio(f"{name} is [channel, sample] with 1 to {CHANNELS} channels and at least one sample")
     if not RATES[0] <= sample_rate <= RATES[1]:
         raise UnsupportedAudio(f"{name} has {sample_rate} Hz; {RATES[0]} to {RATES[1]} Hz are measured")
-    if not all(np.isfinite(audio[:, here]).all() for here in blocks(audio.shape[1], _SAMPLES)):
+    if not all(np.isfinite(audio[:, here]).all() for here in blocks(audio.shape[1], SAMPLES)):
         raise UnsupportedAudio(f"{name} holds values that are not finite")
 
 
@@ -306,7 +306,7 @@ def si_sdr(output: Floats, content: Floats) -> float:
     errors = (
         ours[here].astype(np.float64) - scale * theirs[here].astype(np.float64)
         for ours, theirs in pairs
-        for here in blocks(len(ours), _SAMPLES)
+        for here in blocks(len(ours), SAMPLES)
     )
     noise = sum(_dot(error, error) for error in errors)
     target = scale**2 * energy
@@ -317,7 +317,7 @@ def si_sdr(output: Floats, content: Floats) -> float:
 
 
 def _dot(one: Floats, other: Floats) -> float:
-    pieces = ((one[here], other[here]) for here in blocks(len(one), _SAMPLES))
+    pieces = ((one[here], other[here]) for here in blocks(len(one), SAMPLES))
     return sum(float(np.dot(ours.astype(np.float64), theirs.astype(np.float64))) for ours, theirs in pieces)
 
 

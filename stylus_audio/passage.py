@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .audio import Clip
 from .errors import BadRequest
 from .riff import Loop, loop_of
-from .scratch import blocks, padded, zeros
+from .scratch import SAMPLES, blocks, padded, zeros
 from .settings import Settings, to_samples
 
 Floats = NDArray[np.floating[Any]]
@@ -93,7 +93,7 @@ def passage_of(clip: Clip, settings: Settings, start: int, end: int, context: in
 
 def is_silent(audio: Floats) -> bool:
     """Whether there is nothing at all in `[channel, sample]`."""
-    return not any(audio[:, here].any() for here in blocks(audio.shape[1], 2**18))
+    return not any(audio[:, here].any() for here in blocks(audio.shape[1], SAMPLES))
 
 
 def loudest(audio: Floats, length: int) -> tuple[int, int]:
@@ -106,7 +106,7 @@ def loudest(audio: Floats, length: int) -> tuple[int, int]:
     if length >= samples:
         return 0, samples
     power = zeros((samples + 1,), np.float64)
-    for here in blocks(samples, 2**18):
+    for here in blocks(samples, SAMPLES):
         piece = power[here.start + 1 : here.stop + 1]
         for channel in audio[:, here]:
             piece += np.square(channel, dtype=np.float64)

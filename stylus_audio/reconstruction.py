@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .gains import Gains
 from .passage import Passage
 from .phase import CPU, Stft, apply_gain, apply_phase, griffin_lim
-from .scratch import blocks, zeros
+from .scratch import SAMPLES, blocks, zeros
 from .settings import Settings
 from .spectrogram import Profile
 
@@ -99,7 +99,7 @@ def mid_side(audio: Floats) -> Floats:
     [[1.0], [0.5]]
     """
     result, half = zeros(audio.shape, audio.dtype), audio.dtype.type(0.5**0.5)
-    for here in blocks(audio.shape[1], 2**18):
+    for here in blocks(audio.shape[1], SAMPLES):
         left, right = audio[:, here]
         result[:, here] = (left + right) * half, (left - right) * half
     return result

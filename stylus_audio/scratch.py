@@ -25,6 +25,9 @@ LARGE_BYTES = 2**26
 SPARE_BYTES = 2 * 2**30
 """A disk with less room than this is left to the user's stems."""
 
+SAMPLES = 2**18
+"""Of a clip that are worked on at once."""
+
 _mapped: WeakSet[mmap.mmap] = WeakSet()
 _one_at_a_time = threading.Lock()
 
@@ -76,7 +79,7 @@ def as_type(audio: NDArray[Any], dtype: Any) -> NDArray[Any]:
     if audio.dtype == dtype:
         return audio
     result = zeros(audio.shape, dtype)
-    for here in blocks(audio.shape[1], 2**18):
+    for here in blocks(audio.shape[1], SAMPLES):
         result[:, here] = audio[:, here]
     return result
 
@@ -85,6 +88,6 @@ def padded(audio: NDArray[Any], before: int, after: int) -> NDArray[Any]:
     """A copy of `[channel, sample]` with so many zeros around it."""
     channels, samples = audio.shape
     result = zeros((channels, before + samples + after), audio.dtype)
-    for here in blocks(samples, 2**18):
+    for here in blocks(samples, SAMPLES):
         result[:, before + here.start : before + here.stop] = audio[:, here]
     return result
