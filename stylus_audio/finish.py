@@ -129,11 +129,13 @@ def without_kept_bands(
 ) -> Floats:
     """The difference with nothing left (−80 dB) under `keep_below` and over `keep_above`, both in Hz.
 
-    Linear-phase filters without delay; the transitions lie wholly in the styled band.
+    Linear-phase filters without delay; the transitions lie wholly in the styled band. What is given is used up.
     """
     nyquist = sample_rate / 2
     if keep_below is not None:
-        difference = difference - _low_passed(difference, keep_below, keep_below * 1.5, nyquist)
+        low = _low_passed(difference, keep_below, keep_below * 1.5, nyquist)
+        for here in blocks(difference.shape[1], SAMPLES):
+            difference[:, here] -= low[:, here]
     if keep_above is not None and keep_above < nyquist:
         difference = _low_passed(difference, keep_above / 1.25, keep_above, nyquist)
     return difference
@@ -148,10 +150,13 @@ def _low_passed(audio: Floats, through: float, stop: float, nyquist: float) -> F
     stop = min(stop, nyquist * 0.999)
     taps, beta = kaiserord(85.0, max(stop - through, 1e-3 * nyquist) / nyquist)
     kernel = firwin(taps | 1, (through + stop) / 2, window=("kaiser", beta), fs=2 * nyquist)
-    half = len(kernel) // 2
-    result = np.empty_like(audio)
-    for channel, samples in enumerate(audio):
-        result[channel] = oaconvolve(samples.astype(np.float64), kernel)[half : half + audio.shape[1]]
+    half, samples = len(kernel) // 2, audio.shape[1]
+    result = zeros(audio.shape, audio.dtype)
+    for here in blocks(samples, SAMPLES):
+        low, high = here.start - half, here.stop + half
+        piece = audio[:, max(0, low) : high].astype(np.float64)
+        piece = np.pad(piece, ((0, 0), (max(0, -low), max(0, high - samples))))
+        result[:, here] = oaconvolve(piece, kernel[None], "valid", axes=1)
     return result
 
 

@@ -37,7 +37,7 @@ _APART = 0.04
 _REACH = 0.025
 """Seconds around a peak of the flux in which the waveform's attack is looked for."""
 
-_MILLISECONDS = 10_000
+_FRAMES, _MILLISECONDS = 4096, 10_000
 """That are worked on at once."""
 
 _ATTACK = 8.0
@@ -76,23 +76,22 @@ def _flux(audio: Floats, sample_rate: int) -> NDArray[np.float64]:
     profile = Profile(
         sample_rate, round(_HOP * sample_rate), window, window, 80, 30.0, min(16000.0, sample_rate / 2), 1, "log"
     )
-    power: Any = 0.0
-    # In place throughout: of a long clip every copy counts.
-    for channel in audio:
-        led = padded(channel[None], _LEAD * profile.hop, 0)
-        power += np.square(mel_spectrogram(led, profile)[0], dtype=np.float64)
-    maximum = power.max(initial=0.0)
+    mels = [mel_spectrogram(padded(channel[None], _LEAD * profile.hop, 0), profile)[0] for channel in audio]
+    frames = mels[0].shape[1]
+
+    def power(here: slice) -> NDArray[np.float64]:
+        return np.asarray(sum(np.square(mel[:, here], dtype=np.float64) for mel in mels))
+
+    maximum = max(float(power(here).max()) for here in blocks(frames, _FRAMES))
     if maximum <= 0:
         return np.zeros(1)
-    power /= maximum
-    np.maximum(power, 10 ** (_FLOOR_DB / 10), out=power)
-    db = np.log10(power, out=power)
-    db *= 10
-    # A partial that only moves to the next band, as in a vibrato, is no rise.
-    before = maximum_filter1d(db, 3, axis=0)[:, :-_LAG]
-    rise = np.subtract(db[:, _LAG:], before, out=before)
-    np.maximum(0.0, rise, out=rise)
-    return np.concatenate([np.zeros(_LAG), rise.mean(0)])
+    flux = np.zeros(frames)
+    for here in blocks(frames - _LAG, _FRAMES):
+        db = 10 * np.log10(np.maximum(power(slice(here.start, here.stop + _LAG)) / maximum, 10 ** (_FLOOR_DB / 10)))
+        # A partial that only moves to the next band, as in a vibrato, is no rise.
+        before = maximum_filter1d(db, 3, axis=0)[:, :-_LAG]
+        flux[here.start + _LAG : here.stop + _LAG] = np.maximum(0.0, db[:, _LAG:] - before).mean(0)
+    return flux
 
 
 def _attack_rise(audio: Floats, sample_rate: int) -> NDArray[np.float64]:

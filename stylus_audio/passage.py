@@ -78,8 +78,7 @@ def passage_of(clip: Clip, settings: Settings, start: int, end: int, context: in
     elif settings.loop == "on":
         loop = Loop(0, last - first)
     if loop == Loop(0, last - first) and last - first > 1:
-        turns = np.arange(first - context, last + context)
-        carrier = audio[:, first + np.mod(turns - first, last - first)]
+        carrier = _turns(audio[:, first:last], context)
         return Passage(carrier, carrier, rate, context, context + last - first, start, loop, wraps=True)
     tail = to_samples(settings.tail, rate)
     if tail:
@@ -89,6 +88,15 @@ def passage_of(clip: Clip, settings: Settings, start: int, end: int, context: in
     else:
         carrier = dry = padded(audio, margin, margin)
     return Passage(carrier, dry, rate, margin + first, margin + last + tail, start, loop, tail=tail)
+
+
+def _turns(loop: Floats, context: int) -> Floats:
+    """A loop with so many samples of its other turns before and behind it."""
+    length = loop.shape[1]
+    result = zeros((len(loop), length + 2 * context), loop.dtype)
+    for here in blocks(result.shape[1], SAMPLES):
+        result[:, here] = loop[:, np.mod(np.arange(here.start, here.stop) - context, length)]
+    return result
 
 
 def is_silent(audio: Floats) -> bool:

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from numpy.typing import NDArray
 
-from stylus_audio import Engine, scratch
+from stylus_audio import Engine, finish, onsets, passage, scratch
 from stylus_audio.job import render_file
 from stylus_audio.scratch import blocks, let_go, padded, zeros
 from stylus_audio.target import Target
@@ -91,6 +93,27 @@ def test_blocks_cover_all_once() -> None:
     audio = np.arange(6, dtype=np.float64).reshape(2, 3)
     assert np.array_equal(padded(audio, 1, 2), np.pad(audio, ((0, 0), (1, 2))))
     assert padded(audio, 1, 2).dtype == np.float64
+
+
+@pytest.mark.parametrize("samples", [50, 900, 30_000])
+def test_what_is_done_in_blocks_is_as_if_it_were_done_at_once(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
+    """Blocks shorter and longer than a filter's reach; the whole is one block."""
+    audio = np.random.default_rng(0).standard_normal((2, samples))
+
+    def done() -> list[NDArray[Any]]:
+        return [
+            finish.without_kept_bands(audio.copy(), RATE, 300.0, 9000.0),
+            passage._turns(audio, 70),
+            onsets._flux(audio, RATE),
+        ]
+
+    whole = done()
+    for module in (finish, passage):
+        monkeypatch.setattr(module, "SAMPLES", 701)
+    monkeypatch.setattr(onsets, "_FRAMES", 3)
+    for found, expected in zip(done(), whole, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    assert np.array_equal(whole[1], np.take(audio, np.arange(-70, samples + 70), 1, mode="wrap"))
 
 
 @pytest.mark.parametrize(
