@@ -175,6 +175,8 @@ if __name__ == "__main__":
     parser.add_argument("--frames", type=int, default=MINI.frames)
     parser.add_argument("--objective", choices=("transfer", "regression"), default="transfer")
     asked = parser.parse_args()
+    if asked.halfway and not asked.init:
+        parser.error("--halfway needs --init, whose weights the mean is taken with")
     objective = Regression() if asked.objective == "regression" else Transfer()
     try:
         trainer = Trainer(asked.run, Pictures(asked.data), objective, Plan.asked(asked), asked.frames, asked.init)
