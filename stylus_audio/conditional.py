@@ -122,11 +122,13 @@ class Conditional:
     ) -> Tensor:
         """The stylised latents; `guide` is the content with the styles' average spectrum.
 
-        `styled = guide + (1 − γ) (answer − guide)`, where the answer is `guide + spread · residual`, sharpened: with
-        γ 1 the content keeps all of its structure, and the styles give their average spectrum alone. α takes its share
-        of that, `content + α (styled − content)`, and τ sharpens the attention to the style as in METHOD 4.
+        `styled = guide + (1 − γ) spread · residual`, sharpened: with γ 1 the content keeps all of its structure, and
+        the styles give their average spectrum alone. α takes its share of that, `content + α (styled − content)`, and τ
+        sharpens the attention to the style as in METHOD 4.
         """
         weights = normalised(self.settings.style_weight, len(styles))
+        # Sharpening gives way last: with less of it alone a stem is nearer to a style's mean spectrum, not farther.
+        contrast = 1 + (self.contrast - 1) * (1 - self.gamma**2)
         tokens = torch.stack([weight * style.tokens for weight, style in zip(weights, styles, strict=True)]).sum(0)
         # The network has the content as a map; nothing but the style is asked for in its attention.
         pure = replace(self.settings, gamma=0.0, alpha=1.0)
@@ -139,8 +141,8 @@ class Conditional:
                 self.layers, _always({}), [_always(style.features) for style in styles], weights,
                 columns=marks, trace=self.trace, tick=self.tick,
             )  # fmt: skip
-            answer = sharpened(guided + self.spread * without_grid(residual), self.contrast)
-            styled[group] = here + self.alpha * (guided + (1 - self.gamma) * (answer - guided) - here)
+            answer = guided + (1 - self.gamma) * self.spread * without_grid(residual)
+            styled[group] = here + self.alpha * (sharpened(answer, contrast) - here)
         return styled
 
 

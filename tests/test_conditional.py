@@ -141,6 +141,9 @@ def test_a_models_contrast_is_that_of_its_answers(told: Engine) -> None:
     read = [plain.prepare(STYLE)]
     found = sharp.run(CONTENT, GUIDE, read)
     torch.testing.assert_close(found, sharpened(plain.run(CONTENT, GUIDE, read), 1.3))
+    # The match-EQ is as it is.
+    sharp.gamma = 1.0
+    torch.testing.assert_close(sharp.run(CONTENT, GUIDE, read), GUIDE)
 
 
 def test_a_weight_of_one_is_that_style_alone(told: Engine) -> None:

@@ -75,7 +75,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--method", default="conditional")
-    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--pairs", type=int, help="only the first so many")
     asked = parser.parse_args()
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
