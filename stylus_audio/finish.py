@@ -17,6 +17,7 @@ from .passage import Passage
 from .riff import Loop
 from .scratch import SAMPLES, as_type, blocks, zeros
 from .settings import Settings
+from .spectrogram import zero_padded
 
 Floats = NDArray[np.floating[Any]]
 
@@ -150,12 +151,10 @@ def _low_passed(audio: Floats, through: float, stop: float, nyquist: float) -> F
     stop = min(stop, nyquist * 0.999)
     taps, beta = kaiserord(85.0, max(stop - through, 1e-3 * nyquist) / nyquist)
     kernel = firwin(taps | 1, (through + stop) / 2, window=("kaiser", beta), fs=2 * nyquist)
-    half, samples = len(kernel) // 2, audio.shape[1]
+    half = len(kernel) // 2
     result = zeros(audio.shape, audio.dtype)
-    for here in blocks(samples, SAMPLES):
-        low, high = here.start - half, here.stop + half
-        piece = audio[:, max(0, low) : high].astype(np.float64)
-        piece = np.pad(piece, ((0, 0), (max(0, -low), max(0, high - samples))))
+    for here in blocks(audio.shape[1], SAMPLES):
+        piece = zero_padded(audio, here.start - half, here.stop + half, np.float64)
         result[:, here] = oaconvolve(piece, kernel[None], "valid", axes=1)
     return result
 

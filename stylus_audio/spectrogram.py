@@ -173,9 +173,9 @@ def mel_spectrogram_on(
     return np.asarray(torch.cat(made, 2).cpu().numpy(), np.float32)
 
 
-def zero_padded(audio: Floats, low: int, high: int) -> NDArray[np.float32]:
+def zero_padded(audio: Floats, low: int, high: int, dtype: Any = np.float32) -> NDArray[Any]:
     """Samples `[low, high)`, zero where there are none."""
-    piece = np.zeros((len(audio), high - low), np.float32)
+    piece = np.zeros((len(audio), high - low), dtype)
     inside = slice(max(0, low), min(audio.shape[1], high))
     piece[:, inside.start - low : inside.stop - low] = audio[:, inside]
     return piece
