@@ -42,7 +42,7 @@ def whole() -> Iterable[Part]:
     yield lambda: latents.small(5, 10)
     yield lambda: latents.mini(3, 10, 4)
     if not cuda:
-        yield lambda: latents.stable_diffusion(1, 2)
+        yield lambda: latents.stable_diffusion(3, 2)
         yield lambda: latents.end_to_end(1, 2)
     yield lambda: clips.real_time(60.0, 1)
     yield lambda: clips.warm(3, 20, 1.0, 1.45)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from .gpu_bench import Bench
-from .gpu_clips import clip, features, long, queue, render, several, styles, warmth, window
+from .gpu_clips import clip, features, long, mini, queue, render, several, styles, warmth, window
 from .gpu_unet import attention_kernels, compiled, compiled_parts, floor, kernels, passes, tuned
 from .table import Row
 
@@ -23,7 +23,7 @@ Section = Callable[[Bench], Iterator[Row]]
 
 SECTIONS: Sequence[tuple[Section, float]] = (
     (floor, 6), (tuned, 10), (passes, 20), (window, 35), (clip, 18), (render, 25), (warmth, 8), (several, 12),
-    (queue, 40), (kernels, 5), (attention_kernels, 3), (features, 14), (styles, 16), (long, 30),
+    (queue, 40), (kernels, 5), (attention_kernels, 3), (features, 14), (styles, 16), (mini, 20), (long, 30),
 )  # fmt: skip
 """With about how many seconds each takes on an H100: it is left out where less is left."""
 

@@ -23,8 +23,9 @@ from stylus_audio.style_cache import StyleCache
 from stylus_audio.stylize import Stylizer
 from tests.sounds import RATE, Audio, plucks
 
+from .clips import real_time
 from .gpu_bench import LAYERS, PARTS, Bench, clocked, tf32, timed
-from .queued import queued
+from .queued import embedded, queued
 from .table import Row
 
 
@@ -160,6 +161,13 @@ def queue(bench: Bench) -> Iterator[Row]:
     """The same from files to files, by a worker of the daemon."""
     engine = Engine(bench.model, cache=StyleCache(device_bytes=8 * 2**30))
     yield queued(engine, f"recipe stylus, {bench.size.steps} steps", 16, 1, recipe="stylus", steps=bench.size.steps)
+
+
+def mini(bench: Bench) -> Iterator[Row]:
+    """The embedded model: a minute of stereo, and one-shots in the queue."""
+    Engine("mini", bench.device.type).render(_sound(3.0), _sound(3.0, 0.4))
+    yield from real_time(bench.size.clip, 1)
+    yield embedded("mini", 16, 1)
 
 
 def styles(bench: Bench) -> Iterator[Row]:

@@ -25,9 +25,9 @@ def _injection(about: dict[str, Any]) -> str:
 def _runs(training: dict[str, Any]) -> str:
     """A line for each run that the weights have behind them, the first one first."""
     before: dict[str, Any] | None = training.get("before")
-    examples, minutes = (training[name] - (before[name] if before else 0) for name in ("examples", "minutes"))
     line = (
-        f"- {examples} examples of {training['groups']} groups, {minutes} minutes on {training['device']}; "
+        f"- {training['examples']} examples of {training['groups']} groups, {training['minutes']} minutes on "
+        f"{training['device']}; "
         f"smoothed loss at the end {training['loss']}."
     )
     if training.get("halfway"):

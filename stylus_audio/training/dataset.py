@@ -11,7 +11,9 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..errors import StylusError
 from ..reference import picture_of
@@ -30,6 +32,8 @@ GROUP = np.dtype((np.uint8, SHAPE))
 FILE = "pictures.u8"
 LEVELS = 255
 """Pictures are kept in bytes: steps of 0.3 dB."""
+COPIED = 0.25
+"""Of a GPU's memory, at most, for a copy of the groups."""
 
 DRUMS = 128
 """In the place of a program."""
@@ -113,11 +117,26 @@ class Pictures:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._copied: Tensor | None = None
         self.refresh()
 
     def refresh(self) -> None:
         """Takes in what another process has added since."""
         self.pictures = grown(self.folder / FILE, GROUP)
+
+    def on(self, device: torch.device) -> NDArray[np.uint8] | Tensor:
+        """The groups to draw from on that device: a GPU has a copy of its own, if that leaves most of it free."""
+        if device.type != "cuda":
+            return self.pictures
+        there = 0 if self._copied is None else len(self._copied)
+        if there < len(self.pictures):
+            if self.pictures.nbytes > COPIED * torch.cuda.mem_get_info(device)[1]:
+                self._copied = None
+                return self.pictures
+            added = torch.from_numpy(np.array(self.pictures[there:])).to(device)
+            self._copied = added if self._copied is None else torch.cat([self._copied, added])
+        assert self._copied is not None
+        return self._copied
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ THINNEST = 16
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for matrices and convolutions, AdamW for all else, at one rate.
+    """Muon for matrices and convolutions, AdamW for all else, at one rate, a number or a tensor.
 
     Updates of matrices are scaled to the root mean square of Adam's (Liu et al., arXiv 2502.16982, equation 4), so
-    that rates and decay carry over.
+    that rates and decay carry over. A step never waits for the device, and can be captured as a CUDA graph.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
@@ -33,7 +33,7 @@ class Muon(torch.optim.Optimizer):
         """One step from the gradients that are there."""
         del closure
         for group in self.param_groups:
-            rate = group["lr"]
+            rate = torch.as_tensor(group["lr"])
             # Matrices of one shape go together: on a GPU many small products cost more than their arithmetic.
             shapes: dict[tuple[int, ...], list[nn.Parameter]] = {}
             rest: list[nn.Parameter] = []
@@ -64,14 +64,14 @@ class Muon(torch.optim.Optimizer):
                 self.state[parameter].update(
                     mean=torch.zeros_like(parameter),
                     square=torch.zeros_like(parameter),
-                    step=torch.zeros((), dtype=torch.float32),
+                    count=torch.zeros((), dtype=torch.float32, device=parameter.device),
                 )
         states = [self.state[parameter] for parameter in parameters]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         means, squares = ([state[name] for state in states] for name in ("mean", "square"))
-        for state in states:
-            state["step"] += 1
-        count = float(states[0]["step"])
+        counts = [state["count"] for state in states]
+        torch._foreach_add_(counts, 1)
+        count = counts[0]
         torch._foreach_lerp_(means, gradients, 1 - BETAS[0])
         torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - BETAS[1])
         roots = torch._foreach_sqrt(torch._foreach_div(squares, 1 - BETAS[1] ** count))
@@ -80,10 +80,10 @@ class Muon(torch.optim.Optimizer):
         return list(updates)
 
 
-def _apply(parameters: Sequence[nn.Parameter], updates: list[Tensor], rate: float) -> None:
+def _apply(parameters: Sequence[nn.Parameter], updates: list[Tensor], rate: Tensor) -> None:
     values: list[Tensor] = list(parameters)
     torch._foreach_mul_(values, 1 - rate * DECAY)
-    torch._foreach_add_(values, updates, alpha=-rate)
+    torch._foreach_sub_(values, torch._foreach_mul(updates, rate))
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

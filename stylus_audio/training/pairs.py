@@ -19,6 +19,7 @@ from torch import Tensor
 from ..match_eq import KNOWN_SLOPE, LIMIT_DB, kernel
 from ..spectrogram import MINI
 from .dataset import LEVELS, SOUNDS
+from .run import sent
 
 CONTENTS, REFERENCES = 4, 2
 """Windows of each in one style: the references are read once for all of the contents."""
@@ -56,24 +57,25 @@ class Pairs:
 
 
 def draw(
-    groups: NDArray[np.uint8], rng: np.random.Generator, styles: int, frames: int = MINI.frames,
+    groups: NDArray[np.uint8] | Tensor, rng: np.random.Generator, styles: int, frames: int = MINI.frames,
     device: torch.device | str = "cpu", varied: bool = True,
 ) -> Pairs:  # fmt: skip
     """Pairs in `styles` styles of `groups` `[group, sound, piece, mel, frame]`, on `device`.
 
     Without `varied` a sound is what a group has, with no layer and no equaliser.
     """
-    chosen = np.asarray(groups[np.sort(rng.integers(len(groups), size=styles))])
-    clips = _on(device, chosen).float() / LEVELS
+    chosen = np.sort(rng.integers(len(groups), size=styles))
+    there = groups[sent(chosen, device)] if isinstance(groups, Tensor) else sent(np.asarray(groups[chosen]), device)
+    clips = there.float() / LEVELS
     rows = torch.arange(styles, device=device)
-    sounds = _on(device, np.argsort(rng.random((styles, SOUNDS)), 1))
-    piece = _on(device, rng.integers(2, size=styles))
+    sounds = sent(np.argsort(rng.random((styles, SOUNDS)), 1), device)
+    piece = sent(rng.integers(2, size=styles), device)
     # [style, answer or reference, mel, frame]
     style = torch.stack([clips[rows, sounds[:, 0], piece], clips[rows, sounds[:, 0], 1 - piece]], 1)
     if varied:
         layer = torch.stack([clips[rows, sounds[:, 1], piece], clips[rows, sounds[:, 1], 1 - piece]], 1)
-        gain = _on(device, rng.uniform(*LAYER_DB, styles).astype(np.float32))
-        both = _on(device, rng.random(styles) < LAYERED)
+        gain = sent(rng.uniform(*LAYER_DB, styles).astype(np.float32), device)
+        both = sent(rng.random(styles) < LAYERED, device)
         style = torch.where(_over(both, style), layered(style, layer, _over(gain, style)), style)
         style = _varied(style, rng)
     answer, reference = style[:, 0], style[:, 1]
@@ -81,7 +83,7 @@ def draw(
     if varied:
         contents = _varied(contents.flatten(0, 1)[:, None], rng).reshape(contents.shape)
     contents = contents.repeat_interleave(CONTENTS // 2, 1)
-    own = _on(device, rng.random((styles, CONTENTS)) < OWN)
+    own = sent(rng.random((styles, CONTENTS)) < OWN, device)
     contents = torch.where(own[..., None, None], answer[:, None], contents)
     gains = (level(reference)[:, None] - level(contents)).clamp(-LIMIT_DB, LIMIT_DB)
 
@@ -100,7 +102,7 @@ def level(picture: Tensor) -> Tensor:
     power = 10 ** ((picture - 1) * (MINI.range_db / 10))
     counts = (picture.amax(-2, keepdim=True) > 0).float()
     mean = (power * counts).sum(-1) / counts.sum(-1).clamp_min(1)
-    weights = _on(picture.device, kernel(MINI).astype(np.float32))
+    weights = sent(kernel(MINI).astype(np.float32), picture.device)
     reach = len(weights) // 2
     flat = F.pad(mean.reshape(-1, 1, mean.shape[-1]), (reach, reach), mode="replicate")
     return 10 * F.conv1d(flat, weights[None, None]).reshape(mean.shape).clamp_min(1e-12).log10()
@@ -149,10 +151,10 @@ def _varied(pictures: Tensor, rng: np.random.Generator) -> Tensor:
     sounds, device = len(pictures), pictures.device
 
     def sometimes(share: float, changed: Tensor) -> Tensor:
-        return torch.where(_over(_on(device, rng.random(sounds) < share), pictures), changed, pictures)
+        return torch.where(_over(sent(rng.random(sounds) < share, device), pictures), changed, pictures)
 
     def drawn(values: NDArray[Any]) -> Tensor:
-        return _on(device, values.astype(np.float32))
+        return sent(values.astype(np.float32), device)
 
     pictures = sometimes(RINGING, ringing(pictures, drawn(_log_uniform(rng, *RING_SECONDS, sounds))))
     levels = drawn(rng.uniform(*NOISE_DB, (sounds, 1)) + _curve(rng, sounds))
@@ -184,7 +186,7 @@ def _curve(rng: np.random.Generator, sounds: int) -> NDArray[np.float64]:
 def _starts(rng: np.random.Generator, clips: Tensor, frames: int) -> Tensor:
     """For each clip `[style, clip, mel, frame]` a start whose window is not all silence, if a few tries find one."""
     styles, count, _, length = clips.shape
-    tries = _on(clips.device, rng.integers(0, length - frames + 1, (styles, count, TRIES)))
+    tries = sent(rng.integers(0, length - frames + 1, (styles, count, TRIES)), clips.device)
     sounding = F.pad((clips.amax(-2) > SOUNDING).long().cumsum(-1), (1, 0))
     heard = sounding.gather(-1, tries + frames) > sounding.gather(-1, tries)
     # The first that is heard, or the first.
@@ -195,12 +197,6 @@ def _starts(rng: np.random.Generator, clips: Tensor, frames: int) -> Tensor:
 def _windows(clips: Tensor, starts: Tensor, frames: int) -> Tensor:
     places = starts[..., None, None] + torch.arange(frames, device=clips.device)
     return clips.gather(-1, places.expand(-1, -1, clips.shape[-2], -1))
-
-
-def _on(device: torch.device | str, values: NDArray[Any]) -> Tensor:
-    """On the device, from memory that it reads by itself: otherwise each copy waits for all work before it."""
-    tensor = torch.from_numpy(values)
-    return tensor if torch.device(device).type != "cuda" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _over(values: Tensor, pictures: Tensor) -> Tensor:

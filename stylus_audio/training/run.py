@@ -11,22 +11,26 @@ import math
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..graphs import cuda_graphs
 from ..model import choose_dtype
 from .muon import Muon
 
 WARM_UP = 50
 EMA = 0.998
 CHECKPOINT_SECONDS = 180.0
+UNCAPTURED = 3
+"""Steps before one is captured as a CUDA graph: what is made at first has been made by then."""
 
 
 @dataclass
@@ -41,6 +45,9 @@ class Progress:
 
 
 Progress_ = TypeVar("Progress_", bound=Progress)
+
+Batch = tuple[Tensor, ...]
+"""What a step learns from, every step's of the same shapes."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class Plan:
         parser.add_argument("--batch", type=int, default=Plan.batch)
         parser.add_argument("--rate", type=float, default=Plan.rate)
         parser.add_argument("--slow-down", type=int, default=Plan.slow_down, help="steps after which the rate falls")
-        parser.add_argument("--total", type=float, default=math.inf, help="minutes after which the training ends")
+        parser.add_argument("--total", type=float, default=math.inf, help="minutes after which this run ends")
         parser.add_argument(
             "--cool", type=float, default=0.0, help="the last minutes, in which the rate falls to nothing"
         )
@@ -92,6 +99,12 @@ class Plan:
         if not self.cool:
             return rate
         return rate * min(1.0, max(0.0, (self.total * 60 - seconds) / (self.cool * 60)))
+
+
+def sent(values: NDArray[Any], device: torch.device | str) -> Tensor:
+    """On the device, from memory that it reads by itself: otherwise each copy waits for all work before it."""
+    tensor = torch.from_numpy(values)
+    return tensor if torch.device(device).type != "cuda" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 class Run(ABC, Generic[Progress_]):
@@ -116,6 +129,9 @@ class Run(ABC, Generic[Progress_]):
                 network.compile(dynamic=False)
         self.ema = self._copied()
         self.optimiser = Muon(self.networks.parameters(), plan.rate)
+        # A step is some thousands of small kernels: launched one by one they take longer than they run.
+        self.graphs = cuda_graphs(plan.batch) if plan.compile and self.device.type == "cuda" else None
+        self.stepped = 0
         self.resumed = (folder / "progress.json").is_file()
         if self.resumed:
             self._resume()
@@ -123,8 +139,12 @@ class Run(ABC, Generic[Progress_]):
         self.smoothed = torch.tensor(self.progress.loss, device=self.device)
 
     @abstractmethod
-    def loss(self, rng: np.random.Generator) -> Tensor:
-        """Of a batch that is drawn from the generator."""
+    def batch(self, rng: np.random.Generator) -> Batch:
+        """Drawn from the generator, on the training's device."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """Of a batch. As a CUDA graph it may not wait for the device."""
 
     @abstractmethod
     def refresh(self) -> None:
@@ -143,24 +163,42 @@ class Run(ABC, Generic[Progress_]):
     def step(self) -> Tensor:
         """One optimiser step; returns its loss."""
         number = self.progress.step + 1
+        batch = self.batch(np.random.default_rng([self.plan.seed, number]))
+        forgotten = 1 - min(EMA, number / (number + 10))
+        told = np.array([self.plan.rate_at(number, self.progress.seconds), forgotten, max(0.01, 1 / number)])
+        tensors = {str(place): tensor for place, tensor in enumerate(batch)}
+        tensors["told"] = sent(told.astype(np.float32), self.device)
+        if self.graphs is None or self.stepped < UNCAPTURED:
+            value = self._update(tensors)["loss"]
+        else:
+            value = self.graphs("step", self._update, tensors)["loss"]
+        self.stepped += 1
+        self.progress.step = number
+        self.progress.examples += self.plan.batch
+        return value
+
+    def _update(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What of a step runs on the device: its numbers are tensors too, so that it can be captured."""
+        rate, forgotten, smoothing = tensors["told"].unbind()
         for group in self.optimiser.param_groups:
-            group["lr"] = self.plan.rate_at(number, self.progress.seconds)
-        loss = self.loss(np.random.default_rng([self.plan.seed, number]))
+            group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
+        loss = self.loss(tuple(tensor for name, tensor in tensors.items() if name != "told"))
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
         self.optimiser.step()
-        self._average(min(EMA, number / (number + 10)))
-        self.progress.step = number
-        self.progress.examples += self.plan.batch
+        self._average(forgotten)
         value = loss.detach()
-        self.smoothed.lerp_(value.to(self.smoothed), max(0.01, 1 / number))
-        return value
+        self.smoothed.lerp_(value.to(self.smoothed), smoothing)
+        return {"loss": value}
 
     @torch.no_grad()
-    def _average(self, decay: float) -> None:
-        current = self.networks.state_dict()
-        torch._foreach_lerp_(list(self.ema.values()), [current[name] for name in self.ema], 1 - decay)
+    def _average(self, forgotten: Tensor) -> None:
+        """`ema += forgotten * (current - ema)`."""
+        current, ema = self.networks.state_dict(), list(self.ema.values())
+        changes = torch._foreach_sub([current[name] for name in self.ema], ema)
+        torch._foreach_mul_(changes, forgotten)
+        torch._foreach_add_(ema, changes)
 
     def _copied(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.networks.state_dict().items()}
@@ -169,6 +207,8 @@ class Run(ABC, Generic[Progress_]):
         """Train for so long or to the end; a line every 20 seconds, a checkpoint every three minutes, validation."""
         begun = said = kept = validated = time.monotonic()
         already, first = self.progress.seconds, self.progress.step
+        if self.plan.compile:
+            print("compiling: the first step takes minutes, beside other work the longer", flush=True)
         while (now := time.monotonic()) - begun < minutes * 60:
             if self.progress.seconds >= self.plan.total * 60:
                 break

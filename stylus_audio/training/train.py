@@ -27,7 +27,7 @@ from .evaluation import read, run, systems, table
 from .heldout import names
 from .objective import Latents, Objective, Regression, Transfer
 from .pairs import CONTENTS, NEPER, Pairs, draw
-from .run import Plan, Progress, Run
+from .run import Batch, Plan, Progress, Run
 
 VALIDATION_PAIRS = 4
 
@@ -77,9 +77,10 @@ class Trainer(Run[PictureProgress]):
         self.init, self.before = init, about.get("training")
         if not self.resumed and init:
             self.start_from(self._weights(init))
-            behind, latent = about["training"], about["latent"]
-            self.progress = PictureProgress(0, behind["examples"], behind["minutes"] * 60.0, behind["loss"],
-                                            latent["shift"], latent["scale"], about["spread"])  # fmt: skip
+            latent, loss = about["latent"], about["training"]["loss"]
+            self.progress = PictureProgress(
+                loss=loss, shift=latent["shift"], scale=latent["scale"], spread=about["spread"]
+            )
         elif not self.resumed:
             pairs = self.pairs(np.random.default_rng([self.plan.seed, 0]), 64)
             self.progress.shift, self.progress.scale = float(pairs.answer.mean()), float(pairs.answer.std())
@@ -97,14 +98,16 @@ class Trainer(Run[PictureProgress]):
 
     def pairs(self, rng: np.random.Generator, windows: int) -> Pairs:
         """Drawn windows."""
-        return draw(self.data.pictures, rng, windows // CONTENTS, self.frames, self.device)
+        return draw(self.data.on(self.device), rng, windows // CONTENTS, self.frames, self.device)
 
-    def loss(self, rng: np.random.Generator) -> Tensor:
-        """The objective's, of a drawn batch."""
+    def batch(self, rng: np.random.Generator) -> Batch:
+        """Pictures of contents, guides, answers and references."""
         pairs = self.pairs(rng, self.plan.batch)
-        content, guide, answer, reference = (
-            self.codec.encode(pictures) for pictures in (pairs.content, pairs.guide, pairs.answer, pairs.reference)
-        )
+        return pairs.content, pairs.guide, pairs.answer, pairs.reference
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The objective's, of their latents."""
+        content, guide, answer, reference = (self.codec.encode(pictures) for pictures in batch)
         styles = self.plan.batch // CONTENTS
         progress = self.progress
         nepers = NEPER * progress.scale

@@ -19,7 +19,7 @@ from ..errors import StylusError
 from ..guidediff import BINS, GuideDiff, envelope, guided, limited, scheduler, spectrum, waveform
 from ..spectrogram import MINI
 from .guidediff_evaluation import compare
-from .run import Plan, Progress, Run
+from .run import Batch, Plan, Progress, Run, sent
 from .waveforms import Waveforms
 
 FRAMES = 72
@@ -59,17 +59,20 @@ class GuideDiffTrainer(Run[Progress]):
         """Take in clips that have been added since."""
         self.data.refresh()
 
-    def loss(self, rng: np.random.Generator) -> Tensor:
-        """Squared error of the whitened velocity, and how far the found waveform's magnitudes are off."""
-        decoder: Any = self.networks["decoder"]
-        audio, picture, maximum = (
-            torch.from_numpy(part).to(self.device) for part in self.data.batch(rng, self.plan.batch, self.frames)
-        )
-        expected = envelope(_mel(picture, maximum)) * decoder.whitening
+    def batch(self, rng: np.random.Generator) -> Batch:
+        """Audio, pictures and their maxima, times and white noise."""
+        audio, picture, maximum = self.data.batch(rng, self.plan.batch, self.frames)
         # Through its quantiles every batch has all times: less noise in the loss than drawing each.
         places = (torch.arange(len(audio)) + float(rng.random())) / len(audio)
-        times = (places * self.noise.config.num_train_timesteps).long().to(self.device)
-        white = torch.from_numpy(rng.standard_normal(audio.shape, np.float32)).to(self.device)
+        times = (places * self.noise.config.num_train_timesteps).long().numpy()
+        white = rng.standard_normal(audio.shape, np.float32)
+        return tuple(sent(part, self.device) for part in (audio, picture, maximum, times, white))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Squared error of the whitened velocity, and how far the found waveform's magnitudes are off."""
+        decoder: Any = self.networks["decoder"]
+        audio, picture, maximum, times, white = batch
+        expected = envelope(_mel(picture, maximum)) * decoder.whitening
         noise = decoder.shaped(white, expected)
         noisy = self.noise.add_noise(audio, noise, times)
         velocity = limited(spectrum(self.noise.get_velocity(audio, noise, times)) / expected)

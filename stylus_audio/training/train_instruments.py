@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -24,7 +22,7 @@ from ..spectrogram import MINI
 from .dataset import FRAMES as CLIP_FRAMES
 from .dataset import LEVELS, PIECES, Pictures, group_instruments
 from .heldout import make, names
-from .run import Plan, Progress, Run
+from .run import Batch, Plan, Progress, Run, sent
 from .sounds import HELD_OUT_FONT, HELD_OUT_PROGRAMS, TRAINING_FONTS
 from .synthesise import SAMPLE_RATE
 
@@ -53,7 +51,7 @@ class InstrumentTrainer(Run[Progress]):
                 if program is not None:
                     self.clips.setdefault(family_of(program), []).append((group, sound))
 
-    def batch(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def batch(self, rng: np.random.Generator) -> Batch:
         """Pictures `[window, mel, frame]` and families `[window]`, every family as often.
 
         Tilted, moved in pitch and in level, so that no soundfont's own balance is what is learned.
@@ -67,14 +65,13 @@ class InstrumentTrainer(Run[Progress]):
             picture = np.roll(window.astype(np.float32) / LEVELS, int(rng.integers(-12, 13)), axis=0)
             tilt = np.linspace(-1, 1, MINI.bands, dtype=np.float32)[:, None] * rng.normal(0, 0.08)
             pictures[row] = np.where(picture > 0, np.clip(picture + tilt + rng.normal(0, 0.05), 0, 1), 0)
-        return pictures, families.astype(np.int64)
+        return sent(pictures, self.device), sent(families.astype(np.int64), self.device)
 
-    def loss(self, rng: np.random.Generator) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy with smoothed labels."""
-        pictures, families = self.batch(rng)
+        pictures, families = batch
         network: Any = self.networks["network"]
-        logits = network(torch.from_numpy(pictures).to(self.device))
-        return F.cross_entropy(logits, torch.from_numpy(families).to(self.device), label_smoothing=SMOOTHING)
+        return F.cross_entropy(network(pictures), families, label_smoothing=SMOOTHING)
 
     def network(self) -> InstrumentNet:
         """With the averaged weights, on the CPU."""
