@@ -410,6 +410,9 @@ def test_the_exported_folder_is_the_average_and_loads(data: Pictures, tmp_path: 
 def test_halfway_is_the_mean_of_before_and_after(data: Pictures, tmp_path: Path) -> None:
     trainer = _trainer(tmp_path / "run", data)
     trainer.export(tmp_path / "before")
+    with pytest.raises(BadRequest, match="did not begin with exported weights"):
+        trainer.export(tmp_path / "nothing", halfway=True)
+    assert not (tmp_path / "nothing").exists()
     later = Trainer(tmp_path / "later", data, Small(), Plan(batch=4, rate=0.1), frames=32, init=tmp_path / "before")
     for _ in range(3):
         later.step()

@@ -175,7 +175,9 @@ def run(out: Path, chosen: list[str], found: dict[str, System], audio: bool = Fa
                 row = done[name, system] = {"pair": name, "system": system, **score(pair, stems[system])}
                 stream.write(json.dumps(row) + "\n")
                 stream.flush()
-        draw(out / f"{name}.png", pair, stems)
+        # Of some systems alone it would take the place of a picture of all.
+        if len(missing) == len(found) or not (out / f"{name}.png").is_file():
+            draw(out / f"{name}.png", pair, stems)
         if audio:
             for system, stem in stems.items():
                 write_stem(stem, SAMPLE_RATE, out / f"{name} {system}.flac", subtype="PCM_16", overwrite=True)

@@ -132,10 +132,13 @@ class Trainer(Run[PictureProgress]):
 
         `injection` names the model that this method is left to, where these weights have not learned it. `halfway`
         takes the mean with the weights that the run began with: what a short run on other sounds has learned, without
-        what it has forgotten (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+        what it has forgotten (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022); `BadRequest` where
+        it began with none.
         """
         networks: dict[str, Any] = dict(self.averaged().items())
-        if halfway and self.init is not None:
+        if halfway:
+            if self.init is None:
+                raise BadRequest("halfway: this run did not begin with exported weights, so there is nothing to meet")
             for name, weights in self._weights(self.init).items():
                 trained = networks[name].state_dict()
                 networks[name].load_state_dict({key: (weights[key] + trained[key]) / 2 for key in trained})
