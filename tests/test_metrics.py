@@ -121,7 +121,9 @@ def test_an_octave_is_the_same_chroma() -> None:
 
 
 def test_chroma_does_not_depend_on_the_blocks() -> None:
-    np.testing.assert_allclose(chroma(CONTENT, 7), chroma(CONTENT), rtol=1e-4, atol=1e-4)
+    whole = chroma(CONTENT)
+    # Processors multiply blocks of other sizes in another order: the last bits of single precision differ.
+    assert (np.abs(chroma(CONTENT, 7) - whole) <= 1e-4 * whole + 1e-6 * whole.max(0)).all()
 
 
 def test_channels_out_of_phase_do_not_cancel() -> None:
