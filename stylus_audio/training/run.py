@@ -129,7 +129,7 @@ class Run(ABC, Generic[Progress_]):
                 network.compile(dynamic=False)
         self.ema = self._copied()
         self.optimiser = Muon(self.networks.parameters(), plan.rate)
-        # A step is some thousands of small kernels: launched one by one they take longer than they run.
+        # A step is some thousands of small kernels, whose launches one by one take time of their own.
         self.graphs = cuda_graphs(plan.batch) if plan.compile and self.device.type == "cuda" else None
         self.stepped = 0
         self.resumed = (folder / "progress.json").is_file()
