@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..errors import StylusError
 from ..reference import picture_of
@@ -23,6 +22,10 @@ from .compose import KINDS, Piece, compose
 from .growing import grow, grown
 from .sounds import Audio, Sound, draw_effects, draw_sound, speech, texture, with_effects
 from .synthesise import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 SOUNDS, PIECES = 3, 2
 FRAMES = 600
@@ -128,6 +131,9 @@ class Pictures:
         """The groups to draw from on that device: a GPU has a copy of its own, if that leaves most of it free."""
         if device.type != "cuda":
             return self.pictures
+        # Not for the workers that make groups, who do without.
+        import torch
+
         there = 0 if self._copied is None else len(self._copied)
         if there < len(self.pictures):
             if self.pictures.nbytes > COPIED * torch.cuda.mem_get_info(device)[1]:
