@@ -65,11 +65,14 @@ function version() {
   }, 0);
 }
 
-/** Max's path of a file as the system has it: "Macintosh HD:/Users/x" is "/Users/x", and another disk is a volume. */
+/**
+ * Max's path of a file as the system has it: "Macintosh HD:/Users/x" is "/Users/x", as Live says it. Everything else is
+ * on a volume: that of the boot disk is a link to its top, and disks of samples have a Library too.
+ */
 function toPath(path) {
   var parts = /^([^\/\\:]{2,}):(\/.*)$/.exec(path);
   if (!parts) return path;
-  return /^\/(Users|Library|Applications|private|tmp)\//.test(parts[2]) ? parts[2] : "/Volumes/" + parts[1] + parts[2];
+  return /^\/(Users|private|tmp)\//.test(parts[2]) ? parts[2] : "/Volumes/" + parts[1] + parts[2];
 }
 
 // Reading

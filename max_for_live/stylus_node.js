@@ -206,14 +206,30 @@ function dataFolder(platform = process.platform, env = process.env, home = os.ho
   return join(env.XDG_DATA_HOME || join(home, ".local", "share"), "stylus-audio");
 }
 
-/** The recorded path of `stylus`, as Live has not the shell's PATH; "" where there is none, or nothing there. */
-function executable() {
+/** What runs `stylus`, as recorded, since Live has not the shell's PATH; null where there is none, or nothing there. */
+function program() {
   try {
-    const recorded = JSON.parse(fs.readFileSync(path.join(dataFolder(), "installed.json"), "utf8")).executable;
-    return path.isAbsolute(recorded) && fs.existsSync(recorded) ? recorded : "";
+    const recorded = JSON.parse(fs.readFileSync(path.join(dataFolder(), "installed.json"), "utf8"));
+    const there = [recorded.executable, recorded.python].map((one) => (one && fs.existsSync(one) ? one : ""));
+    return path.isAbsolute(recorded.executable) && there[0] ? launching(...there) : null;
   } catch {
-    return "";
+    return null;
   }
+}
+
+/** The program and its first arguments: `stylus` itself, or its Python where that is what has to be started. */
+function launching(executable, python, platform = process.platform, translated = isTranslated()) {
+  const words = ["-m", "stylus_audio"];
+  // `stylus.exe` opens a console of its own, and who closes that ends the daemon.
+  if (platform === "win32" && python) return [python, words];
+  // What a Live for Intel starts on another processor runs as for Intel, but Python's packages do not.
+  if (platform === "darwin" && python && translated) return ["/usr/bin/arch", ["-arm64", python, ...words]];
+  return [executable, []];
+}
+
+/** Whether we are a program for Intel on Apple's own processor. */
+function isTranslated() {
+  return process.arch === "x64" && /Apple/.test(os.cpus().map((one) => one.model).join());
 }
 
 /** The program that shows a file in its folder, and its arguments. */
@@ -284,7 +300,7 @@ class Device {
   absence() {
     if (this.starting) return { reason: "the daemon is starting", canStart: false };
     const silence = `no daemon answers on port ${this.client.port}`;
-    if (executable()) return { reason: this.ended || `${silence}; Start starts one`, canStart: true };
+    if (program()) return { reason: this.ended || `${silence}; Start starts one`, canStart: true };
     return { reason: `${silence}; for Start to find it, run \`stylus doctor\` once in a terminal`, canStart: false };
   }
 
@@ -298,19 +314,19 @@ class Device {
 
   start() {
     if (this.connected || this.starting) return;
-    const program = executable();
-    Object.assign(this, { starting: program !== "", told: "" });
+    const found = program();
+    Object.assign(this, { starting: found !== null, told: "" });
     this.absent();
-    if (program) this.runDaemon(program).catch((error) => this.ending(error.message));
+    if (found) this.runDaemon(...found).catch((error) => this.ending(error.message));
   }
 
   /** Run it as a process of its own, which stays when Live ends. Throws its last words, or why there is none. */
-  async runDaemon(program) {
+  async runDaemon(program, first) {
     const folder = dataFolder();
     const file = path.join(folder, "daemon.log");
     const log = fs.openSync(file, "a");
     const before = fs.fstatSync(log).size;
-    const words = ["daemon", "--osc-port", String(this.client.port)];
+    const words = [...first, "daemon", "--osc-port", String(this.client.port)];
     const stdio = ["ignore", log, log];
     const daemon = spawn(program, words, { cwd: folder, detached: true, windowsHide: true, stdio });
     fs.closeSync(log);
@@ -344,4 +360,4 @@ try {
 }
 if (max) new Device(max);
 
-module.exports = { encode, decode, dataFolder, revealing };
+module.exports = { encode, decode, dataFolder, launching, revealing };

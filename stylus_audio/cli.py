@@ -6,9 +6,10 @@ Heavy libraries are imported in the commands, so that help and mistakes answer a
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -44,14 +45,18 @@ app.add_typer(preset_app, name="preset")
 app.add_typer(models_app, name="models")
 
 
-def _parameter(name: str) -> inspect.Parameter:
-    """A setting as an option of a command; its text is parsed by `Settings`, so that all say the same of a mistake."""
+def _parameter(name: str, defaults: Mapping[str, object]) -> inspect.Parameter:
+    """A setting as an option of a command; its text is parsed by `Settings`, so that all say the same of a mistake.
+
+    `defaults` are the command's own, which its help names.
+    """
     option = OPTIONS[name]
     flags = [f"--{alias}" for alias in (*option.names, name.replace("_", "-"))]
     if option.kind == "switch":
         annotation: Any = Annotated[bool, typer.Option(f"--no-{flags[-1][2:]}", help=f"without {option.help}")]
         return inspect.Parameter(f"no_{name}", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
-    default = Settings.__dataclass_fields__[name].default
+    own = option.by_model or Settings.__dataclass_fields__[name].default
+    default = defaults.get(name, own)
     shown = "" if default in (None, "") else f" [{default}]"
     metavar = "|".join(option.choices) or {"line": "N|FIRST:LAST", "time": "SECONDS", "text": "TEXT"}.get(
         option.kind, "N"
@@ -60,11 +65,13 @@ def _parameter(name: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, info])
 
 
-def with_settings(command: Callable[..., None], names: Sequence[str] = tuple(OPTIONS)) -> Callable[..., None]:
+def with_settings(
+    command: Callable[..., None], names: Sequence[str] = tuple(OPTIONS), defaults: Mapping[str, object] | None = None
+) -> Callable[..., None]:
     """Gives a command settings as options, all or some; the asked ones reach it as the dictionary `asked`."""
     own = inspect.signature(command, eval_str=True)
     parameters = [p for p in own.parameters.values() if p.name != "asked"]
-    settings = [_parameter(name) for name in names]
+    settings = [_parameter(name, defaults or {}) for name in names]
 
     def run(**values: Any) -> None:
         asked = {p.name: values.pop(p.name) for p in settings}
@@ -365,7 +372,7 @@ def image_to_audio(
 
 
 @image_app.command("transfer")
-@partial(with_settings, names=LATENT_OPTIONS)
+@partial(with_settings, names=LATENT_OPTIONS, defaults=RECIPES["styleid"])
 def image_transfer(
     asked: dict[str, Any],
     content: Path,
@@ -431,6 +438,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     debug, as_json = "--debug" in words, "--json" in words
     words = [word for word in words if word != "--debug"]
     heed_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A pipe on Windows has a code page: what it lacks must not fail a render that is done.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _add_others()
         code = typer.main.get_command(app).main(words, prog_name="stylus", standalone_mode=False, obj=tuple(words))

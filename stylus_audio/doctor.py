@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 
 from . import installed
 from .errors import StylusError
+from .files import can_write
 from .places import user_data
 
 
@@ -84,7 +84,7 @@ def _playing() -> Check:
 def _home() -> Check:
     folder = user_data()
     there = folder if folder.exists() else next(parent for parent in folder.parents if parent.exists())
-    writable = os.access(there, os.W_OK)
+    writable = can_write(there)
     return Check("your folder", writable, f"{folder}{'' if writable else ' cannot be written'}")
 
 

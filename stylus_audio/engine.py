@@ -101,6 +101,8 @@ class Engine:
                 if model.graphs is not None:
                     model.graphs.clear()
             torch.cuda.empty_cache()
+        elif self.model.device.type == "mps":
+            torch.mps.empty_cache()
         if self.windows_per_pass > 1:
             self.windows_per_pass //= 2
             return f"memory did not suffice; {self.windows_per_pass} windows at a time"

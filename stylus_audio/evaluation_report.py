@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-import os
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ import numpy as np
 
 from .audio import Clip
 from .errors import BadRequest, NotAllowed, NotFound
-from .files import write_files
+from .files import can_write, write_files
 from .listening import SECONDS, Sound, loudest_seconds, matched, mp3, sound
 from .metric_words import words_of
 from .places import ASSETS
@@ -57,7 +56,7 @@ def _check_place(target: Path) -> None:
             raise NotAllowed(f"{target} is no report of `stylus evaluate`; it is not replaced")
     except OSError as error:
         raise NotAllowed(f"{target} cannot be written: {error.strerror}") from None
-    if not os.access(target.parent, os.W_OK):
+    if not can_write(target.parent):
         raise NotAllowed(f"{target.parent} cannot be written")
 
 

@@ -8,9 +8,11 @@ import mmap
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,6 +36,11 @@ def in_text(name: str) -> str:
     'Gr\\udcfc\\udcdfe.wav'
     """
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def alike(name: str) -> str:
+    """What names have in common that macOS and Windows take for the same: case, and how accents are composed."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def typed_path(text: str) -> Path:
@@ -166,6 +173,18 @@ def write_new(target: Path, data: bytes, overwrite: bool, protect: Sequence[Path
     raise AssertionError("numbers do not run out")
 
 
+def can_write(folder: Path) -> bool:
+    """Whether files can be made in a folder, as far as it can be known."""
+    if sys.platform not in ("win32", "darwin"):
+        return os.access(folder, os.W_OK)
+    # Windows looks at an attribute that folders do not heed, macOS does not ask whether the user allowed us there.
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
 def writable_folder(folder: Path) -> None:
     """Make a folder of ours with its parents; `NotAllowed` where that cannot be."""
     try:
@@ -225,11 +244,9 @@ def let_go_of(mapping: mmap.mmap) -> None:
 def lower_priority() -> None:
     """Let everything else on the machine go first: a DAW that plays, and the daemon's answers."""
     if os.name == "nt":
-        import ctypes
+        import psutil
 
-        below_normal = 0x4000
-        kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
-        kernel.SetPriorityClass(kernel.GetCurrentProcess(), below_normal)
+        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)  # type: ignore[attr-defined]
     else:
         os.nice(10)
 

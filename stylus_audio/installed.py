@@ -12,15 +12,22 @@ from .places import user_data
 
 
 def record() -> tuple[bool, str]:
-    """Write down the executable's path; whether that was done, and the path or why not."""
+    """Write down where the executable and its Python lie; whether that was done, and the former or why not."""
     program = executable()
     if program is None:
         return False, "no `stylus` beside this Python; the device in Live cannot start the daemon"
     try:
-        store.save(user_data() / "installed.json", {"executable": str(program)})
+        store.save(user_data() / "installed.json", {"executable": str(program), "python": str(_python())})
     except (NotAllowed, UnicodeError) as error:
         return False, f"{program}, but {error}"
     return True, str(program)
+
+
+def _python() -> Path:
+    """The Python that runs `stylus`; on Windows the one without a console."""
+    python = Path(sys.executable).absolute()
+    windowless = python.with_name("pythonw.exe")
+    return windowless if os.name == "nt" and windowless.is_file() else python
 
 
 def executable() -> Path | None:

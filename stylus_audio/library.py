@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .audio import probe, read_clip, sha256
 from .errors import BadRequest, NotFound
-from .files import typed_path, writable_folder
+from .files import alike, typed_path, writable_folder
 from .places import user_data
 from .settings import Settings
 from .stem import write_stem
@@ -38,6 +38,8 @@ def _folder() -> Path:
 def _checked(name: str) -> str:
     if not re.fullmatch(r"[\w][\w .\-]{0,63}", name):
         raise BadRequest(f"style name: {name!r} is not 1 to 64 letters, digits, spaces, dots, - or _")
+    if re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d) *(\..*)?", name):
+        raise BadRequest(f"style name: {name!r} is a device on Windows, not a file; give another")
     return name
 
 
@@ -78,8 +80,10 @@ def add(name: str, file: Path, start: str | None = None, end: str | None = None)
     from .passage import segment_of
 
     _checked(name)
-    if any(entry.name == name for entry in styles()):
-        raise BadRequest(f"style: {name!r} is there already; `stylus style remove` frees the name")
+    # Where case does not matter "Bells" would take the place of "bells".
+    there = next((entry.name for entry in styles() if alike(entry.name) == alike(name)), None)
+    if there is not None:
+        raise BadRequest(f"style: {there!r} is there already; `stylus style remove` frees the name")
     info = probe(file)
     first, last = segment_of(Settings.parse({"start": start, "end": end}), info.samples, info.sample_rate)
     clip = read_clip(file, first, last)

@@ -362,7 +362,11 @@ class _Way(Protocol[Prepared_co]):
 def _enough_memory(model: Model) -> Iterator[None]:
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        # On Apple's GPU it is a RuntimeError like any other.
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in str(error)
+        if not known:
+            raise
         raise OutOfMemory(f"not enough memory on {model.device} for this render") from error
 
 

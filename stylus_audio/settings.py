@@ -35,6 +35,8 @@ class Option:
     names: tuple[str, ...] = ()
     """Other names of the same option, the producer's before the researcher's."""
     optional: bool = False
+    by_model: str = ""
+    """The default in words, where models have their own."""
 
     @property
     def allowed(self) -> str:
@@ -213,17 +215,19 @@ class Settings:
     """
 
     gamma: Line = _option(
-        0.75, "line", "γ: how much of the content's structure is kept", low=0, high=1, names=("keep",)
-    )
+        0.75, "line", "γ: how much of the content's structure is kept", low=0, high=1, names=("keep",),
+        by_model="mini 0, by injection 0.75",
+    )  # fmt: skip
     alpha: Line = _option(
-        0.9, "line", "α: how much style; 0 is the content, over 1 extrapolates", low=0, high=4, names=("amount",)
-    )
+        0.9, "line", "α: how much style; 0 is the content, over 1 extrapolates", low=0, high=4, names=("amount",),
+        by_model="mini 1, by injection 0.9",
+    )  # fmt: skip
     tau: Line = _option(
         1.0, "line", "τ: sharpness of the attention to the style", low=0.01, high=10, names=("sharpness",)
     )
     method: str = _option(
         "injection", "choice", "injection inverts the content; conditional tells the network of it (embedded model)",
-        choices=("injection", "conditional"),
+        choices=("injection", "conditional"), by_model="mini conditional, others injection",
     )  # fmt: skip
     auto: float | None = _option(
         None, "number", "find how much style leaves notes and groove so similar, at most what keep and amount say",
@@ -237,7 +241,7 @@ class Settings:
     start_step: int | None = _option(None, "integer", "inject in the last N + 1 steps only", low=0, high=999)
     inversion: str = _option(
         "next", "choice", "time that labels an inversion step: next (StyleID), current (Stylus)",
-        choices=("next", "current"),
+        choices=("next", "current"), by_model="mini-injection current, others next",
     )  # fmt: skip
     init: str = _option(
         "adain", "choice", "statistics that the first latent takes from the style", choices=("adain", "efdm", "none")
@@ -263,7 +267,10 @@ class Settings:
     stereo: str = _option(
         "linked", "choice", "channels share their gains, or not", choices=("linked", "independent", "mid-side")
     )
-    overlap: float = _option(0.25, "number", "overlap of the model's windows, as a share", low=0.05, high=0.75)
+    overlap: float = _option(
+        0.25, "number", "overlap of the model's windows, as a share", low=0.05, high=0.75,
+        by_model="mini 0.75, others 0.25",
+    )  # fmt: skip
     mix: float = _option(1.0, "number", "dry to wet", low=0, high=1)
     keep_below: float | None = _option(None, "number", "the band under this frequency stays the content's, Hz", low=10,
                                        high=100000)  # fmt: skip

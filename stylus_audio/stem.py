@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .audio import AudioInfo, same_file
 from .errors import BadRequest, DiskFull, NotAllowed, NotFound
-from .files import flush_file, flush_folder, means_full, name_endings, publish, publish_all, uninterrupted
+from .files import can_write, flush_file, flush_folder, means_full, name_endings, publish, publish_all, uninterrupted
 from .riff import Chunk, append_chunks
 from .scratch import blocks
 
@@ -165,7 +165,7 @@ def check_target(target: Path, overwrite: bool = False, protect: Sequence[Path] 
     check_container(target)
     if overwrite and any(same_file(target, kept) for kept in protect):
         raise NotAllowed(f"{target.name} is what is being rendered; a stem never replaces it")
-    if not os.access(folder, os.W_OK):
+    if not can_write(folder):
         raise NotAllowed(f"{folder} cannot be written")
 
 

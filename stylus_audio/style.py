@@ -44,10 +44,11 @@ def efdm(content: Tensor, style: Tensor, columns: Tensor | None = None, style_co
     """
     values, targets = _counted(content, columns), _counted(style, style_columns).sort(1).values
     n, m = values.shape[1], targets.shape[1]
-    position = torch.linspace(0, m - 1, n, dtype=torch.float64, device=values.device)
-    low = position.floor().long().clamp(max=m - 1)
+    # On the CPU: Apple's GPU has no double precision.
+    position = torch.linspace(0, m - 1, n, dtype=torch.float64)
+    below = position.floor().long().clamp(max=m - 1)
+    share, low = (position - below).to(values), below.to(values.device)
     high = (low + 1).clamp(max=m - 1)
-    share = (position - low).to(values.dtype)
     by_rank = targets[:, low] * (1 - share) + targets[:, high] * share
     matched = torch.empty_like(values).scatter_(1, values.argsort(dim=1, stable=True), by_rank)
     result = content.permute(1, 2, 0, 3).clone()

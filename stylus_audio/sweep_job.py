@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from .audio import SUFFIXES
 from .contact_sheet import COLUMNS, contact_sheet
 from .engine import Engine
 from .errors import BadRequest, NotAllowed, NotFound
-from .files import name_endings, write_files
+from .files import can_write, name_endings, write_files
 from .job import Result, render_file
 from .plot import MelPanel, mel_panel
 from .progress import Progress, part
@@ -53,7 +52,7 @@ def sweep_folder(content: Path, styles: Sequence[str], target: Target) -> Path:
             raise BadRequest(f"output: {folder.name} is a file's name; a sweep of several stems needs a folder")
         if not folder.parent.is_dir():
             raise NotFound(f"the folder {folder.parent} does not exist")
-    if not os.access(folder if folder.is_dir() else folder.parent, os.W_OK):
+    if not can_write(folder if folder.is_dir() else folder.parent):
         raise NotAllowed(f"{folder} cannot be written")
     return folder
 

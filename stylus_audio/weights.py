@@ -169,6 +169,8 @@ def verify(weights: Weights) -> tuple[str, bool]:
 
 def check_device(device: str) -> str:
     """`BadRequest` for a device name that cannot be meant."""
-    if device in ("auto", "cpu", "mps", "cuda") or (device.startswith("cuda:") and device[5:].isdigit()):
+    kind, _, number = device.partition(":")
+    # A tensor on Apple's GPU calls it "mps:0".
+    if device in ("auto", "cpu", "mps", "cuda") or (kind in ("cuda", "mps") and number.isdigit()):
         return device
     raise BadRequest(f"device: {device!r} is none of auto, cuda, cuda:N, mps, cpu")

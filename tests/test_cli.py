@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from stylus_audio import library
 from stylus_audio.cli import main
 from tests.sounds import RATE, noise, plucks
 
@@ -135,6 +136,23 @@ def test_styles_of_the_library_and_presets(shell: Shell) -> None:
     assert shell("style", "remove", "hiss")[0] == 0
     assert shell.style.is_file()
     assert shell("render", shell.clip, "--style", "hiss")[0] == 2
+
+
+@pytest.mark.parametrize(("first", "second"), [("Bells", "bells"), ("Übung", "U\u0308bung")])
+def test_names_that_some_disks_take_for_the_same_replace_no_style(shell: Shell, first: str, second: str) -> None:
+    assert shell("style", "add", first, shell.style)[0] == 0
+    kept = Path(library.style(first).path).read_bytes()
+    code, _, err = shell("style", "add", second, shell.clip)
+    assert code == 2
+    assert "is there already" in err or "letters, digits" in err
+    assert Path(library.style(first).path).read_bytes() == kept
+
+
+@pytest.mark.parametrize("name", ["aux", "CON", "nul.1", "com1", "prn "])
+def test_a_style_has_no_name_that_is_a_device_on_windows(shell: Shell, name: str) -> None:
+    code, _, err = shell("style", "add", name, shell.style)
+    assert (code, "a device on Windows" in err) == (2, True)
+    assert library.styles() == []
 
 
 def test_fast_is_a_preset_until_the_user_has_another(shell: Shell) -> None:
@@ -315,6 +333,39 @@ def test_help_names_every_setting(shell: Shell) -> None:
     assert code == 0
     for name, option in OPTIONS.items():
         assert f"--{'no-' * (option.kind == 'switch')}{name.replace('_', '-')}" in out
+
+
+@pytest.mark.parametrize("name", ["mini", "mini-injection"])
+def test_help_says_what_the_embedded_models_begin_with(name: str) -> None:
+    from stylus_audio import Engine
+    from stylus_audio.settings import OPTIONS
+
+    settings = Engine(name).settings()
+    for option in ("gamma", "alpha", "method", "inversion", "overlap"):
+        own = dict(one.split(" ", 1) for one in OPTIONS[option].by_model.replace("by ", "").split(", "))
+        value = own.get(name) or own.get(settings.method) or own["others"]
+        assert value == f"{getattr(settings, option)}".removesuffix(".0"), option
+
+
+def test_help_for_pictures_names_the_recipe_that_they_have(shell: Shell) -> None:
+    code, out, _ = shell("image", "transfer", "--help")
+    assert code == 0
+    words = " ".join(out.split())
+    assert "α: how much style; 0 is the content, over 1 extrapolates [1.0]" in words
+    assert "[7-11]" in words
+
+
+def test_a_pipe_that_lacks_a_letter_fails_nothing(tmp_path: Path) -> None:
+    style = tmp_path / "Ωμέγα.wav"
+    soundfile.write(style, plucks(0.5)[0], RATE)
+    narrow = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    process = stylus("style", "add", "Ωμέγα", style, env=narrow)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    process = stylus("style", "list", env=narrow)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "\\u03a9" in out
 
 
 def stylus(*words: object, **how: Any) -> subprocess.Popen[str]:

@@ -77,6 +77,22 @@ def test_showing_a_file(platform: str, file: str, words: list[Any]) -> None:
     assert evaluated(f"node.revealing({json.dumps(file)}, {json.dumps(platform)})") == words
 
 
+@pytest.mark.parametrize(
+    ("platform", "python", "translated", "words"),
+    [
+        ("linux", "/v/bin/python", False, ["/v/bin/stylus", []]),
+        ("darwin", "/v/bin/python", False, ["/v/bin/stylus", []]),
+        ("darwin", "/v/bin/python", True, ["/usr/bin/arch", ["-arm64", "/v/bin/python", "-m", "stylus_audio"]]),
+        ("win32", "C:\\v\\pythonw.exe", False, ["C:\\v\\pythonw.exe", ["-m", "stylus_audio"]]),
+        # Recorded by a version that did not write Python down.
+        ("win32", "", False, ["/v/bin/stylus", []]),
+    ],
+)
+def test_what_is_started(platform: str, python: str, translated: bool, words: list[Any]) -> None:
+    asked = ", ".join(json.dumps(one) for one in ("/v/bin/stylus", python, platform, translated))
+    assert evaluated(f"node.launching({asked})") == words
+
+
 # The script as Max runs it
 
 

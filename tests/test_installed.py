@@ -24,7 +24,10 @@ def test_the_executable_beside_python_is_written_down(tmp_path: Path, monkeypatc
     program = installation(tmp_path / "Jörgs Umgebung")
     monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
     assert installed.record() == (True, str(program))
-    assert json.loads((user_data() / "installed.json").read_text("utf-8")) == {"executable": str(program)}
+    python = str(program.with_name("python"))
+    assert json.loads((user_data() / "installed.json").read_text("utf-8")) == {
+        "executable": str(program), "python": python,
+    }  # fmt: skip
     assert [path.name for path in user_data().iterdir()] == ["installed.json"]
 
 

@@ -17,7 +17,7 @@ from stylus_audio.errors import BadRequest, NoModel
 from stylus_audio.metrics import level_steps
 from stylus_audio.model import choose_device, choose_dtype, load_model
 from stylus_audio.spectrogram import frame_count
-from stylus_audio.weights import KNOWN, fingerprint, located, named, verify
+from stylus_audio.weights import KNOWN, check_device, fingerprint, located, named, verify
 from stylus_audio.windows import window_starts
 from tests.small_sd import save_small_sd
 from tests.sounds import RATE, noise, plucks
@@ -113,6 +113,8 @@ def test_weights_are_hashed_and_verified(tiny_folder: Path, tmp_path: Path) -> N
 
 def test_devices_and_dtypes() -> None:
     assert choose_device("cpu").type == "cpu"
+    # What a model on Apple's GPU says that it lies on; the one that a method is left to is loaded there.
+    assert check_device("mps:0") == str(torch.device("mps", 0))
     assert choose_dtype("float32", torch.device("cpu")) is torch.float32
     for device in ("tpu", "cuda:x"):
         with pytest.raises(BadRequest):

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import mimetypes
 import os
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+
+import pytest
+from starlette.responses import FileResponse
+from stylus_daemon.page_app import Page
+from stylus_daemon.roots import Roots
 
 from tests.programs import need_node_module, need_program
 
@@ -36,6 +42,16 @@ def test_what_the_page_names_is_there() -> None:
     Names().feed((PAGE / "index.html").read_text("utf-8"))
     assert len(named) >= 3
     assert all((PAGE / name.removeprefix("/page/")).is_file() for name in named)
+
+
+def test_scripts_are_scripts_whatever_the_system_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mimetypes, "_db", mimetypes.MimeTypes())
+    # As Windows' registry may have it.
+    mimetypes.add_type("text/plain", ".js")
+    anything: Any = None
+    Page(anything, anything, Roots(), tmp_path, anything).app()
+    response = FileResponse(PAGE / "main.js")
+    assert response.media_type == "text/javascript"
 
 
 def test_what_is_vendored_is_what_npm_has() -> None:

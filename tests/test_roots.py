@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,18 @@ def test_two_hundred_hostile_paths_lead_nowhere(roots: Roots, inside: Path, outs
 def test_the_refusal_names_the_command_that_allows_it(roots: Roots, outside: Path) -> None:
     with pytest.raises(NotAllowed, match=r"`stylus root add .*allowed-not`"):
         roots.file(str(outside / "clip.wav"))
+
+
+def test_on_macos_the_system_says_whether_two_folders_are_one(
+    roots: Roots, inside: Path, outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As Desktop and desktop are there.
+    (tmp_path / "typed").symlink_to(inside)
+    other = tmp_path / "typed" / "new" / "clip.wav"
+    assert not roots.holds(other)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert roots.holds(other)
+    assert not roots.holds(outside / "clip.wav")
 
 
 def test_kept_roots_hold_between_starts(outside: Path, tmp_path: Path) -> None:

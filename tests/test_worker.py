@@ -76,23 +76,27 @@ def shop(tmp_path: Path, tiny_folder: Path) -> Iterator[Shop]:
     one.jobs.close()
 
 
+FULL = (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("MPS backend out of memory (MPS allocated: 5 GiB)"))
+
+
 @contextmanager
-def room_for(shop: Shop, fits: Callable[[int], bool]) -> Iterator[None]:
+def room_for(shop: Shop, fits: Callable[[int], bool], full: Exception = FULL[0]) -> Iterator[None]:
     """A device on which only some numbers of windows fit."""
 
     def check(_: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         sample = arguments[0] if arguments else named["sample"]
         if not fits(len(sample)):
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise full
 
     hook = shop.engine.model.unet.register_forward_pre_hook(check, with_kwargs=True)
     yield
     hook.remove()
 
 
-def test_where_memory_does_not_suffice_fewer_windows_are_rendered_at_a_time(shop: Shop) -> None:
+@pytest.mark.parametrize("full", FULL)
+def test_where_memory_does_not_suffice_fewer_windows_are_rendered_at_a_time(shop: Shop, full: Exception) -> None:
     plain = shop.do(name="plain")
-    with room_for(shop, lambda windows: windows <= 2):
+    with room_for(shop, lambda windows: windows <= 2, full):
         job = shop.do(name="narrow")
     assert (job.state, job.attempts) == ("done", 1)
     assert "memory did not suffice; 2 windows at a time" in job.notes

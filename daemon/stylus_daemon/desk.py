@@ -6,7 +6,6 @@ A request is read, checked, put in the queue and answered; nothing here waits fo
 from __future__ import annotations
 
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 
 from stylus_audio import library
 from stylus_audio.errors import BadRequest, Busy, NotAllowed, StylusError
+from stylus_audio.files import can_write
 from stylus_audio.presets import presets
 from stylus_audio.target import Target, stem_path
 from stylus_audio.weights import KNOWN
@@ -310,7 +310,7 @@ class Desk:
         folder = self.roots.own_output
         if clip.is_relative_to(self.roots.uploads):
             return replace(request, folder=str(folder)), f"the stem goes to {folder}"
-        if os.access(clip.parent, os.W_OK):
+        if can_write(clip.parent):
             return replace(request, folder=str(clip.parent)), ""
         return replace(request, folder=str(folder)), f"{clip.parent} cannot be written; the stem goes to {folder}"
 

@@ -6,6 +6,7 @@ Every command goes to the same desk as OSC (`/api/ask`); what is here besides on
 from __future__ import annotations
 
 import asyncio
+import mimetypes
 import secrets
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -52,6 +53,9 @@ STATUS = {
 }  # fmt: skip
 """HTTP's codes for ours."""
 
+KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+"""What the page's files are, whatever Windows' registry says: a browser runs no script that is called plain text."""
+
 Asked = Future[tuple[str, tuple[Argument, ...]]]
 """What will be the desk's answer: its address and arguments."""
 
@@ -67,6 +71,8 @@ class Page:
 
     def app(self) -> Starlette:
         """The application; the gate is around it."""
+        for ending, kind in KINDS.items():
+            mimetypes.add_type(kind, ending)
         routes = [
             Route("/", self.start),
             Route("/api/ask", self.ask, methods=["POST"]),

@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from stylus_audio import store
+from stylus_audio.audio import same_file
 from stylus_audio.errors import BadRequest, DiskFull, NotAllowed, NotFound
 from stylus_audio.files import means_full, working_folder
 from stylus_audio.places import user_audio, user_data, user_output
@@ -95,8 +97,13 @@ class Roots:
 
     def holds(self, path: Path) -> bool:
         """Whether a path that has no links in it lies in one of them."""
-        self.folders()
-        return _beginning(path).startswith(self._beginnings)
+        folders = self.folders()
+        if _beginning(path).startswith(self._beginnings):
+            return True
+        # There the same folder may be typed in another case or with accents in parts; only the system knows.
+        return sys.platform == "darwin" and any(
+            same_file(one, folder) for one in (path, *path.parents) for folder in folders
+        )
 
     def resolved(self, text: str) -> Path:
         """What a client's path means, without links; `BadRequest` for what is no absolute path, `NotAllowed` outside.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
+
+from ..files import alike
 
 
 class Disk:
@@ -29,7 +30,7 @@ class Disk:
         for part in named.parts[bool(named.anchor) :]:
             if (found / part).exists():
                 found /= part
-            elif spelt := self._names(found).get(_alike(part)):
+            elif spelt := self._names(found).get(alike(part)):
                 found /= spelt
             else:
                 return None
@@ -38,9 +39,5 @@ class Disk:
     def _names(self, folder: Path) -> dict[str, str]:
         if folder not in self._spellings:
             names = sorted((entry.name for entry in folder.iterdir()), reverse=True) if folder.is_dir() else []
-            self._spellings[folder] = {_alike(name): name for name in names}
+            self._spellings[folder] = {alike(name): name for name in names}
         return self._spellings[folder]
-
-
-def _alike(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
