@@ -83,17 +83,18 @@ class Gains:
         return replace(self, styled=self.styled[here], reference=self.reference[here])
 
 
-def hold(styled: NDArray[np.float32], reference: NDArray[np.float32], first: int, last: int) -> None:
-    """Change `styled` so that the gains of frames `first` and `last` hold before and after them; both are magnitudes.
+def limit_edges(styled: NDArray[np.float32], reference: NDArray[np.float32], first: int, last: int) -> None:
+    """Change `styled` so that before `first` and after `last` no gain is over those frames'; both are magnitudes.
 
-    Where a clip begins or ends at once, the frames there are half silence, and what a model makes of them is a burst.
+    Where a clip begins or ends at once, the frames there are half silence, and what a model makes of them can be a
+    burst. A gain there may well be lower: the content's own edge is a click, of bands in which it has nothing else.
     """
     if not 0 <= first < last < styled.shape[-1]:
         return
     floor = np.float32(highest(reference) * 10 ** (FLOOR_DB / 20))
     for frame, edge in ((first, slice(0, first)), (last, slice(last + 1, None))):
         ratio = (styled[..., frame] + floor) / (reference[..., frame] + floor + 1e-30)
-        styled[..., edge] = reference[..., edge] * ratio[..., None]
+        np.minimum(styled[..., edge], reference[..., edge] * ratio[..., None], out=styled[..., edge])
 
 
 def spread(values: Floats, profile: Profile, times: Floats, frequencies: Floats) -> NDArray[np.float32]:

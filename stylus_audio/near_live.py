@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .finish import finish
-from .gains import Gains, hold
+from .gains import Gains, limit_edges
 from .passage import Passage
 from .reconstruction import reconstruct
 from .scratch import zeros
@@ -60,7 +60,7 @@ class NearLive:
         first = round(low / rate * self._profile.frame_rate)
         styled, reference = np.split(blended.part(first, settled), 2)
         if self._settings.reconstruction == "gain":
-            hold(styled, reference, sounding - first, settled - first - 1)
+            limit_edges(styled, reference, sounding - first, settled - first - 1)
         piece = replace(passage, carrier=passage.carrier[:, low:high], dry=passage.dry[:, low:high])
         wet = reconstruct(piece, Gains(styled, reference, self._profile), self._settings)
         self._wet[:, self._made : until] = wet[:, self._made - low : until - low]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .conditional import Conditional
 from .denoiser import Denoiser
 from .errors import BadRequest, OutOfMemory
-from .gains import Gains, hold
+from .gains import Gains, limit_edges
 from .latent import Autoencoder
 from .match_eq import equalised, match_eq
 from .model import Model
@@ -154,7 +154,7 @@ class Restyler:
                 near_live.window(blended, first)
         styled, reference = np.split(blended.result(), 2)
         if settings.reconstruction == "gain":
-            hold(styled, reference, first, last)
+            limit_edges(styled, reference, first, last)
         joints = tuple(frame / profile.frame_rate for frame in seams(kept, profile.frames))
         return Gains(styled, reference, profile, seams=joints)
 

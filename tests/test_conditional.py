@@ -18,6 +18,7 @@ from stylus_audio.denoiser import Denoiser
 from stylus_audio.errors import BadRequest
 from stylus_audio.latent import Patchify
 from stylus_audio.metrics import si_sdr
+from stylus_audio.places import DEMO_STYLE
 from stylus_audio.settings import Settings
 from stylus_audio.style_encoder import StyleEncoder
 from tests.sounds import RATE, noise, plucks
@@ -235,3 +236,15 @@ def test_features_of_unlike_long_styles_are_blended(told: Engine) -> None:
 def test_each_method_has_its_own_defaults(told: Engine) -> None:
     assert (told.settings().gamma, told.settings(method="injection").gamma) == (0.0, 0.75)
     assert told.settings(method="injection", gamma=0.1).gamma == 0.1
+
+
+@pytest.mark.parametrize("method", ["conditional", pytest.param("injection", marks=pytest.mark.slow)])
+def test_the_first_of_equal_hits_is_about_as_loud_as_the_others(method: str) -> None:
+    """Out of silence, where half of an analysis window hears a click."""
+    time = np.arange(RATE // 2) / RATE
+    hit = 0.6 * np.sin(2 * np.pi * (45 * time + 4.4 * (1 - np.exp(-25 * time)))) * np.exp(-6 * time)
+    hit[:30] *= np.linspace(0, 1, 30)
+    engine = Engine("mini")
+    stem = engine.render((np.tile(hit, 4)[None], RATE), DEMO_STYLE, engine.settings(method=method)).audio
+    first, *others = np.abs(stem.reshape(4, -1)).max(1)
+    assert 0.5 * min(others) < first < 1.5 * max(others)

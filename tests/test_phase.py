@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stylus_audio import phase
-from stylus_audio.gains import LIMIT_DB, Gains, hold, spread
+from stylus_audio.gains import LIMIT_DB, Gains, limit_edges, spread
 from stylus_audio.metrics import si_sdr
 from stylus_audio.phase import Stft, apply_gain, apply_phase, griffin_lim
 from stylus_audio.spectrogram import MINI, RIFFUSION, Profile, band_centres, mel_spectrogram
@@ -41,14 +41,14 @@ def test_a_gain_of_one_band_moves_that_tone_only() -> None:
     assert np.abs(made - low - 0.1 * high)[:, inner].max() < 0.01
 
 
-def test_gains_are_held_at_the_edges() -> None:
+def test_at_the_edges_no_gain_is_over_those_of_the_first_and_last_whole_frame() -> None:
     reference = np.full((1, 2, 6), 0.5, np.float32)
-    styled = reference * np.array([9, 9, 2, 3, 4, 9], np.float32)
+    styled = reference * np.array([9, 1, 2, 3, 4, 9], np.float32)
     before = styled.copy()
-    hold(styled, reference, 4, 2)
+    limit_edges(styled, reference, 4, 2)
     assert np.array_equal(styled, before)
-    hold(styled, reference, 2, 4)
-    assert (styled[0, 0] / 0.5).tolist() == pytest.approx([2, 2, 2, 3, 4, 4], rel=1e-3)
+    limit_edges(styled, reference, 2, 4)
+    assert (styled[0, 0] / 0.5).tolist() == pytest.approx([2, 1, 2, 3, 4, 4], rel=1e-3)
 
 
 @pytest.mark.parametrize("first", [0.0, 0.0123, 0.5, 3.0])
