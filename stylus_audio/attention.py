@@ -194,7 +194,10 @@ def choose_layers(unet: Any, layers: Sequence[int] | None) -> tuple[int, ...]:
         layers = [layer for layer in range(6, 12) if layer in there] or sorted(there)
     missing = [layer for layer in layers if layer not in there]
     if missing:
-        raise BadRequest(f"layers: the model has no layer {missing[0]}; it has {', '.join(map(str, sorted(there)))}")
+        raise BadRequest(
+            f"layers: the model has no layer {missing[0]}; it has {', '.join(map(str, sorted(there)))}"
+            " (a recipe's are those of --model sd15)"
+        )
     return tuple(layers)
 
 

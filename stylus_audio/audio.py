@@ -6,6 +6,7 @@ Audio is `[channel, sample]`: float32, or float64 where the file holds more than
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ Floats = NDArray[np.floating[Any]]
 
 RATES = (8000, 384000)
 CHANNELS = 32
+HIGHEST = 1e6
+"""A sample beyond it, 120 dB over full scale, is a damaged file's."""
 FORMATS = ("WAV", "WAVEX", "AIFF", "FLAC", "RF64", "W64", "CAF", "OGG", "MP3")
 SUFFIXES = frozenset(
     (".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".flac", ".caf", ".ogg", ".oga", ".opus",
@@ -75,7 +78,7 @@ class Clip:
             raise UnsupportedAudio("an array is [sample] or [channel, sample] of floats in -1 to 1")
         _check("the array", int(sample_rate), values.shape[0], values.shape[1])
         kept: Floats = values.astype(np.float64 if values.dtype == np.float64 else np.float32)
-        lost = _silence_what_is_not_finite(kept)
+        lost = _silence_what_is_no_sound(kept)
         subtype = "DOUBLE" if kept.dtype == np.float64 else "FLOAT"
         return cls(kept, int(sample_rate), subtype, "WAV", 0, kept.shape[1], warnings=_warned("the array", lost))
 
@@ -196,7 +199,7 @@ def read_clip(path: Path, start: int = 0, end: int | None = None) -> Clip:
         audio[:, position : position + block.shape[1]] = block
         position += block.shape[1]
         let_go()
-    lost = _silence_what_is_not_finite(audio)
+    lost = _silence_what_is_no_sound(audio)
     return Clip(
         audio, info.sample_rate, info.subtype, info.format, start, info.samples, info.chunks, path,
         _warned(path.name, lost),
@@ -210,7 +213,7 @@ def read_blocks(path: Path) -> Iterator[Floats]:
     """
     info = probe(path)
     for block in _blocks(path, info, 0, info.samples):
-        _silence_what_is_not_finite(block)
+        _silence_what_is_no_sound(block)
         yield block
 
 
@@ -245,19 +248,23 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0].strip()
 
 
-def _silence_what_is_not_finite(audio: Floats) -> int:
+def _silence_what_is_no_sound(audio: Floats) -> int:
     lost = 0
     for channel in audio:
         for here in blocks(len(channel), _BLOCK):
             block = channel[here]
-            bad = ~np.isfinite(block)
+            bad = ~(np.abs(block) <= HIGHEST)
             lost += int(bad.sum())
             block[bad] = 0
     return lost
 
 
 def _warned(name: str, lost: int) -> tuple[str, ...]:
-    return (f"{lost} samples of {name} were not finite and are silent now",) if lost else ()
+    return (
+        (f"{lost} samples of {name} were not finite, or over {20 * math.log10(HIGHEST):.0f} dBFS, and are silent now",)
+        if lost
+        else ()
+    )
 
 
 def resample(audio: Floats, from_rate: int, to_rate: int) -> NDArray[np.float32]:

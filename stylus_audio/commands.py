@@ -67,6 +67,8 @@ def run_render(request: RenderRequest) -> None:
         raise BadRequest(f"sidecar: {request.sidecar!r} is none of file, embed, none")
     if request.plot is not None and request.plot.suffix.lower() != ".png":
         raise BadRequest(f"plot: {request.plot.name} does not end in .png")
+    if request.plot is not None and not request.plot.parent.is_dir():
+        raise NotFound(f"plot: the folder {request.plot.parent} does not exist")
     if request.cache is not None and request.cache.exists() and not request.cache.is_dir():
         raise BadRequest(f"cache: {request.cache} is a file; the prepared styles need a folder")
     if request.recipe and request.recipe not in RECIPES:
@@ -100,17 +102,20 @@ def run_render(request: RenderRequest) -> None:
                 progress,
                 near_live=near_live,
             )
-        _say(request, result, styles)
+        _say(request, result, content, styles)
 
 
-def _say(request: RenderRequest, result: Result, styles: list[tuple[Path, str]]) -> None:
+def _say(request: RenderRequest, result: Result, content: Path, styles: list[tuple[Path, str]]) -> None:
     """What was rendered, as it was asked for."""
     for note in result.report["notes"]:
         print(f"stylus: {note}", file=sys.stderr)
-    if request.plot:
-        draw(request.plot, result.render, styles)
     print(json.dumps({"stem": str(result.path), **result.report}, ensure_ascii=False) if request.as_json
           else result.path, flush=True)  # fmt: skip
+    if request.plot:
+        protect = [content, *(path for path, _ in styles)]
+        drawn = draw(request.plot, result.render, styles, request.overwrite, protect)
+        if drawn != request.plot:
+            print(f"stylus: {request.plot.name} is there already; the picture is {drawn}", file=sys.stderr)
 
 
 def _run_sweep(
@@ -174,7 +179,7 @@ def run_demo(folder: Path) -> None:
             engine, DEMO_CONTENT, styles, engine.settings(), Target(folder, overwrite=True), "mini", progress
         )
     picture = result.path.with_suffix(".png")
-    draw(picture, result.render, styles)
+    draw(picture, result.render, styles, overwrite=True)
     print(f"{result.path}\n{picture}")
 
 
@@ -311,8 +316,17 @@ def run_models_verify(name: str) -> None:
         raise NoModel(f"{name}: the weights are not those that were there before; delete them and pull again")
 
 
-def draw(picture: Path, render: Render, styles: list[tuple[Path, str]]) -> None:
-    """Content, every style, stem and gain on one picture, as long as the stem: of a longer style its loudest part."""
+def draw(
+    picture: Path,
+    render: Render,
+    styles: list[tuple[Path, str]],
+    overwrite: bool = False,
+    protect: Sequence[Path] = (),
+) -> Path:
+    """Content, every style, stem and gain on one picture, as long as the stem: of a longer style its loudest part.
+
+    Returns where it is, as `save_plot` does.
+    """
     from .plot import GainPanel, Panel, excerpt, save_plot
     from .spectrogram import band_centres
 
@@ -329,7 +343,7 @@ def draw(picture: Path, render: Render, styles: list[tuple[Path, str]]) -> None:
         low, high = (round(at / render.sample_rate * profile.frame_rate) for at in (passage.first, passage.last))
         gain = render.gains.db[0, :, low : max(low + 1, high)]
         panels.append(GainPanel("gain", gain, band_centres(profile), profile.frame_rate))
-    save_plot(picture, panels)
+    return save_plot(picture, panels, overwrite, protect)
 
 
 @contextmanager

@@ -112,18 +112,38 @@ def publish(part: Path, target: Path, overwrite: bool) -> bool:
 def publish_all(pairs: Sequence[tuple[Path, Path]], overwrite: bool) -> bool:
     """Publish several files together, or none of them; must not be interrupted (see `uninterrupted`)."""
     published: list[tuple[Path, Path]] = []
+    replaced: dict[Path, Path] = {}
     try:
+        if overwrite and len(pairs) > 1:
+            for part, target in pairs:
+                _keep_aside(target, part.with_name(f".old{part.name}"), replaced)
         for part, target in pairs:
             if not publish(part, target, overwrite):
                 break
             published.append((part, target))
         else:
             return True
+        _take_back(published, replaced)
     except OSError:
-        _take_back(published)
+        _take_back(published, replaced)
         raise
-    _take_back(published)
+    finally:
+        for aside in replaced.values():
+            aside.unlink(missing_ok=True)
     return False
+
+
+def _keep_aside(target: Path, aside: Path, replaced: dict[Path, Path]) -> None:
+    """Give what is about to be replaced a second name, or a copy where there are no hard links."""
+    if not os.path.lexists(target):
+        return
+    try:
+        os.link(target, aside)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        shutil.copy2(target, aside)
+    replaced[target] = aside
 
 
 def write_files(contents: Mapping[Path, bytes], overwrite: bool) -> bool:
@@ -251,9 +271,11 @@ def lower_priority() -> None:
         os.nice(10)
 
 
-def _take_back(published: Sequence[tuple[Path, Path]]) -> None:
+def _take_back(published: Sequence[tuple[Path, Path]], replaced: Mapping[Path, Path]) -> None:
     for part, target in published:
         target.replace(part)
+        if target in replaced:
+            replaced[target].replace(target)
 
 
 @contextmanager

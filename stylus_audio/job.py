@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 
 from .audio import read_clip
 from .engine import Engine, Render
+from .errors import NotAllowed
 from .metrics import Timbre, evaluate
 from .near_live import NearLive
 from .progress import Progress
-from .provenance import CHUNK, sidecar
+from .provenance import CHUNK, is_sidecar, sidecar
 from .riff import Chunk, shifted
 from .settings import Settings
-from .stem import Journal, check_target, write_stem
+from .stem import SUFFIXES, Journal, check_target, write_stem
 from .target import Sidecar, Target, stem_path
 from .unchanged import WhileUnchanged
 
@@ -57,6 +59,8 @@ class FileRender:
     def check(self) -> None:
         """Raise what `write` would, as far as that can be known before there is a render."""
         check_target(self.path, self.target.overwrite, self.sources)
+        if self.target.sidecar == "file":
+            _check_sidecar(self.path, self.target.overwrite)
 
     def write(self, render: Render, journal: Journal | None = None) -> Result:
         """Put the stem and its sidecar on the disk, both or neither; raises what `write_stem` does."""
@@ -66,6 +70,21 @@ class FileRender:
             overwrite=self.target.overwrite, protect=self.sources, journal=journal,
         )  # fmt: skip
         return Result(written, render, report)
+
+
+def _check_sidecar(stem: Path, overwrite: bool) -> None:
+    """`NotAllowed` where a stem's sidecar would replace something else, or another stem's."""
+    beside = stem.with_suffix(".json")
+    if not overwrite or not os.path.lexists(beside):
+        return
+    another = next((other for end in SUFFIXES if (other := stem.with_suffix(end)).exists()), None)
+    if not is_sidecar(beside):
+        why = "is no sidecar of ours"
+    elif another is not None and not stem.exists():
+        why = f"belongs to {another.name}"
+    else:
+        return
+    raise NotAllowed(f"{beside} {why}; give the stem another name, or --sidecar none")
 
 
 def render_file(

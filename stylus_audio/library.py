@@ -69,9 +69,14 @@ def style(name: str) -> Style:
 def resolve(reference: str) -> tuple[Path, str]:
     """A reference as the user gives it, a file or a name, as its audio and its name."""
     path = typed_path(reference)
-    if path.exists() or len(path.parts) > 1:
+    if path.is_file() or len(path.parts) > 1:
         return path, path.stem
-    entry = style(reference)
+    try:
+        entry = style(reference)
+    except NotFound:
+        if path.exists():
+            return path, path.stem
+        raise
     return Path(entry.path), entry.name
 
 

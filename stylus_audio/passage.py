@@ -20,6 +20,8 @@ from .settings import Settings, to_samples
 Floats = NDArray[np.floating[Any]]
 
 TAIL_DECAY_DB = -60.0
+NOTHING = 1e-20
+"""A sample under it is silence, as floats leave it that have decayed: its power is no float any more."""
 """What a tail fades to."""
 
 
@@ -100,8 +102,8 @@ def _turns(loop: Floats, context: int) -> Floats:
 
 
 def is_silent(audio: Floats) -> bool:
-    """Whether there is nothing at all in `[channel, sample]`."""
-    return not any(audio[:, here].any() for here in blocks(audio.shape[1], SAMPLES))
+    """Whether there is nothing in `[channel, sample]` that can be told from nothing."""
+    return not any((np.abs(audio[:, here]) > NOTHING).any() for here in blocks(audio.shape[1], SAMPLES))
 
 
 def loudest(audio: Floats, length: int) -> tuple[int, int]:

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import NotAllowed, NotFound
-from .files import write_files
+from .files import write_new
 from .passage import loudest
 from .reference import picture_of
 from .spectrogram import MINI, band_centres, hz_to_mel
@@ -69,17 +68,15 @@ def excerpt(title: str, name: str, audio: Floats, sample_rate: int, seconds: flo
     return Panel(f"{title}: {name}" if name else title, audio[:, first:last], sample_rate)
 
 
-def save_plot(path: Path, panels: Sequence[Panel | GainPanel]) -> None:
-    """Draw one or more panels under each other to a PNG, which replaces what is there, whole or not at all.
+def save_plot(
+    path: Path, panels: Sequence[Panel | GainPanel], overwrite: bool = False, protect: Sequence[Path] = ()
+) -> Path:
+    """Draw one or more panels under each other to a PNG, and return its path: the next free `_2` but for `overwrite`.
 
-    Sounds share one scale in dB under the loudest of them. Raises `NotFound` for a folder that does not exist,
-    `NotAllowed` for a place that cannot be written and `DiskFull`.
+    Sounds share one scale in dB under the loudest of them. Files in `protect` are never replaced. Raises what
+    `write_new` does.
     """
-    if not path.parent.is_dir():
-        raise NotFound(f"the folder {path.parent} does not exist")
-    if path.is_dir():
-        raise NotAllowed(f"{path} is a folder; the picture needs a file name")
-    write_files({path: _png(panels)}, overwrite=True)
+    return write_new(path, _png(panels), overwrite, protect)
 
 
 def _png(panels: Sequence[Panel | GainPanel]) -> bytes:

@@ -19,8 +19,8 @@ def _file() -> Path:
 
 
 def presets() -> dict[str, dict[str, Any]]:
-    """Every preset of the user's: name and values."""
-    return store.load(_file())
+    """Every preset of the user's: name and values; `BadRequest` where their file is damaged."""
+    return store.load_whole(_file())
 
 
 def preset(name: str) -> dict[str, Any]:

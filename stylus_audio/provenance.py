@@ -160,6 +160,14 @@ def read_sidecar(file: Path) -> dict[str, Any]:
     return values
 
 
+def is_sidecar(file: Path) -> bool:
+    """Whether a file is what `sidecar` wrote."""
+    try:
+        return {"schema", "content", "styles"} <= read_sidecar(file).keys()
+    except (BadRequest, NotFound):
+        return False
+
+
 def _found(identity: dict[str, Any], places: Iterable[Path]) -> Path:
     path, size, digest = Path(identity["path"]), int(identity["bytes"]), str(identity["sha256"])
     if path.is_file() and path.stat().st_size == size and sha256(path) == digest:

@@ -30,6 +30,9 @@ _DEPTH = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "F
 _CONTAINERS = {
     ".wav": "WAV", ".flac": "FLAC", ".aiff": "AIFF", ".aif": "AIFF", ".caf": "CAF", ".w64": "W64", ".rf64": "RF64",
 }  # fmt: skip
+SUFFIXES = tuple(_CONTAINERS)
+"""What a stem's name may end in."""
+
 _WAV_LIMIT = 2**32 - 2**20
 """A WAV over this many bytes is written as RF64, which DAWs read by the same name."""
 
@@ -269,4 +272,6 @@ def _failures(folder: Path, size: int) -> Iterator[None]:
     except OSError as error:
         if means_full(error):
             raise DiskFull(f"{folder} has no room for a stem of {size / 1e6:.1f} MB") from error
-        raise NotAllowed(f"{folder} cannot be written: {os.strerror(error.errno or 0)}") from error
+        # Our own hidden names say nothing to anybody.
+        named = [Path(name) for name in (error.filename2, error.filename) if name and not str(name).endswith(PART)]
+        raise NotAllowed(f"{(named or [folder])[0]} cannot be written: {os.strerror(error.errno or 0)}") from error

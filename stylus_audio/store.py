@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import json
+import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import NotAllowed
+from .errors import BadRequest, NotAllowed
 
 
 def load(file: Path) -> dict[str, Any]:
     """The file's object; an absent or damaged file is an empty one."""
+    with suppress(BadRequest):
+        return load_whole(file)
+    return {}
+
+
+def load_whole(file: Path) -> dict[str, Any]:
+    """As `load`, but `BadRequest` for a damaged file: for what a user has put there, and the next `save` would lose."""
     try:
         values = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return {}
-    return values if isinstance(values, dict) else {}
+    except (OSError, ValueError) as error:
+        raise BadRequest(f"{file} is damaged: {error}; mend it, or move it away to begin anew") from None
+    if not isinstance(values, dict):
+        raise BadRequest(f"{file} is damaged: no object; mend it, or move it away to begin anew")
+    return values
 
 
 def save(file: Path, values: dict[str, Any]) -> None:
     """Replace the file's object; `NotAllowed` where the place cannot be written."""
-    part = file.with_name(f".{file.name}.part")
+    part = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(values, indent=1, ensure_ascii=False), "utf-8")
         part.replace(file)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise NotAllowed(f"{file} cannot be written: {error.strerror}") from error

@@ -132,7 +132,7 @@ def located(weights: Weights, download: bool = True) -> Path:
 
 
 def _weight_files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(path.glob("**/*.safetensors"))
+    return [path] if path.is_file() else sorted(file for file in path.glob("**/*.safetensors") if file.is_file())
 
 
 def _file() -> Path:

@@ -88,6 +88,15 @@ def test_what_is_not_there_or_holds_no_audio_is_said(folder: Path) -> None:
         planned(folder, "kit", styles=(str(folder / "absent.wav"),))
 
 
+@pytest.mark.parametrize(("name", "text"), [("jobs.jsonl", ""), ("jobs.csv", "content,style\n")])
+def test_a_manifest_without_rows_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str, text: str
+) -> None:
+    (folder / name).write_text(text)
+    with pytest.raises(BadRequest, match="no row names a clip"):
+        said(capsys, folder / name, styles=(str(folder / "glass.wav"),))
+
+
 @pytest.mark.parametrize("style", ["--style", "row"])
 def test_every_style_apart_or_one_blend(folder: Path, style: str) -> None:
     both = (str(folder / "glass.wav"), str(folder / "choir.wav"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -18,6 +19,7 @@ import soundfile
 
 from stylus_audio import library
 from stylus_audio.cli import main
+from stylus_audio.places import user_data
 from tests.sounds import RATE, noise, plucks
 
 
@@ -191,9 +193,92 @@ def test_plot_and_evaluate(shell: Shell) -> None:
     assert set(json.loads(out)) >= {"chroma_similarity", "onset_f1", "log_mel_distance_content", "loudness_lufs"}
 
 
+def test_a_plot_replaces_neither_a_picture_nor_what_is_rendered(shell: Shell) -> None:
+    picture = shell.folder / "cover.png"
+    shell("image", "from-audio", shell.clip, "-o", picture)
+    kept = picture.read_bytes()
+    code, out, err = shell.render("--plot", picture)
+    assert (code, Path(out.strip()).is_file()) == (0, True)
+    assert "the picture is " in err
+    assert (picture.read_bytes(), picture.with_name("cover_2.png").is_file()) == (kept, True)
+    before = shell.files()
+    words = ["--style", shell.style, "--model", shell.model, "--quality", "fast", "--overwrite", "--plot", picture]
+    code, out, err = shell("render", picture, *words)
+    assert (code, "never replaced" in err) == (2, True)
+    assert picture.read_bytes() == kept
+    assert shell.files() - before == {"cover_hiss.wav", "cover_hiss.json"}
+    code, out, err = shell.render("--plot", shell.folder / "none" / "p.png")
+    assert (code, out, "does not exist" in err) == (2, "", True)
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        ("folder", "is no sidecar of ours"),
+        ('{"my": "project"}', "is no sidecar of ours"),
+        ("other", "belongs to p.flac"),
+    ],
+)
+def test_overwrite_replaces_a_stem_and_its_sidecar_and_nothing_else(shell: Shell, beside: str, said: str) -> None:
+    stem = shell.folder / "p.wav"
+    if beside == "other":
+        assert shell.render("-o", shell.folder / "p.flac")[0] == 0
+    elif beside == "folder":
+        shutil.copy(shell.clip, stem)
+        stem.with_suffix(".json").mkdir()
+    else:
+        stem.with_suffix(".json").write_text(beside)
+    before = {path: path.read_bytes() for path in shell.folder.iterdir() if path.is_file()}
+    code, out, err = shell.render("-o", stem, "--overwrite")
+    assert (code, out, said in err) == (2, "", True)
+    assert {path: path.read_bytes() for path in shell.folder.iterdir() if path.is_file()} == before
+    assert shell.render("-o", stem, "--overwrite", "--sidecar", "none")[0] == 0
+
+
+def test_overwrite_replaces_what_it_made(shell: Shell) -> None:
+    stem = shell.folder / "p.wav"
+    assert shell.render("-o", stem)[0] == 0
+    before, files = stem.read_bytes(), shell.files()
+    assert shell.render("-o", stem, "--overwrite", "--mix", 0.2)[0] == 0
+    assert stem.read_bytes() != before
+    assert shell.files() == files
+
+
+def test_damaged_presets_are_said_and_not_lost(shell: Shell) -> None:
+    assert shell("preset", "save", "soft", "--keep", 0.9)[0] == 0
+    file = user_data() / "presets.json"
+    file.write_text(file.read_text() + ",")
+    kept = file.read_bytes()
+    for words in (["list"], ["save", "hard", "--keep", 0], ["remove", "soft"]):
+        code, _, err = shell("preset", *words)
+        assert (code, "presets.json is damaged" in err) == (2, True)
+    assert file.read_bytes() == kept
+
+
+@pytest.mark.parametrize("level", [1e-38, 1e-30, 1e20, float("inf")])
+def test_what_no_sound_has_is_silence(shell: Shell, level: float) -> None:
+    soundfile.write(shell.clip, np.full(RATE // 2, level, np.float32), RATE, subtype="FLOAT")
+    code, out, err = shell.render()
+    assert code == 0
+    assert ("are silent now" in err) == (level > 1)
+    assert np.abs(soundfile.read(out.strip())[0]).max() <= 1e-29
+
+
+def test_a_style_of_the_library_is_found_beside_a_folder_of_its_name(shell: Shell, monkeypatch: Any) -> None:
+    monkeypatch.chdir(shell.folder)
+    assert shell("style", "add", "bells", shell.style)[0] == 0
+    (shell.folder / "bells").mkdir()
+    assert shell("render", shell.clip, "--style", "bells", "--model", shell.model, "--quality", "fast")[0] == 0
+
+
 def test_every_style_is_drawn_on_the_axis_of_the_stem(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr("stylus_audio.plot.save_plot", lambda path, panels: drawn.extend(panels))
+
+    def save(path: Path, panels: list[Any], *_: object) -> Path:
+        drawn.extend(panels)
+        return path
+
+    monkeypatch.setattr("stylus_audio.plot.save_plot", save)
     short = shell.folder / "short.wav"
     soundfile.write(short, noise(0.3).T, RATE)
     code, _, err = shell.render("--style", short, "--tail", 0.1, "--plot", "p.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -51,6 +52,23 @@ def test_the_command_line_sends_and_waits(daemon: Daemon) -> None:
         [sys.executable, "-m", "stylus_audio", *words], capture_output=True, text=True, check=True, timeout=DEADLINE
     )
     assert done.stdout.strip() == str(daemon.folder / "clip_style.wav")
+
+
+def test_a_report_replaces_nothing_but_a_report(daemon: Daemon, tmp_path: Path) -> None:
+    def send(report: Path, *words: str) -> int:
+        asked = ["send", daemon.clip, "--style", daemon.style, "--osc-port", str(daemon.port), "--report", str(report)]
+        command = [sys.executable, "-m", "stylus_audio", *asked, *words]
+        return subprocess.run(command, check=False, timeout=DEADLINE).returncode
+
+    clip, mine, report = Path(daemon.clip), tmp_path / "mine.json", tmp_path / "report.json"
+    kept = clip.read_bytes()
+    mine.write_text('{"my": "project"}')
+    assert send(clip) == 2
+    assert send(mine) == 2
+    assert (clip.read_bytes(), mine.read_text()) == (kept, '{"my": "project"}')
+    for words in (["--no-wait"], ["--recipe", "none such"], ["--no-wait"]):
+        send(report, *words)
+    assert json.loads(report.read_text("utf-8")).keys() == {"job"}
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def tone(hz: float, seconds: float = 1.0) -> Floats:
 
 def drawn(folder: Path, *panels: Panel | GainPanel) -> Floats:
     """The picture's pixels `[row, column, colour]` in 0 to 1."""
-    save_plot(folder / "plot.png", panels)
+    save_plot(folder / "plot.png", panels, overwrite=True)
     return np.asarray(imread(folder / "plot.png"))[:, :, :3]
 
 
@@ -107,9 +107,17 @@ def test_of_a_longer_sound_the_loudest_part_is_drawn() -> None:
     assert excerpt("style", "", audio, RATE, 0.0).audio.shape[1] == 1
 
 
-def test_what_is_there_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / "plot.png").write_text("old")
-    assert drawn(tmp_path, Panel("tone", tone(440), RATE)).any()
+def test_what_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    picture = tmp_path / "plot.png"
+    picture.write_text("old")
+    panels = [Panel("tone", tone(440), RATE)]
+    assert save_plot(picture, panels) == tmp_path / "plot_2.png"
+    assert picture.read_text() == "old"
+    with pytest.raises(NotAllowed, match="never replaced"):
+        save_plot(picture, panels, overwrite=True, protect=[picture])
+    assert picture.read_text() == "old"
+    assert save_plot(picture, panels, overwrite=True) == picture
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -135,5 +143,5 @@ def test_a_place_that_cannot_be_written(
     (tmp_path / "plot.png").write_text("old")
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(expected, match=r"plot\.png"):
-        save_plot(tmp_path / "plot.png", [Panel("tone", tone(440), RATE)])
+        save_plot(tmp_path / "plot.png", [Panel("tone", tone(440), RATE)], overwrite=True)
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("plot.png", "old")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -53,6 +54,39 @@ def test_every_container(tmp_path: Path, suffix: str) -> None:
 def test_a_stem_does_not_hold_when_it_was_written(tmp_path: Path, suffix: str) -> None:
     path = write_stem(np.full((1, 100), 0.1, np.float32), RATE, tmp_path / f"x{suffix}", subtype="FLOAT")
     assert b"PEAK" not in path.read_bytes().upper()
+
+
+def test_what_was_there_stays_where_its_sidecar_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stem, note = tmp_path / "stem.wav", tmp_path / "stem.json"
+    stem.write_text("old stem")
+    note.write_text("old sidecar")
+    replace = Path.replace
+
+    def refuse(self: Path, target: Path) -> Path:
+        # As Windows does with a file that another program has open.
+        if target == note:
+            raise PermissionError(errno.EACCES, "in use", str(self), None, str(target))
+        return replace(self, target)
+
+    for links in (True, False):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", refuse)
+            if not links:
+                patch.setattr(os, "link", no_links)
+            with pytest.raises(NotAllowed, match=r"stem\.json cannot be written"):
+                write_stem(noise(0.01), RATE, stem, subtype="PCM_16", overwrite=True, sidecar=lambda _: b"new")
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+            "stem.wav": "old stem", "stem.json": "old sidecar",
+        }  # fmt: skip
+    write_stem(noise(0.01), RATE, stem, subtype="PCM_16", overwrite=True, sidecar=lambda _: b"new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stem.json", "stem.wav"]
+    assert note.read_text() == "new"
+
+
+def no_links(*_: object) -> None:
+    raise OSError(errno.ENOTSUP, "no hard links here")
 
 
 def test_names_are_never_taken(tmp_path: Path) -> None:

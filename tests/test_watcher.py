@@ -692,6 +692,28 @@ def test_originals_are_moved_when_they_are_done(bench: Bench) -> None:
     assert (day(bench) / "riff_2.stylus.json").exists()
 
 
+def test_a_clip_that_comes_again_without_its_stem_is_rendered_again(bench: Bench) -> None:
+    bench.start(move=True)
+    bench.clip()
+    bench.scan()
+    assert bench.work() == ["riff_bells.wav"]
+    bench.scan(5)
+    assert not list(bench.root.iterdir())
+    # While the stem is there it is the answer.
+    bench.clip()
+    bench.scan(5)
+    assert bench.waiting() == 0
+    assert not list(bench.root.iterdir())
+    # Dragged into a project.
+    (bench.out / "riff_bells.wav").unlink()
+    clip = bench.clip()
+    bench.scan()
+    assert clip.is_file()
+    assert bench.work() == ["riff_bells.wav"]
+    bench.scan(5)
+    assert not list(bench.root.iterdir())
+
+
 def test_originals_never_replace(bench: Bench) -> None:
     bench.start(move=True)
     day(bench).mkdir(parents=True)

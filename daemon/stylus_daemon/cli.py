@@ -12,7 +12,7 @@ import typer
 
 from stylus_audio import installed, store
 from stylus_audio.cli import Device, Json, ModelName, with_settings
-from stylus_audio.errors import BadRequest, StylusError
+from stylus_audio.errors import BadRequest, NotAllowed, StylusError
 from stylus_audio.files import typed_path
 
 root_app = typer.Typer(no_args_is_help=True, help="Folders that the daemon may use.", rich_markup_mode=None)
@@ -164,6 +164,8 @@ def send(
     values = {**asked, **{key: value for key, value in about.items() if value}}
     reference = str(typed_path(style).absolute()) if _is_path(style) else style
     words = [str(content.absolute()), reference, *(word for pair in values.items() for word in pair)]
+    if report is not None:
+        _check_report(report)
     try:
         result = _sent(osc_port, words, no_wait)
     except StylusError as error:
@@ -182,6 +184,15 @@ def _sent(port: int, words: list[Any], no_wait: bool) -> dict[str, Any]:
         for line in note:
             print(f"stylus: {line}", file=sys.stderr)
         return {"job": int(job)} if no_wait else {"job": int(job), "stem": _waited(client, int(job))}
+
+
+def _check_report(file: Path) -> None:
+    """`NotAllowed` where something else lies that would be replaced."""
+    if not file.exists() or (file.is_file() and file.stat().st_size == 0):
+        return
+    known = store.load(file)
+    if not ({"job"} <= known.keys() or {"error", "message"} <= known.keys()):
+        raise NotAllowed(f"report: {file} is no report of `stylus send`; it is not replaced")
 
 
 def _report(file: Path | None, result: dict[str, Any]) -> None:

@@ -207,6 +207,11 @@ class Jobs:
         assert number is not None
         return number
 
+    def release(self, number: int) -> None:
+        """Let the work that a job is named by (`once` in `submit`) be asked for again."""
+        with self._change() as connection:
+            connection.execute("UPDATE jobs SET once = NULL WHERE id = ?", (number,))
+
     def get(self, number: int) -> Job:
         """A job by its number; `NotFound` where there is none."""
         row = self._connection.execute("SELECT * FROM jobs WHERE id = ?", (number,)).fetchone()

@@ -30,8 +30,12 @@ REMEMBERED = 5.0
 
 
 def kept_roots() -> list[Path]:
-    """Folders that `stylus root add` has kept."""
+    """Folders that `stylus root add` has kept; none where their file is damaged."""
     return [Path(path) for path in store.load(_file()).get("roots", [])]
+
+
+def _to_change() -> set[str]:
+    return set(store.load_whole(_file()).get("roots", []))
 
 
 def keep_root(folder: Path) -> Path:
@@ -41,13 +45,13 @@ def keep_root(folder: Path) -> Path:
     root = folder.resolve()
     if root == Path(root.anchor):
         raise BadRequest(f"root: {root} is all there is; give a folder in it")
-    store.save(_file(), {"roots": sorted({*map(str, kept_roots()), str(root)})})
+    store.save(_file(), {"roots": sorted(_to_change() | {str(root)})})
     return root
 
 
 def forget_root(folder: Path) -> None:
     """No longer allow a kept folder; `NotFound` names those that are kept."""
-    kept = {str(root) for root in kept_roots()}
+    kept = _to_change()
     gone = {str(folder), str(folder.resolve())} & kept
     if not gone:
         raise NotFound(f"root: {folder} is not kept; kept are {', '.join(sorted(kept)) or 'none'}")

@@ -261,6 +261,11 @@ class Watcher:
         made = _make(stem.parent)
         try:
             job = self._jobs.submit(request, once=key)
+            put_here = max(about.st_mtime, about.st_ctime)
+            if job.state == "done" and put_here > job.changed and not Path(job.path).exists():
+                # Put here again since, and what came of it the last time is gone.
+                self._jobs.release(job.id)
+                job = self._jobs.submit(request, once=key)
         except Busy as error:
             self._full = True
             self._once("busy", f"{str(self.watch.root)!r}: {error}; the clips wait")

@@ -76,6 +76,8 @@ def run_batch(request: BatchRequest) -> int:
 def _render_clips(request: BatchRequest, planner: Planner, output: Path | None) -> int:
     number, count = _shard(request.shard)
     items = list(planner.items(rows(request.sources)))
+    if not items:
+        raise BadRequest(f"{' and '.join(map(in_text, request.sources))}: no row names a clip")
     for source in request.sources:
         if count > 1 and holds(source, output or home(source)):
             raise BadRequest("shard: stems among the clips would be clips of the other parts; -o a folder elsewhere")
