@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 
 from . import installed
 from .errors import StylusError
@@ -28,7 +28,9 @@ class Check:
 
 def report() -> list[Check]:
     """Every check, in the order in which a render needs them."""
-    return [_versions(), _device(), _model(), _downloads(), _audio_files(), _playing(), _home(), _executable()]
+    own = [_versions(), _device(), _model(), _downloads(), _audio_files(), _playing(), _home(), _executable()]
+    # Those of other packages, such as the daemon's, which this one does not know.
+    return own + [check for entry in entry_points(group="stylus.checks") for check in entry.load()()]
 
 
 def _versions() -> Check:

@@ -1,4 +1,4 @@
-"""`stylus daemon --check`: what a daemon would find here, without starting one."""
+"""`stylus daemon --check`: what a daemon would find here, without starting one; a part of it for `stylus doctor`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,27 @@ from .service import Options, home_folder
 
 def checks(options: Options) -> Iterator[Check]:
     """Every check, as it is made."""
-    answer = ping(options.port, 0.5)
-    if answer is not None:
-        yield Check("daemon", True, f"runs on port {options.port}, version {answer[0]!s}")
-    else:
-        yield _tried("port", f"{options.host}:{options.port} is free for UDP and TCP", lambda: _port(options))
+    yield _at_the_port(options)
     yield _tried("queue", f"in {home_folder()}", _queue)
     yield _tried("model", f"{options.model} loads", lambda: Engine(options.model, options.device))
+    yield from _folders(options)
+
+
+def for_doctor() -> Iterator[Check]:
+    """What needs no second look at the model: the port, or the daemon at it, and the folders."""
+    options = Options()
+    yield _at_the_port(options)
+    yield from _folders(options)
+
+
+def _at_the_port(options: Options) -> Check:
+    answer = ping(options.port, 0.5)
+    if answer is not None:
+        return Check("daemon", True, f"runs on port {options.port}, version {answer[0]!s}")
+    return _tried("port", f"{options.host}:{options.port} is free for UDP and TCP", lambda: _port(options))
+
+
+def _folders(options: Options) -> Iterator[Check]:
     for root in Roots(options.roots).folders():
         yield Check("may use", True, str(root) if root.is_dir() else f"{root} (not there yet)")
 
