@@ -35,6 +35,24 @@ def _runs(training: dict[str, Any]) -> str:
     return f"{_runs(before)}\n{line}" if before else line
 
 
+def _trainings(about: dict[str, Any]) -> str:
+    """The command of each run, the first one first."""
+    run: dict[str, Any] | None = about["training"]
+    runs: list[dict[str, Any]] = []
+    while run:
+        runs.insert(0, run)
+        run = run.get("before")
+    left = about.get("elsewhere", {}).get("injection")
+    lines = []
+    for number, run in enumerate(runs, 1):
+        words = ["--data DATA", f"--run RUN{number}", f"--minutes {run['minutes']}", run.get("flags", "")]
+        words += [f"--init MODEL{number - 1}"] * (number > 1) + ["--halfway"] * bool(run.get("halfway"))
+        last = number == len(runs)
+        words += [f"--injection {left}"] * bool(last and left) + [f"--export MODEL{'' if last else number}"]
+        lines.append("python -m stylus_audio.training.train " + " ".join(word for word in words if word))
+    return "\n".join(lines)
+
+
 def card(model: Path, scores: Path, note: str) -> str:
     """The card's text; pictures of the first pairs and of the dials are copied beside it."""
     about: dict[str, Any] = json.loads((model / "stylus.json").read_text("utf-8"))
@@ -68,8 +86,8 @@ match-EQ in one pass: the answer of a diffusion model at its last time. {_inject
 
 ```
 python -m stylus_audio.training.dataset --out DATA --groups {training["groups"]}
-python -m stylus_audio.training.train --data DATA --run RUN --minutes {training["minutes"]} --export MODEL
-python -m stylus_audio.training.train --data DATA --run RUN2 --objective regression --export REGRESSION
+{_trainings(about)}
+python -m stylus_audio.training.train --data DATA --run RUN0 --objective regression --export REGRESSION
 python -m stylus_audio.training.evaluation --model MODEL --regression REGRESSION --out SCORES
 python -m stylus_audio.training.dials --model MODEL --out SCORES
 python -m stylus_audio.training.card --model MODEL --scores SCORES
@@ -78,10 +96,11 @@ python -m stylus_audio.training.card --model MODEL --scores SCORES
 ## Evaluation
 
 Held-out pairs: the same MIDI on two instruments, one of them held out, in the held-out soundfont, and a reference that
-plays something else on the second. Distances are of the rendered audio to the true answer, log-mel in decades at equal
-level. "oracle's mel" is the answer's own picture through the same reconstruction: what any model could reach. Recipes
-have the published values with our reconstruction. Wins are pairs nearer to the answer than match-EQ. The voice
-(espeak-ng) has no true answer; its formants' drift against the content is reported.
+plays something else on the second. The content's music on the second is the true answer, the oracle. Distances are of
+the rendered audio to it, log-mel in decades at equal level. "oracle's mel" is the answer's own picture through the same
+reconstruction: what any model could reach. Recipes have the published values with our reconstruction. Wins are pairs
+nearer to the answer than match-EQ. The voice (espeak-ng) has no true answer; its formants' drift against the content is
+reported.
 
 {table(read(scores))}
 

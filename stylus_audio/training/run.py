@@ -12,7 +12,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -92,6 +92,16 @@ class Plan:
         return cls(
             asked.device, asked.seed, asked.batch, asked.rate, asked.slow_down, asked.total, asked.cool, asked.compile
         )
+
+    @property
+    def flags(self) -> str:
+        """What of it is not the default, as it is typed.
+
+        >>> Plan(batch=64, rate=7e-4, compile=True).flags
+        '--batch 64 --rate 0.0007 --compile'
+        """
+        other = [(item.name, value) for item in fields(self) if (value := getattr(self, item.name)) != item.default]
+        return " ".join(f"--{name.replace('_', '-')}" + f" {value}" * (value is not True) for name, value in other)
 
     def rate_at(self, step: int, seconds: float) -> float:
         """The learning rate of a step after so many seconds of training."""
@@ -280,5 +290,6 @@ class Run(ABC, Generic[Progress_]):
             "examples": self.progress.examples,
             "minutes": round(self.progress.seconds / 60),
             "loss": round(float(self.smoothed), 4),
+            "flags": self.plan.flags,
             "device": torch.cuda.get_device_name(self.device) if cuda else f"CPU, {torch.get_num_threads()} threads",
         }
