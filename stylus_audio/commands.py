@@ -17,12 +17,12 @@ from .engine import Engine, Render
 from .errors import BadRequest, Cancelled, NoModel, NotFound
 from .files import writable_folder
 from .interruption import interruption
-from .job import Result, render_file
+from .job import FileRender, Result, render_file
 from .near_live import NearLive
 from .places import DEMO_CONTENT, DEMO_STYLE
 from .playback import open_player
 from .presets import preset as preset_values
-from .provenance import read_recipe
+from .provenance import is_sidecar, read_recipe
 from .settings import RECIPE_DTYPE, RECIPES, Settings
 from .style_cache import StyleCache
 from .sweep import Axis, combinations, swept, unswept
@@ -175,12 +175,12 @@ def run_demo(folder: Path) -> None:
         progress(0.0, "loading the model")
         engine = Engine("mini")
         styles = [(DEMO_STYLE, DEMO_STYLE.stem)]
-        result = render_file(
-            engine, DEMO_CONTENT, styles, engine.settings(), Target(folder, overwrite=True), "mini", progress
-        )
-    picture = result.path.with_suffix(".png")
-    draw(picture, result.render, styles, overwrite=True)
-    print(f"{result.path}\n{picture}")
+        target = Target(folder)
+        # An earlier demo makes room for this one, and nothing else does.
+        again = is_sidecar(FileRender(DEMO_CONTENT, styles, target).path.with_suffix(".json"))
+        target = replace(target, overwrite=again)
+        result = render_file(engine, DEMO_CONTENT, styles, engine.settings(), target, "mini", progress)
+    print(f"{result.path}\n{draw(result.path.with_suffix('.png'), result.render, styles, overwrite=again)}")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from . import auto
 from .audio import AudioInfo, Clip, probe, read_clip
+from .bursts import standing_out
 from .errors import BadRequest, NotAllowed, NotFound, OutOfMemory, StylusError, UnsupportedAudio
 from .finish import finish, lowered
 from .gains import Gains
@@ -286,7 +287,9 @@ class Engine:
         if sounding:
             if near_live:
                 (one,) = sounding
-                near_live.begin(one.passage, settings, restyler.model.profile, one.integer, order.lufs)
+                near_live.begin(
+                    one.passage, settings, restyler.model.profile, one.integer, order.lufs, order.standing_out
+                )
             made = restyler.gains(
                 [restyler.task(one.passage, settings, shared) for one in sounding],
                 restyler.references(order.pictures, settings), settings, order.watch,
@@ -385,16 +388,17 @@ class Engine:
 
 @dataclass(frozen=True, eq=False)
 class _Heard:
-    """What is kept of a style's sound: its picture, and what the user should know."""
+    """What is kept of a style's sound: its picture, how far it stands out (`bursts`), what the user should know."""
 
     picture: Picture
+    standing_out: float
     warnings: tuple[str, ...]
 
     @classmethod
     def of(cls, clip: Clip, profile: Profile) -> _Heard:
         picture = picture_of(clip.audio, clip.sample_rate, profile)
         picture.mel.setflags(write=False)
-        return cls(picture, clip.warnings)
+        return cls(picture, standing_out(clip.audio, clip.sample_rate), clip.warnings)
 
 
 def _heard_file(path: Path, profile: Profile) -> _Heard:
@@ -423,6 +427,7 @@ class _Order:
         self.styles = styles
         heard = [_hear(style, restyler.model.profile) for style in styles]
         self.pictures = [one.picture for one in heard]
+        self.standing_out = max(one.standing_out for one in heard)
         self.warnings = [warning for one in heard for warning in one.warnings]
 
     @cached_property
@@ -460,6 +465,7 @@ def _stem(one: _Begun, found: Iterator[Gains], order: _Order) -> Render:
         wet = zeros(passage.carrier.shape, passage.carrier.dtype)
     else:
         order.watch.stage("reconstruction")
+        gains = replace(gains, standing_out=order.standing_out)
         wet = reconstruct(passage, gains, settings, order.watch.nearly, model.transforms_on)
     order.watch.stage("finishing")
     audio, over = finish(passage, wet, settings, one.integer, order.lufs)

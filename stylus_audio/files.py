@@ -6,6 +6,7 @@ import errno
 import itertools
 import mmap
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -21,7 +22,11 @@ from typing import IO
 from .errors import DiskFull, NotAllowed, NotFound
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, *({errno.EDQUOT} if hasattr(errno, "EDQUOT") else set())}
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES, errno.ENOSYS}
+ASIDE = ".old"
+"""End of the second name that a replaced file has until all is done."""
+
+# EINVAL is what Windows says on FAT.
+_NO_LINKS = {errno.EINVAL, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES, errno.ENOSYS}
 
 
 def means_full(error: OSError) -> bool:
@@ -113,24 +118,24 @@ def publish_all(pairs: Sequence[tuple[Path, Path]], overwrite: bool) -> bool:
     """Publish several files together, or none of them; must not be interrupted (see `uninterrupted`)."""
     published: list[tuple[Path, Path]] = []
     replaced: dict[Path, Path] = {}
+    whole = False
     try:
         if overwrite and len(pairs) > 1:
             for part, target in pairs:
-                _keep_aside(target, part.with_name(f".old{part.name}"), replaced)
+                _keep_aside(target, part.with_name(part.name + ASIDE), replaced)
         for part, target in pairs:
             if not publish(part, target, overwrite):
                 break
             published.append((part, target))
         else:
-            return True
-        _take_back(published, replaced)
-    except OSError:
-        _take_back(published, replaced)
-        raise
+            whole = True
     finally:
-        for aside in replaced.values():
-            aside.unlink(missing_ok=True)
-    return False
+        lost = [] if whole else _take_back(published, replaced)
+        for target, aside in replaced.items():
+            if target not in lost:
+                with suppress(OSError):
+                    aside.unlink(missing_ok=True)
+    return whole
 
 
 def _keep_aside(target: Path, aside: Path, replaced: dict[Path, Path]) -> None:
@@ -151,10 +156,13 @@ def write_files(contents: Mapping[Path, bytes], overwrite: bool) -> bool:
 
     Raises `DiskFull` and `NotAllowed`.
     """
-    parts = [(path.with_name(f".{path.name}.part"), path) for path in contents]
+    token = secrets.token_hex(4)
+    # Names have 255 bytes at most, and a character may have four of them.
+    parts = [(path.with_name(f".{path.name[:50]}.{token}.part"), path) for path in contents]
     try:
         for part, path in parts:
-            part.write_bytes(contents[path])
+            with part.open("xb") as stream:
+                stream.write(contents[path])
         with uninterrupted():
             return publish_all(parts, overwrite)
     except OSError as error:
@@ -271,21 +279,31 @@ def lower_priority() -> None:
         os.nice(10)
 
 
-def _take_back(published: Sequence[tuple[Path, Path]], replaced: Mapping[Path, Path]) -> None:
+def _take_back(published: Sequence[tuple[Path, Path]], replaced: Mapping[Path, Path]) -> list[Path]:
+    """Put back what was there; returns targets where that cannot be, of which the second name has to stay."""
+    lost = []
     for part, target in published:
-        target.replace(part)
-        if target in replaced:
-            replaced[target].replace(target)
+        try:
+            if target in replaced:
+                replaced[target].replace(target)
+            else:
+                target.replace(part)
+        except OSError:
+            lost.append(target)
+    return lost
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put off Ctrl-C and SIGTERM to the end of the block; outside the main thread they do not arrive anyway."""
+    """Put off Ctrl-C, SIGTERM and a closed terminal to the end of the block.
+
+    Outside the main thread they do not arrive anyway.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     waiting: list[int] = []
-    numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = [signal.signal(number, lambda got, _: waiting.append(got)) for number in numbers]
     try:
         yield

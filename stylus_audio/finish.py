@@ -6,6 +6,7 @@ change, the stem is the content to the last bit. Audio is `[channel, sample]`.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,11 @@ def finish(
 def _level(audio: Floats, sample_rate: int) -> float:
     """Loudness, that of a short clip as if silence followed it: the same whether the file has that silence or not."""
     missing = round(0.4 * sample_rate) - audio.shape[1]
-    return integrated(np.pad(audio, ((0, 0), (0, missing))) if missing > 0 else audio, sample_rate)
+    audio = np.pad(audio, ((0, 0), (0, missing))) if missing > 0 else audio
+    # Near full scale, since BS.1770 hears nothing under -70 LUFS and a soft clip is to stay as soft; by a power of two,
+    # which rounds nothing.
+    octave = math.floor(math.log2(peak)) if (peak := 10 ** (sample_peak(audio) / 20)) > 0 else 0
+    return integrated(audio, sample_rate, 2.0**-octave) + 20 * octave * math.log10(2)
 
 
 def level_factor(measured: float, wanted: float) -> float:

@@ -5,6 +5,7 @@ Mix, amount, kept bands, attacks and level are applied behind it, and can be cha
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -37,6 +38,8 @@ class Gains:
     amount: float = 1.0
     seams: tuple[float, ...] = ()
     """Where the model's windows were joined, in seconds."""
+    standing_out: float = math.inf
+    """How far the styles' loudest moment lies over what is usual in them, in dB (`bursts`); what follows is bounded."""
 
     def scaled(self, amount: float) -> Gains:
         """The same gains, `amount` times as strong in dB."""

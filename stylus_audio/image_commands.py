@@ -35,12 +35,15 @@ def run_to_audio(picture: Path, output: Path | None, iterations: int, seed: int,
 
     if probe(picture).format != "PNG":
         raise UnsupportedAudio(f"{picture.name} is no PNG picture")
+    target = output or picture.with_suffix(".wav")
+    if overwrite and output is None and target.exists():
+        raise BadRequest(f"{target} may be what the picture was made of; say by -o that it is to be replaced")
     audio = sounded(image := read_image(picture), iterations, seed)
     # The file holds integers; a picture may be louder than they can be.
     audio = audio * np.float32(min(1.0, 10 ** (-sample_peak(audio) / 20)))
     print(
         write_stem(
-            audio, image.profile.sample_rate, output or picture.with_suffix(".wav"), subtype="PCM_24",
+            audio, image.profile.sample_rate, target, subtype="PCM_24",
             overwrite=overwrite, seed=seed, protect=[picture],
         )
     )  # fmt: skip

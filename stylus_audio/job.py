@@ -12,10 +12,11 @@ from typing import Any
 from .audio import read_clip
 from .engine import Engine, Render
 from .errors import NotAllowed
+from .files import alike
 from .metrics import Timbre, evaluate
 from .near_live import NearLive
 from .progress import Progress
-from .provenance import CHUNK, is_sidecar, sidecar
+from .provenance import CHUNK, is_sidecar, sidecar, stem_of
 from .riff import Chunk, shifted
 from .settings import Settings
 from .stem import SUFFIXES, Journal, check_target, write_stem
@@ -59,32 +60,33 @@ class FileRender:
     def check(self) -> None:
         """Raise what `write` would, as far as that can be known before there is a render."""
         check_target(self.path, self.target.overwrite, self.sources)
-        if self.target.sidecar == "file":
-            _check_sidecar(self.path, self.target.overwrite)
+        self._check_sidecar()
+
+    def _check_sidecar(self) -> None:
+        """`NotAllowed` where the stem's sidecar would replace something else, or another stem's."""
+        beside = self.path.with_suffix(".json")
+        if self.target.sidecar != "file" or not self.target.overwrite or not os.path.lexists(beside):
+            return
+        others = [one for one in beside.parent.iterdir() if alike(one.stem) == alike(self.path.stem)]
+        another = next((one for one in others if one.suffix.lower() in SUFFIXES and one.name != self.path.name), None)
+        if not is_sidecar(beside):
+            why = "is no sidecar of ours"
+        elif another is not None and stem_of(beside) != self.path.name:
+            why = f"belongs to {another.name}"
+        else:
+            return
+        raise NotAllowed(f"{beside} {why}; give the stem another name, or --sidecar none")
 
     def write(self, render: Render, journal: Journal | None = None) -> Result:
         """Put the stem and its sidecar on the disk, both or neither; raises what `write_stem` does."""
+        # Much may have come there since the render began.
+        self._check_sidecar()
         report = report_of(render, self.content, self.styles, self.model, self.origins)
         written = write_render(
             render, report, self.path, self.target.sidecar,
             overwrite=self.target.overwrite, protect=self.sources, journal=journal,
         )  # fmt: skip
         return Result(written, render, report)
-
-
-def _check_sidecar(stem: Path, overwrite: bool) -> None:
-    """`NotAllowed` where a stem's sidecar would replace something else, or another stem's."""
-    beside = stem.with_suffix(".json")
-    if not overwrite or not os.path.lexists(beside):
-        return
-    another = next((other for end in SUFFIXES if (other := stem.with_suffix(end)).exists()), None)
-    if not is_sidecar(beside):
-        why = "is no sidecar of ours"
-    elif another is not None and not stem.exists():
-        why = f"belongs to {another.name}"
-    else:
-        return
-    raise NotAllowed(f"{beside} {why}; give the stem another name, or --sidecar none")
 
 
 def render_file(
@@ -141,7 +143,7 @@ def write_render(
         chunks=chunks,
         overwrite=overwrite,
         seed=int(report["settings"]["seed"]),
-        sidecar=(lambda _: _json(report)) if sidecar == "file" else None,
+        sidecar=(lambda stem: _json({"stem": stem.name, **report})) if sidecar == "file" else None,
         protect=protect,
         journal=journal,
     )

@@ -89,6 +89,9 @@ def add(name: str, file: Path, start: str | None = None, end: str | None = None)
     there = next((entry.name for entry in styles() if alike(entry.name) == alike(name)), None)
     if there is not None:
         raise BadRequest(f"style: {there!r} is there already; `stylus style remove` frees the name")
+    for other in _folder().glob("*"):
+        if alike(other.stem) == alike(name) and other.suffix in (".wav", ".json"):
+            raise BadRequest(f"style: {other} lies there without a readable entry; mend it, or move it away")
     info = probe(file)
     first, last = segment_of(Settings.parse({"start": start, "end": end}), info.samples, info.sample_rate)
     clip = read_clip(file, first, last)

@@ -54,8 +54,8 @@ def k_weighting(sample_rate: int) -> NDArray[np.float64]:
     return np.stack([shelf / shelf[3], high_pass / high_pass[3]])
 
 
-def integrated(audio: Floats, sample_rate: int) -> float:
-    """Integrated loudness in LUFS; -inf for silence, and where all lies under the gate of -70 LUFS.
+def integrated(audio: Floats, sample_rate: int, gain: float = 1.0) -> float:
+    """Integrated loudness in LUFS of audio times `gain`; -inf for silence, and where all is under the gate of -70 LUFS.
 
     A clip shorter than a block (400 ms) is one block.
 
@@ -67,7 +67,7 @@ def integrated(audio: Floats, sample_rate: int) -> float:
     meter = Meter(sample_rate, channels, samples)
     piece = max(1, _PIECE // channels)
     for here in blocks(samples, piece):
-        meter.add(audio[:, here])
+        meter.add(audio[:, here] if gain == 1.0 else audio[:, here] * gain)
     return meter.integrated()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .bursts import limit_bursts, standing_out
 from .finish import finish
 from .gains import Gains, limit_edges
 from .passage import Passage
@@ -40,10 +41,16 @@ class NearLive:
         self._send, self.sent = send, 0
         self._held: Floats = np.zeros((0, 0))
 
-    def begin(self, passage: Passage, settings: Settings, profile: Profile, integer: bool, style: float | None) -> None:
-        """A render begins, or begins again with less memory; `style` is the reference's loudness in LUFS."""
+    def begin(self, passage: Passage, settings: Settings, profile: Profile, integer: bool,
+        style: float | None, style_out: float,
+    ) -> None:  # fmt: skip
+        """A render begins, or begins again with less memory.
+
+        `style` is the reference's loudness in LUFS, `style_out` how far that stands out (`bursts`).
+        """
         self._passage, self._settings, self._profile = passage, settings, profile
         self._integer, self._style = integer, style
+        self._allowed = max(style_out, standing_out(passage.carrier, passage.sample_rate))
         self._wet = zeros(passage.carrier.shape, passage.carrier.dtype)
         self._made = max(0, passage.first - CONTEXT_SECONDS * passage.sample_rate)
 
@@ -90,7 +97,9 @@ class NearLive:
             wraps=False,
             tail=max(0, until - (passage.last - passage.tail)),
         )
-        return finish(part, self._wet[:, low:until].copy(), self._settings, self._integer, self._style)[0]
+        wet = self._wet[:, low:until].copy()
+        limit_bursts(wet, passage.sample_rate, self._allowed)
+        return finish(part, wet, self._settings, self._integer, self._style)[0]
 
     def _emit(self, finished: Floats, until: int, total: int) -> None:
         rate = self._passage.sample_rate

@@ -21,6 +21,7 @@ from .commands import shown_progress
 from .engine import Engine
 from .errors import BadRequest, Cancelled, DiskFull, NotAllowed, StylusError
 from .evaluate_folder import Embed, Item, Values, audio_files, evaluate_items
+from .files import write_files
 from .interruption import heed_signals, leave
 from .job import render_file
 from .progress import Progress, part
@@ -105,7 +106,7 @@ def planned(contents: Path, styles: Path, out: Path, model: str, settings: Mappi
         "contents": [identity(file) for file in grid.contents],
         "styles": [identity(file) for file in grid.styles],
     }
-    begun = store.load(out / "grid.json")
+    begun = store.load_whole(out / "grid.json")
     if begun and begun != json.loads(json.dumps(plan)):
         raise BadRequest(f"{out} holds another grid, of other files, model or settings; take a new folder")
     out.mkdir(parents=True, exist_ok=True)
@@ -245,7 +246,7 @@ def main() -> None:
         leave(130)
     except StylusError as error:
         parser.exit(error.exit_code, f"{error}\n")
-    (grid.out / "tables.md").write_text(tables, "utf-8")
+    write_files({grid.out / "tables.md": tables.encode("utf-8")}, overwrite=True)
     print(tables)
 
 

@@ -86,7 +86,13 @@ def passage_of(clip: Clip, settings: Settings, start: int, end: int, context: in
     if tail:
         body = audio[:, :last]
         carrier, dry = (padded(body, margin, tail + margin) for _ in range(2))
-        carrier[:, margin + last : margin + last + tail] = rung_out(body, tail, rate)
+        ringing = rung_out(body, tail, rate)
+        # They agree in what they ring of, and where they do not, as in a vibrato, a step would be heard as an attack.
+        shared = ringing.shape[1] - tail
+        in_ = np.linspace(0, 1, shared, endpoint=False, dtype=carrier.dtype)
+        join = slice(margin + last - shared, margin + last)
+        carrier[:, join] += in_ * (ringing[:, :shared] - carrier[:, join])
+        carrier[:, margin + last : margin + last + tail] = ringing[:, shared:]
     else:
         carrier = dry = padded(audio, margin, margin)
     return Passage(carrier, dry, rate, margin + first, margin + last + tail, start, loop, tail=tail)
@@ -130,7 +136,8 @@ def loudest(audio: Floats, length: int) -> tuple[int, int]:
 def rung_out(audio: Floats, tail: int, sample_rate: int) -> Floats:
     """The clip's last moment frozen and fading over `tail` samples: what its end would do in a room of its own.
 
-    The spectrum of the last 100 ms with the phases that its partials would have run on to (a phase vocoder).
+    The spectrum of the last 100 ms with the phases that its partials would have run on to (a phase vocoder). In front
+    of the tail's samples are those of the clip's last 25 ms as it has them, to be joined with the clip.
     """
     size = min(audio.shape[1], 2 * round(0.05 * sample_rate))
     size -= size % 2
@@ -154,8 +161,9 @@ def rung_out(audio: Floats, tail: int, sample_rate: int) -> Floats:
         at = number * hop
         if at + size <= result.shape[1]:
             result[:, at : at + size] += frame * window * (2 / 3)
-    ringing = result[:, size : size + tail]
-    fade = 10 ** (np.linspace(0, TAIL_DECAY_DB, tail) / 20)
+    ringing = result[:, size - hop : size + tail]
+    fade = np.ones(hop + tail)
+    fade[hop:] = 10 ** (np.linspace(0, TAIL_DECAY_DB, tail) / 20)
     fade[-min(tail, round(0.01 * sample_rate)) :] *= np.linspace(1, 0, min(tail, round(0.01 * sample_rate)))
     return np.asarray(ringing * fade, audio.dtype)
 

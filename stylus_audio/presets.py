@@ -20,7 +20,10 @@ def _file() -> Path:
 
 def presets() -> dict[str, dict[str, Any]]:
     """Every preset of the user's: name and values; `BadRequest` where their file is damaged."""
-    return store.load_whole(_file())
+    kept = store.load_whole(_file())
+    if not all(isinstance(values, dict) for values in kept.values()):
+        raise BadRequest(f"{_file()} is damaged: a preset is an object; mend it, or move it away to begin anew")
+    return kept
 
 
 def preset(name: str) -> dict[str, Any]:

@@ -168,6 +168,11 @@ def is_sidecar(file: Path) -> bool:
         return False
 
 
+def stem_of(file: Path) -> str | None:
+    """The name of the stem that a sidecar in a file was written for; None where it does not say."""
+    return read_sidecar(file).get("stem")
+
+
 def _found(identity: dict[str, Any], places: Iterable[Path]) -> Path:
     path, size, digest = Path(identity["path"]), int(identity["bytes"]), str(identity["sha256"])
     if path.is_file() and path.stat().st_size == size and sha256(path) == digest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -12,9 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .bursts import limit_bursts, standing_out
 from .gains import Gains
 from .passage import Passage
 from .phase import CPU, Stft, apply_gain, apply_phase, griffin_lim
+from .pre_echo import without_pre_echo
 from .scratch import SAMPLES, blocks, zeros
 from .settings import Settings
 from .spectrogram import Profile
@@ -37,9 +40,14 @@ def reconstruct(
     `done` is called with the fraction that is, where it takes long. The transforms run on `device`.
     """
     # Of a preview the carrier is the whole clip, for its statistics; the sound is wanted of the passage alone.
-    if settings.reconstruction not in OF_CONTENT or settings.preview is not None:
-        return _around_body(passage, gains, settings, done, device)
-    return _reconstructed(passage, gains, settings, done, device)
+    whole = settings.reconstruction in OF_CONTENT and settings.preview is None
+    wet = (_reconstructed if whole else _around_body)(passage, gains, settings, done, device)
+    if settings.reconstruction == "gain":
+        without_pre_echo(wet, passage.carrier, passage.sample_rate)
+    if math.isfinite(gains.standing_out):
+        own = standing_out(passage.carrier, passage.sample_rate)
+        limit_bursts(wet, passage.sample_rate, max(own, gains.standing_out))
+    return wet
 
 
 def _around_body(

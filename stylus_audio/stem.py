@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 
 from .audio import AudioInfo, same_file
 from .errors import BadRequest, DiskFull, NotAllowed, NotFound
-from .files import can_write, flush_file, flush_folder, means_full, name_endings, publish, publish_all, uninterrupted
+from .files import (
+    ASIDE,
+    can_write,
+    flush_file,
+    flush_folder,
+    means_full,
+    name_endings,
+    publish,
+    publish_all,
+    uninterrupted,
+)  # fmt: skip
 from .riff import Chunk, append_chunks
 from .scratch import blocks
 
@@ -242,10 +252,12 @@ def settle(folder: Path, token: str, stem: Path | None) -> None:
     """After a crash: give a finished `stem` the sidecar that was ready for it, and take away what else was begun."""
     for note in folder.glob(f".*.{token}{NOTE}"):
         if stem is not None:
-            publish(note, stem.with_suffix(".json"), overwrite=False)
+            # Where the stem has replaced another, its sidecar was about to do the same.
+            publish(note, stem.with_suffix(".json"), overwrite=True)
         note.unlink(missing_ok=True)
-    for part in folder.glob(f".*.{token}{PART}"):
-        part.unlink()
+    for end in (PART, PART + ASIDE, NOTE + ASIDE):
+        for part in folder.glob(f".*.{token}{end}"):
+            part.unlink()
 
 
 @contextmanager

@@ -33,6 +33,8 @@ def load_whole(file: Path) -> dict[str, Any]:
 
 def save(file: Path, values: dict[str, Any]) -> None:
     """Replace the file's object; `NotAllowed` where the place cannot be written."""
+    # A link to where the user keeps such files stays one.
+    file = file.resolve()
     part = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from . import store
 from .audio import SUFFIXES
 from .contact_sheet import COLUMNS, contact_sheet
 from .engine import Engine
 from .errors import BadRequest, NotAllowed, NotFound
 from .files import can_write, name_endings, write_files
-from .job import Result, render_file
+from .job import FileRender, Result, render_file
 from .plot import MelPanel, mel_panel
 from .progress import Progress, part
 from .sweep import Axis, combinations, in_file_name, in_words
@@ -79,10 +80,13 @@ def render_sweep(
     rows: list[dict[str, Any]] = []
     notes: dict[str, None] = {}
     with _made(sweep_folder(content, [name for _, name in styles], target)) as folder:
-        for number, (combination, settings) in enumerate(planned):
-            name = f"{target.name}_{in_file_name(combination)}"
+        places = [replace(target, output=folder, name=f"{target.name}_{in_file_name(one)}") for one, _ in planned]
+        for place in places:
+            FileRender(content, styles, place).check()
+        overwrite = target.overwrite and _is_ours(folder)
+        for number, ((combination, settings), place) in enumerate(zip(planned, places, strict=True)):
             result = render_file(
-                engine, content, styles, settings, replace(target, output=folder, name=name), model,
+                engine, content, styles, settings, place, model,
                 part(progress, number / len(planned), (number + 1) / len(planned), f"{number + 1}/{len(planned)} {{}}"),
             )  # fmt: skip
             if not panels:
@@ -94,8 +98,16 @@ def render_sweep(
         title = f"{content.stem} in the style of {' + '.join(name for _, name in styles)}"
         sheet = contact_sheet(title, panels[0], panels[1:], [len(axis.values) for axis in axes])
         about = {"schema": SCHEMA, "swept": [axis.name for axis in axes], "stems": rows}
-        _write_summary(folder, sheet, json.dumps(about, indent=1, ensure_ascii=False) + "\n", target.overwrite)
+        _write_summary(folder, sheet, json.dumps(about, indent=1, ensure_ascii=False) + "\n", overwrite)
     return Sweep(folder, rows, list(notes))
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether the summary that lies in a folder is a sweep's, or none does."""
+    table = folder / "sweep.json"
+    if not table.exists():
+        return not (folder / "contact_sheet.png").exists()
+    return {"schema", "swept", "stems"} <= store.load(table).keys()
 
 
 def _content_panel(result: Result, content: Path) -> MelPanel:

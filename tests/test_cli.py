@@ -235,6 +235,70 @@ def test_overwrite_replaces_a_stem_and_its_sidecar_and_nothing_else(shell: Shell
     assert shell.render("-o", stem, "--overwrite", "--sidecar", "none")[0] == 0
 
 
+def test_a_sidecar_that_another_stem_has_by_now_stays(shell: Shell) -> None:
+    assert shell.render("-o", shell.folder / "o.wav", "--sidecar", "none")[0] == 0
+    assert shell.render("-o", shell.folder / "o.FLAC")[0] == 0
+    kept = (shell.folder / "o.json").read_bytes()
+    code, _, err = shell.render("-o", shell.folder / "o.wav", "--overwrite")
+    assert (code, "belongs to o.FLAC" in err) == (2, True)
+    assert (shell.folder / "o.json").read_bytes() == kept
+    assert shell.render("-o", shell.folder / "o.FLAC", "--overwrite")[0] == 0
+
+
+def test_a_sweep_is_checked_whole_and_replaces_no_other_summary(shell: Shell) -> None:
+    out = shell.folder / "out"
+    out.mkdir()
+    (out / "riff_hiss_mix-1.json").write_text('{"my": "project"}')
+    before = shell.files()
+    words = ("-o", out, "--mix", "0.5,1", "--overwrite")
+    code, _, err = shell.render(*words)
+    assert (code, "no sidecar of ours" in err) == (2, True)
+    assert shell.files() == before
+    (out / "riff_hiss_mix-1.json").unlink()
+    (out / "sweep.json").write_text('{"camera": "mine"}')
+    (out / "contact_sheet.png").write_text("photo")
+    assert shell.render(*words)[0] == 0
+    assert ((out / "sweep.json").read_text(), (out / "contact_sheet.png").read_text()) == (
+        '{"camera": "mine"}',
+        "photo",
+    )
+    assert (out / "sweep_2.json").is_file()
+
+
+def test_the_demo_replaces_only_an_earlier_demo(shell: Shell) -> None:
+    out = shell.folder / "demo"
+    out.mkdir()
+    mine = out / "piano_riff_accordion.wav"
+    mine.write_text("mine")
+    assert shell("demo", "-o", out)[0] == 0
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    assert shell("demo", "-o", out)[1].split() == [str(mine), str(mine.with_suffix(".png"))]
+    files = shell.files()
+    assert shell("demo", "-o", out)[0] == 0
+    assert shell.files() == files
+
+
+def test_a_picture_does_not_replace_the_sound_that_it_was_made_of(shell: Shell) -> None:
+    picture = shell.folder / "riff.png"
+    assert shell("image", "from-audio", shell.clip)[1].strip() == str(picture)
+    kept = shell.clip.read_bytes()
+    code, _, err = shell("image", "to-audio", picture, "--overwrite", "--refine", 1)
+    assert (code, "-o" in err) == (2, True)
+    assert shell.clip.read_bytes() == kept
+    assert shell("image", "to-audio", picture, "--refine", 1)[1].strip() == str(shell.folder / "riff_2.wav")
+
+
+def test_a_damaged_style_of_the_library_is_not_replaced(shell: Shell) -> None:
+    assert shell("style", "add", "bells", shell.style)[0] == 0
+    kept = Path(library.style("bells").path)
+    before = kept.read_bytes()
+    kept.with_suffix(".json").write_text("{")
+    code, _, err = shell("style", "add", "Bells", shell.clip)
+    assert (code, "without a readable entry" in err) == (2, True)
+    assert kept.read_bytes() == before
+
+
 def test_overwrite_replaces_what_it_made(shell: Shell) -> None:
     stem = shell.folder / "p.wav"
     assert shell.render("-o", stem)[0] == 0

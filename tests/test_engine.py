@@ -11,6 +11,7 @@ from stylus_audio.audio import Clip
 from stylus_audio.engine import Render
 from stylus_audio.errors import BadRequest, Cancelled, UnsupportedAudio
 from stylus_audio.finish import finish, lowered
+from stylus_audio.loudness import integrated
 from stylus_audio.metrics import si_sdr
 from stylus_audio.reconstruction import reconstruct
 from stylus_audio.riff import Chunk
@@ -205,8 +206,6 @@ def test_ceiling_is_a_true_peak(tiny: Engine) -> None:
 
 
 def test_loudness(tiny: Engine) -> None:
-    from stylus_audio.loudness import integrated
-
     audio = plucks(1.0)
     assert integrated(rendered(tiny, audio, loudness="-23").audio, RATE) == pytest.approx(-23, abs=0.2)
     assert integrated(rendered(tiny, audio, loudness="match").audio, RATE) == pytest.approx(integrated(*STYLE), abs=0.2)
@@ -273,3 +272,24 @@ def test_progress_moves_and_can_cancel(tiny: Engine) -> None:
     with pytest.raises(Cancelled):
         tiny.render((plucks(1.0), RATE), STYLE, tiny.settings(), cancel)
     assert all(tiny.model.unet.attn_processors[name] is one for name, one in processors.items())
+
+
+def test_a_tail_joins_a_sound_that_moves_without_a_step(tiny: Engine) -> None:
+    from scipy.signal import butter, sosfiltfilt
+
+    time = np.arange(round(1.5 * RATE)) / RATE
+    vibrato = 0.4 * np.sin(2 * np.pi * 300 * time + 8 * np.sin(2 * np.pi * 5.5 * time))
+    _, passage = tiny.passage((vibrato[None].astype(np.float32), RATE), tiny.settings(tail=1.0))
+    end = passage.first + len(time)
+    high = sosfiltfilt(butter(4, 4000, "high", fs=RATE, output="sos"), passage.carrier[0])
+    assert np.abs(high[end - 1500 : end + 1500]).max() < 10 ** (-60 / 20)
+    ringing = passage.carrier[0, end : end + 2000]
+    assert np.abs(ringing).max() > 0.1
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-3, 3.0])
+def test_how_soft_a_clip_is_does_not_change_how_its_level_is_kept(tiny: Engine, scale: float) -> None:
+    audio = plucks(1.0)
+    plain, scaled = (rendered(tiny, one).audio for one in (audio, (scale * audio).astype(np.float32)))
+    change = integrated(scaled, RATE, 1 / scale) - integrated(plain, RATE)
+    assert abs(change) < 0.1

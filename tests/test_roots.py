@@ -12,6 +12,7 @@ import pytest
 from stylus_daemon.roots import Roots, forget_root, keep_root, kept_roots
 
 from stylus_audio.errors import BadRequest, NotAllowed, NotFound, StylusError
+from stylus_audio.places import user_data
 
 
 @pytest.fixture
@@ -112,6 +113,18 @@ def test_on_macos_the_system_says_whether_two_folders_are_one(
     monkeypatch.setattr(sys, "platform", "darwin")
     assert roots.holds(other)
     assert not roots.holds(outside / "clip.wav")
+
+
+@pytest.mark.parametrize("text", ['{"roots": "/home"}', '{"roots": [5]}', '{"roots": ["here"]}', "{"])
+def test_damaged_roots_allow_nothing_and_stay(inside: Path, text: str) -> None:
+    user_data().mkdir(exist_ok=True)
+    file = user_data() / "roots.json"
+    file.write_text(text)
+    assert kept_roots() == []
+    for change in (keep_root, forget_root):
+        with pytest.raises(BadRequest, match=r"roots\.json is damaged"):
+            change(inside)
+    assert file.read_text() == text
 
 
 def test_kept_roots_hold_between_starts(outside: Path, tmp_path: Path) -> None:

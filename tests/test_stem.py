@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from stylus_audio.errors import BadRequest, DiskFull, NotAllowed, NotFound
-from stylus_audio.stem import quantise, write_stem
+from stylus_audio.stem import quantise, settle, write_stem
 from tests.sounds import RATE, noise, plucks
 
 
@@ -70,10 +70,14 @@ def test_what_was_there_stays_where_its_sidecar_cannot_be_written(
             raise PermissionError(errno.EACCES, "in use", str(self), None, str(target))
         return replace(self, target)
 
-    for links in (True, False):
+    for number in (0, errno.ENOTSUP, errno.EINVAL):
+
+        def no_links(*_: object, number: int = number) -> None:
+            raise OSError(number, "no hard links here")
+
         with monkeypatch.context() as patch:
             patch.setattr(Path, "replace", refuse)
-            if not links:
+            if number:
                 patch.setattr(os, "link", no_links)
             with pytest.raises(NotAllowed, match=r"stem\.json cannot be written"):
                 write_stem(noise(0.01), RATE, stem, subtype="PCM_16", overwrite=True, sidecar=lambda _: b"new")
@@ -85,8 +89,40 @@ def test_what_was_there_stays_where_its_sidecar_cannot_be_written(
     assert note.read_text() == "new"
 
 
-def no_links(*_: object) -> None:
-    raise OSError(errno.ENOTSUP, "no hard links here")
+def test_what_cannot_be_put_back_keeps_its_second_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stem, note = tmp_path / "stem.wav", tmp_path / "stem.json"
+    stem.write_text("old stem")
+    note.write_text("old sidecar")
+    replace = Path.replace
+    refused: list[Path] = []
+
+    def refuse(self: Path, target: Path) -> Path:
+        if target == note or refused:
+            refused.append(target)
+            raise PermissionError(errno.EACCES, "in use", str(self), None, str(target))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(NotAllowed, match=r"stem\.json cannot be written"):
+        write_stem(noise(0.01), RATE, stem, subtype="PCM_16", overwrite=True, sidecar=lambda _: b"new")
+    assert refused == [note, stem]
+    assert [path.read_text() for path in tmp_path.glob(".*.old")] == ["old stem"]
+    assert note.read_text() == "old sidecar"
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_after_a_crash_amid_an_overwrite_stem_and_sidecar_are_of_one_render(tmp_path: Path, published: bool) -> None:
+    stem, note = tmp_path / "stem.wav", tmp_path / "stem.json"
+    stem.write_text("new stem" if published else "old stem")
+    note.write_text("old sidecar")
+    (tmp_path / ".stem.wav.abcd.json.part").write_text("new sidecar")
+    for name in (".stem.wav.abcd.part", ".stem.wav.abcd.part.old", ".stem.wav.abcd.json.part.old"):
+        (tmp_path / name).write_text("old")
+    settle(tmp_path, "abcd", stem if published else None)
+    age = "new" if published else "old"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "stem.wav": f"{age} stem", "stem.json": f"{age} sidecar",
+    }  # fmt: skip
 
 
 def test_names_are_never_taken(tmp_path: Path) -> None:

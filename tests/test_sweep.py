@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,14 +160,26 @@ def test_as_many_combinations_as_allowed() -> None:
     )
 
 
-def test_what_is_finished_before_a_failure_stays(shell: Shell) -> None:
+def test_what_cannot_be_written_is_known_before_the_first_render(shell: Shell) -> None:
     folder = shell.folder / "out"
     (folder / "riff_hiss_mix-1.wav").mkdir(parents=True)
     code, out, err = shell.render("--mix", "0,1", "-o", folder, "--overwrite")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert {file.name for file in folder.iterdir()} == {
-        "riff_hiss_mix-0.wav", "riff_hiss_mix-0.json", "riff_hiss_mix-1.wav",
-    }  # fmt: skip
+    assert {file.name for file in folder.iterdir()} == {"riff_hiss_mix-1.wav"}
+
+
+def test_what_is_finished_before_a_failure_stays(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage, asked = shutil.disk_usage, []
+
+    def filling(folder: Path) -> Any:
+        asked.append(folder)
+        return usage(folder)._replace(free=0) if len(asked) > 1 else usage(folder)
+
+    monkeypatch.setattr("stylus_audio.stem.shutil.disk_usage", filling)
+    folder = shell.folder / "out"
+    code, out, err = shell.render("--mix", "0,1", "-o", folder)
+    assert (code, out, "no room" in err) == (1, "", True)
+    assert {file.name for file in folder.iterdir()} == {"riff_hiss_mix-0.wav", "riff_hiss_mix-0.json"}
 
 
 def test_a_folder_that_would_stay_empty_goes(shell: Shell) -> None:

@@ -714,6 +714,21 @@ def test_a_clip_that_comes_again_without_its_stem_is_rendered_again(bench: Bench
     assert not list(bench.root.iterdir())
 
 
+def test_a_clip_that_is_saved_again_without_its_stem_is_rendered_again(bench: Bench) -> None:
+    clip = bench.clip()
+    bench.scan()
+    assert bench.work() == ["riff_bells.wav"]
+    clip.touch()
+    bench.scan()
+    assert bench.waiting() == 0
+    (bench.out / "riff_bells.wav").unlink()
+    bench.scan()
+    assert bench.waiting() == 0
+    bench.clip()
+    bench.scan()
+    assert bench.work() == ["riff_bells.wav"]
+
+
 def test_originals_never_replace(bench: Bench) -> None:
     bench.start(move=True)
     day(bench).mkdir(parents=True)

@@ -191,7 +191,7 @@ def _check_report(file: Path) -> None:
     if not file.exists() or (file.is_file() and file.stat().st_size == 0):
         return
     known = store.load(file)
-    if not ({"job"} <= known.keys() or {"error", "message"} <= known.keys()):
+    if not ({"job"} <= known.keys() <= {"job", "stem"} or known.keys() == {"error", "message"}):
         raise NotAllowed(f"report: {file} is no report of `stylus send`; it is not replaced")
 
 

@@ -7,6 +7,7 @@ names from there.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import stat
@@ -22,6 +23,8 @@ from stylus_audio.errors import BadRequest, DiskFull, NotAllowed, NotFound
 from stylus_audio.files import means_full, working_folder
 from stylus_audio.places import user_audio, user_data, user_output
 
+log = logging.getLogger(__name__)
+
 LONGEST = 3000
 """Bytes of a path; it has to fit in a packet of ours."""
 
@@ -31,11 +34,19 @@ REMEMBERED = 5.0
 
 def kept_roots() -> list[Path]:
     """Folders that `stylus root add` has kept; none where their file is damaged."""
-    return [Path(path) for path in store.load(_file()).get("roots", [])]
+    try:
+        return [Path(path) for path in sorted(_kept())]
+    except BadRequest as error:
+        log.warning("%s", error)
+        return []
 
 
-def _to_change() -> set[str]:
-    return set(store.load_whole(_file()).get("roots", []))
+def _kept() -> set[str]:
+    """What the file says; `BadRequest` where that is no list of folders."""
+    kept = store.load_whole(_file()).get("roots", [])
+    if isinstance(kept, list) and all(isinstance(one, str) and Path(one).is_absolute() for one in kept):
+        return set(kept)
+    raise BadRequest(f"{_file()} is damaged: no list of folders; mend it, or move it away to begin anew")
 
 
 def keep_root(folder: Path) -> Path:
@@ -45,13 +56,13 @@ def keep_root(folder: Path) -> Path:
     root = folder.resolve()
     if root == Path(root.anchor):
         raise BadRequest(f"root: {root} is all there is; give a folder in it")
-    store.save(_file(), {"roots": sorted(_to_change() | {str(root)})})
+    store.save(_file(), {"roots": sorted(_kept() | {str(root)})})
     return root
 
 
 def forget_root(folder: Path) -> None:
     """No longer allow a kept folder; `NotFound` names those that are kept."""
-    kept = _to_change()
+    kept = _kept()
     gone = {str(folder), str(folder.resolve())} & kept
     if not gone:
         raise NotFound(f"root: {folder} is not kept; kept are {', '.join(sorted(kept)) or 'none'}")
