@@ -33,7 +33,7 @@ def without_pre_echo(wet: Floats, dry: Floats, sample_rate: int) -> None:
     if len(theirs) <= reach:
         return
     before = np.lib.stride_tricks.sliding_window_view(theirs, reach).max(1)[:-1]
-    attacks = reach + np.flatnonzero((theirs[reach:] > before + RISE_DB) & (before > FAINT_DB))
+    attacks: list[int] = (reach + np.flatnonzero((theirs[reach:] > before + RISE_DB) & (before > FAINT_DB))).tolist()
     over = np.zeros(len(theirs))
     for attack in attacks:
         heard, first = attack - reach, max(0, attack - 2 * reach)
