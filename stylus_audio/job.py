@@ -68,14 +68,18 @@ class FileRender:
         if self.target.sidecar != "file" or not self.target.overwrite or not os.path.lexists(beside):
             return
         others = [one for one in beside.parent.iterdir() if alike(one.stem) == alike(self.path.stem)]
-        another = next((one for one in others if one.suffix.lower() in SUFFIXES and one.name != self.path.name), None)
+        others = [one for one in others if one.suffix.lower() in SUFFIXES and one.name != self.path.name]
         if not is_sidecar(beside):
             why = "is no sidecar of ours"
-        elif another is not None and stem_of(beside) != self.path.name:
-            why = f"belongs to {another.name}"
+        elif others and not self._has(stem_of(beside)):
+            why = f"belongs to {stem_of(beside) or others[0].name}"
         else:
             return
         raise NotAllowed(f"{beside} {why}; give the stem another name, or --sidecar none")
+
+    def _has(self, stem: str | None) -> bool:
+        """Whether a sidecar that names this stem is ours; where it names none, the stem that is there has it."""
+        return self.path.exists() if stem is None else stem == self.path.name
 
     def write(self, render: Render, journal: Journal | None = None) -> Result:
         """Put the stem and its sidecar on the disk, both or neither; raises what `write_stem` does."""

@@ -74,7 +74,10 @@ def test_a_stopped_grid_goes_on_and_prints_both_tables(folders: Path, tiny_folde
 def test_what_does_not_fit_the_model_is_said_before_anything_is_rendered(folders: Path, tiny_folder: Path) -> None:
     process = command(folders, tiny_folder, "layers=6-7")
     _, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (2, "layers: the model has no layer 6; it has 0, 1, 3, 4\n")
+    assert (process.returncode, err) == (
+        2,
+        "layers: the model has no layer 6; it has 0, 1, 3, 4 (a recipe's are those of --model sd15)\n",
+    )
     assert not list((folders / "out").glob("*/*"))
 
 
