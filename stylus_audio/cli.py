@@ -129,7 +129,7 @@ def render(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.png", help="draw content, style, stem and gain")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing stem")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing stem, and picture")] = False,
     play: Annotated[
         bool, typer.Option("--play", help="play the stem, from before all of it is rendered where the method allows")
     ] = False,

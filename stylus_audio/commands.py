@@ -69,6 +69,8 @@ def run_render(request: RenderRequest) -> None:
         raise BadRequest(f"plot: {request.plot.name} does not end in .png")
     if request.plot is not None and not request.plot.parent.is_dir():
         raise NotFound(f"plot: the folder {request.plot.parent} does not exist")
+    if request.plot is not None and request.plot.is_dir():
+        raise BadRequest(f"plot: {request.plot} is a folder; the picture needs a file name")
     if request.cache is not None and request.cache.exists() and not request.cache.is_dir():
         raise BadRequest(f"cache: {request.cache} is a file; the prepared styles need a folder")
     if request.recipe and request.recipe not in RECIPES:

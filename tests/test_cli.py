@@ -207,8 +207,10 @@ def test_a_plot_replaces_neither_a_picture_nor_what_is_rendered(shell: Shell) ->
     assert (code, "never replaced" in err) == (2, True)
     assert picture.read_bytes() == kept
     assert shell.files() - before == {"cover_hiss.wav", "cover_hiss.json"}
-    code, out, err = shell.render("--plot", shell.folder / "none" / "p.png")
-    assert (code, out, "does not exist" in err) == (2, "", True)
+    (shell.folder / "folder.png").mkdir()
+    for place, said in ((shell.folder / "none" / "p.png", "does not exist"), (shell.folder / "folder.png", "a folder")):
+        code, out, err = shell.render("--plot", place)
+        assert (code, out, said in err) == (2, "", True)
 
 
 @pytest.mark.parametrize(
