@@ -438,7 +438,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     debug, as_json = "--debug" in words, "--json" in words
     words = [word for word in words if word != "--debug"]
     heed_signals()
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         # A pipe on Windows has a code page: what it lacks must not fail a render that is done.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

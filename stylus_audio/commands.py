@@ -65,12 +65,8 @@ def run_render(request: RenderRequest) -> None:
     """Resolve what was asked, render, and print the stem's path, or JSON; with lists of values, the sweep's."""
     if request.sidecar not in ("file", "embed", "none"):
         raise BadRequest(f"sidecar: {request.sidecar!r} is none of file, embed, none")
-    if request.plot is not None and request.plot.suffix.lower() != ".png":
-        raise BadRequest(f"plot: {request.plot.name} does not end in .png")
-    if request.plot is not None and not request.plot.parent.is_dir():
-        raise NotFound(f"plot: the folder {request.plot.parent} does not exist")
-    if request.plot is not None and request.plot.is_dir():
-        raise BadRequest(f"plot: {request.plot} is a folder; the picture needs a file name")
+    if request.plot is not None:
+        _check_plot(request.plot)
     if request.cache is not None and request.cache.exists() and not request.cache.is_dir():
         raise BadRequest(f"cache: {request.cache} is a file; the prepared styles need a folder")
     if request.recipe and request.recipe not in RECIPES:
@@ -105,6 +101,16 @@ def run_render(request: RenderRequest) -> None:
                 near_live=near_live,
             )
         _say(request, result, content, styles)
+
+
+def _check_plot(picture: Path) -> None:
+    """Raise what would only be known when the stem is there."""
+    if picture.suffix.lower() != ".png":
+        raise BadRequest(f"plot: {picture.name} does not end in .png")
+    if not picture.parent.is_dir():
+        raise NotFound(f"plot: the folder {picture.parent} does not exist")
+    if picture.is_dir():
+        raise BadRequest(f"plot: {picture} is a folder; the picture needs a file name")
 
 
 def _say(request: RenderRequest, result: Result, content: Path, styles: list[tuple[Path, str]]) -> None:

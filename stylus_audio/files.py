@@ -151,14 +151,19 @@ def _keep_aside(target: Path, aside: Path, replaced: dict[Path, Path]) -> None:
     replaced[target] = aside
 
 
+def hidden(target: Path, token: str, end: str) -> Path:
+    """A hidden name beside a file, for what is to take its place."""
+    # Names have 255 bytes at most, and a character may have four of them.
+    return target.with_name(f".{target.name[:50]}.{token}{end}")
+
+
 def write_files(contents: Mapping[Path, bytes], overwrite: bool) -> bool:
     """Write several small files, all of them whole or none; false where a name is taken, but for `overwrite`.
 
     Raises `DiskFull` and `NotAllowed`.
     """
     token = secrets.token_hex(4)
-    # Names have 255 bytes at most, and a character may have four of them.
-    parts = [(path.with_name(f".{path.name[:50]}.{token}.part"), path) for path in contents]
+    parts = [(hidden(path, token, ".part"), path) for path in contents]
     try:
         for part, path in parts:
             with part.open("xb") as stream:

@@ -70,8 +70,9 @@ def _level(audio: Floats, sample_rate: int) -> float:
     audio = np.pad(audio, ((0, 0), (0, missing))) if missing > 0 else audio
     # Near full scale, since BS.1770 hears nothing under -70 LUFS and a soft clip is to stay as soft; by a power of two,
     # which rounds nothing.
-    octave = math.floor(math.log2(peak)) if (peak := 10 ** (sample_peak(audio) / 20)) > 0 else 0
-    return integrated(audio, sample_rate, 2.0**-octave) + 20 * octave * math.log10(2)
+    peak, double = sample_peak(audio), 20 * math.log10(2)
+    times = math.floor(peak / double) if math.isfinite(peak) else 0
+    return integrated(audio, sample_rate, 2.0**-times) + times * double
 
 
 def level_factor(measured: float, wanted: float) -> float:

@@ -241,12 +241,12 @@ def main() -> None:
         with shown_progress() as progress:
             listener = str(asked.clap.resolve()) if asked.clap else ""
             tables = run(grid, asked.model, asked.device, settings, clap, progress, say, listener)
+        write_files({grid.out / "tables.md": tables.encode("utf-8")}, overwrite=True)
     except (KeyboardInterrupt, Cancelled):
         say("stopped; the same command goes on")
         leave(130)
     except StylusError as error:
         parser.exit(error.exit_code, f"{error}\n")
-    write_files({grid.out / "tables.md": tables.encode("utf-8")}, overwrite=True)
     print(tables)
 
 

@@ -20,9 +20,9 @@ from .settings import Settings, to_samples
 Floats = NDArray[np.floating[Any]]
 
 TAIL_DECAY_DB = -60.0
+"""What a tail fades to."""
 NOTHING = 1e-20
 """A sample under it is silence, as floats leave it that have decayed: its power is no float any more."""
-"""What a tail fades to."""
 
 
 @dataclass(frozen=True)

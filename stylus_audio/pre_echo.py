@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bursts import levels, turn_down
+from .moments import levels, turn_down
 
 Floats = NDArray[np.floating[Any]]
 

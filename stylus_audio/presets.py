@@ -22,7 +22,7 @@ def presets() -> dict[str, dict[str, Any]]:
     """Every preset of the user's: name and values; `BadRequest` where their file is damaged."""
     kept = store.load_whole(_file())
     if not all(isinstance(values, dict) for values in kept.values()):
-        raise BadRequest(f"{_file()} is damaged: a preset is an object; mend it, or move it away to begin anew")
+        raise store.damaged(_file(), "a preset is an object")
     return kept
 
 

@@ -22,12 +22,13 @@ from .files import (
     can_write,
     flush_file,
     flush_folder,
+    hidden,
     means_full,
     name_endings,
     publish,
     publish_all,
     uninterrupted,
-)  # fmt: skip
+)
 from .riff import Chunk, append_chunks
 from .scratch import blocks
 
@@ -263,8 +264,7 @@ def settle(folder: Path, token: str, stem: Path | None) -> None:
 @contextmanager
 def _temporary(folder: Path, name: str, token: str, suffix: str) -> Iterator[Path]:
     """A hidden name in the target's folder, free again at the end whatever happens."""
-    # Names have 255 bytes at most, and a character may have four of them.
-    path = folder / f".{name[:50]}.{token}{suffix}"
+    path = hidden(folder / name, token, suffix)
     try:
         yield path
     finally:

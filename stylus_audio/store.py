@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BadRequest, NotAllowed
+from .files import hidden
 
 
 def load(file: Path) -> dict[str, Any]:
@@ -25,17 +26,22 @@ def load_whole(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise BadRequest(f"{file} is damaged: {error}; mend it, or move it away to begin anew") from None
+        raise damaged(file, str(error)) from None
     if not isinstance(values, dict):
-        raise BadRequest(f"{file} is damaged: no object; mend it, or move it away to begin anew")
+        raise damaged(file, "no object")
     return values
+
+
+def damaged(file: Path, why: str) -> BadRequest:
+    """The error for a file that does not hold what it should."""
+    return BadRequest(f"{file} is damaged: {why}; mend it, or move it away to begin anew")
 
 
 def save(file: Path, values: dict[str, Any]) -> None:
     """Replace the file's object; `NotAllowed` where the place cannot be written."""
     # A link to where the user keeps such files stays one.
     file = file.resolve()
-    part = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
+    part = hidden(file, secrets.token_hex(4), ".part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(values, indent=1, ensure_ascii=False), "utf-8")

@@ -17,7 +17,7 @@ BATCH = sorted((PACKAGE / "batch").glob("*.py"))
 SOUND = {"audio", "riff", "files", "stem", "loudness", "onsets", "spectrogram", "windows", "gains", "phase", "passage",
          "finish", "reference", "match_eq", "metrics", "oracle_metrics", "frechet", "plot", "contact_sheet",
          "style_cache", "spectrogram_image", "near_live", "waveform_metrics", "listening", "audition",
-         "overview", "bursts", "pre_echo"}  # fmt: skip
+         "overview", "bursts", "pre_echo", "moments"}  # fmt: skip
 METHOD = {"attention", "features", "denoiser", "inversion", "sampling", "style", "stylize", "shelf", "conditional"}
 NETWORKS = {"pretrained", "unet", "style_encoder", "noise_schedule"}
 MODEL = {"latent", "model", "text", "quiet", "clap", "guidediff", *NETWORKS}

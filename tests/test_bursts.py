@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stylus_audio import Engine, bursts
+from stylus_audio import Engine, moments
 from stylus_audio.bursts import SPARE_DB, limit_bursts, standing_out
 from tests.sounds import RATE, noise
 
@@ -51,7 +51,7 @@ def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = np.concatenate([with_burst(20, at) for at in (0.1, 0.5, 0.9)], axis=1)
     pieces = whole.copy()
     limit_bursts(whole, RATE, 0.0)
-    monkeypatch.setattr(bursts, "SAMPLES", 3000)
+    monkeypatch.setattr(moments, "SAMPLES", 3000)
     limit_bursts(pieces, RATE, 0.0)
     assert np.array_equal(whole, pieces)
 

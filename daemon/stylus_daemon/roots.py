@@ -46,7 +46,7 @@ def _kept() -> set[str]:
     kept = store.load_whole(_file()).get("roots", [])
     if isinstance(kept, list) and all(isinstance(one, str) and Path(one).is_absolute() for one in kept):
         return set(kept)
-    raise BadRequest(f"{_file()} is damaged: no list of folders; mend it, or move it away to begin anew")
+    raise store.damaged(_file(), "no list of folders")
 
 
 def keep_root(folder: Path) -> Path:

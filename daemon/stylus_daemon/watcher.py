@@ -227,7 +227,7 @@ class Watcher:
         if entry is None or entry.look is not look or entry.asked != (wish, digests):
             stem = self._stem(clip.path, wish)
             key = _key(digests, wish, stem)
-            if entry is None or entry.key != key or entry.state in ("done", "failed", "cancelled"):
+            if entry is None or entry.key != key or entry.state in ENDED:
                 return self._submit(clip, look, (wish, digests), stem, key)
             entry.look, entry.asked = look, (wish, digests)
         if entry.state == "failed":

@@ -15,39 +15,27 @@ from .sounds import HELD_OUT_FONT, HELD_OUT_KIT, HELD_OUT_PROGRAMS, TRAINING_FON
 PICTURES = 3
 
 
-def _injection(about: dict[str, Any]) -> str:
-    other = about.get("elsewhere", {}).get("injection")
-    if other:
-        return f"`--method injection` is left to `{other}`."
-    return ""
-
-
-def _runs(training: dict[str, Any]) -> str:
-    """A line for each run that the weights have behind them, the first one first."""
+def _behind(training: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs that the weights have behind them, the first one first."""
     before: dict[str, Any] | None = training.get("before")
+    return [*(_behind(before) if before else []), training]
+
+
+def _said(run: dict[str, Any]) -> str:
     line = (
-        f"- {training['examples']} examples of {training['groups']} groups, {training['minutes']} minutes on "
-        f"{training['device']}; "
-        f"smoothed loss at the end {training['loss']}."
+        f"- {run['examples']} examples of {run['groups']} groups, {run['minutes']} minutes on {run['device']}; "
+        f"smoothed loss at the end {run['loss']}."
     )
-    if training.get("halfway"):
-        line += " The weights are the mean of those before and after it."
-    return f"{_runs(before)}\n{line}" if before else line
+    return line + " The weights are the mean of those before and after it." * bool(run.get("halfway"))
 
 
-def _trainings(about: dict[str, Any]) -> str:
-    """The command of each run, the first one first."""
-    run: dict[str, Any] | None = about["training"]
-    runs: list[dict[str, Any]] = []
-    while run:
-        runs.insert(0, run)
-        run = run.get("before")
-    left = about.get("elsewhere", {}).get("injection")
+def _commands(runs: list[dict[str, Any]], left: str | None) -> str:
+    """The command of each run; `left` is the model that injection is left to."""
     lines = []
     for number, run in enumerate(runs, 1):
+        last = number == len(runs)
         words = ["--data DATA", f"--run RUN{number}", f"--minutes {run['minutes']}", run.get("flags", "")]
         words += [f"--init MODEL{number - 1}"] * (number > 1) + ["--halfway"] * bool(run.get("halfway"))
-        last = number == len(runs)
         words += [f"--injection {left}"] * bool(last and left) + [f"--export MODEL{'' if last else number}"]
         lines.append("python -m stylus_audio.training.train " + " ".join(word for word in words if word))
     return "\n".join(lines)
@@ -56,7 +44,8 @@ def _trainings(about: dict[str, Any]) -> str:
 def card(model: Path, scores: Path, note: str) -> str:
     """The card's text; pictures of the first pairs and of the dials are copied beside it."""
     about: dict[str, Any] = json.loads((model / "stylus.json").read_text("utf-8"))
-    training = about["training"]
+    runs, left = _behind(about["training"]), about.get("elsewhere", {}).get("injection")
+    elsewhere = f"`--method injection` is left to `{left}`." if left else ""
     size = sum(file.stat().st_size for file in model.rglob("*.safetensors")) / 1e6
     pictures = []
     for file in [scores / f"{name}.png" for name in names()[:PICTURES]] + sorted(scores.glob("dials-*.png")):
@@ -70,7 +59,7 @@ The embedded model of Stylus Audio: a small conditional diffusion model of log-m
 
 It is given the content and its match-EQ to the reference as maps, the reference as tokens in cross-attention and as
 keys and values in the decoder's self-attention (after Huang et al., arXiv 2404.14771), and says the residual over the
-match-EQ in one pass: the answer of a diffusion model at its last time. {_injection(about)}
+match-EQ in one pass: the answer of a diffusion model at its last time. {elsewhere}
 
 {note}
 
@@ -82,11 +71,11 @@ match-EQ in one pass: the answer of a diffusion model at its last time. {_inject
   Soundfonts: {", ".join(TRAINING_FONTS)} (Fluid R3 by Frank Wen, MuseScore General by S. Christian Collins; both MIT).
 - Held out: the soundfont {HELD_OUT_FONT}, programs {", ".join(map(str, HELD_OUT_PROGRAMS))}, drum kit {HELD_OUT_KIT}, a
   voice, and all music of the evaluation.
-{_runs(training)}
+{chr(10).join(map(_said, runs))}
 
 ```
-python -m stylus_audio.training.dataset --out DATA --groups {training["groups"]}
-{_trainings(about)}
+python -m stylus_audio.training.dataset --out DATA --groups {runs[-1]["groups"]}
+{_commands(runs, left)}
 python -m stylus_audio.training.train --data DATA --run RUN0 --objective regression --export REGRESSION
 python -m stylus_audio.training.evaluation --model MODEL --regression REGRESSION --out SCORES
 python -m stylus_audio.training.dials --model MODEL --out SCORES
