@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -30,6 +31,7 @@ from stylus_audio.style_encoder import StyleEncoder
 from stylus_audio.training.architecture import CHANNELS, CONTEXT, ROWS, build_scheduler, build_unet
 from stylus_audio.training.card import card
 from stylus_audio.training.dataset import FRAMES, LEVELS, SECONDS, SHAPE, Pictures, build, picture
+from stylus_audio.training.deepening import deepened
 from stylus_audio.training.muon import Muon, orthogonal
 from stylus_audio.training.objective import Latents, Regression, Transfer, contrast, error, transferred
 from stylus_audio.training.pairs import CONTENTS, REFERENCES, draw, layered, noisy, ringing
@@ -176,28 +178,45 @@ def test_noise_lies_at_its_level_under_what_sounds_and_nowhere_else() -> None:
 
 
 def test_an_answer_counts_at_the_level_of_the_truth() -> None:
-    """3 dB too loud is no error; half of the partials too faint is more than that."""
-    latents = replace(_latents(1), nepers=1.0)
+    """6 dB too loud is no error, and of 18 dB it is the 6 over what is heard as right."""
+    latents = _latents(1)
     true = latents.answer - latents.guide
-    assert float(error(true, latents)) == pytest.approx(0, abs=1e-6)
-    assert float(error(true + 0.7, latents)) == pytest.approx(0, abs=1e-5)
-    assert float(error(true + 2.0, latents)) == pytest.approx(0.6 + 0.5 * 0.36, rel=1e-4)
+    assert float(error(true, latents)) == pytest.approx(0, abs=2e-4)
+    assert float(error(true + 1.4, latents)) == pytest.approx(0, abs=2e-4)
+    assert float(error(true + 4.2, latents)) == pytest.approx(1.4, rel=1e-4)
+
+
+def test_silence_has_no_level_and_nothing_is_softer() -> None:
+    latents = _latents(1)
+    silence = torch.full_like(latents.answer[:, :, :64], latents.silence)
+    answer = torch.cat([silence, latents.answer[:, :, 64:]], 2)
+    latents = replace(latents, answer=answer)
+    true = answer - latents.guide
+    softer = torch.cat([true[:, :, :64] - 3, true[:, :, 64:]], 2)
+    fainter = torch.cat([true[:, :, :64], true[:, :, 64:] - 1.4], 2)
+    for one in (true, softer, fainter):
+        assert float(error(one, latents) - error(true, latents)) == pytest.approx(0, abs=2e-4)
+    heard = torch.cat([true[:, :, :64] + 3, true[:, :, 64:]], 2)
+    assert float(error(heard, latents)) == pytest.approx(3 / 2**0.5, rel=1e-2)
+
+
+def _unet(layers: tuple[int, int]) -> Any:
+    return build_unet(
+        block_out_channels=(16, 32),
+        layers_per_block=layers,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=1,
+        norm_num_groups=8,
+    )
 
 
 class Small(Transfer):
     """Networks of the embedded one's form, quick to train."""
 
     def build(self) -> nn.ModuleDict:
-        unet = build_unet(
-            block_out_channels=(16, 32),
-            down_block_types=("DownBlock2D", "DownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            attention_head_dim=1,
-            norm_num_groups=8,
-        )
-        return nn.ModuleDict(
-            {"unet": unet, "encoder": StyleEncoder(CHANNELS, ROWS // 2, 16, CONTEXT, depth=1, stride=2)}
-        )
+        encoder = StyleEncoder(CHANNELS, ROWS // 2, 16, CONTEXT, depth=1, stride=2)
+        return nn.ModuleDict({"unet": _unet((1, 1)), "encoder": encoder})
 
 
 def _trainer(run: Path, data: Pictures) -> Trainer:
@@ -266,7 +285,7 @@ def test_training_brings_the_loss_down(data: Pictures, tmp_path: Path) -> None:
 def _latents(seed: int) -> Latents:
     generator = torch.Generator().manual_seed(seed)
     content, guide, answer = (torch.randn(4, CHANNELS, ROWS, 8, generator=generator) for _ in range(3))
-    return Latents(content, guide, answer, torch.randn(4, CHANNELS, ROWS, 8, generator=generator), 2, 1.0, 1.0)
+    return Latents(content, guide, answer, torch.randn(4, CHANNELS, ROWS, 8, generator=generator), 2, 1.0, 1.0, -9.0)
 
 
 def _networks() -> nn.ModuleDict:
@@ -306,13 +325,38 @@ def test_the_answer_depends_on_content_guide_and_own_reference() -> None:
         torch.testing.assert_close(moved[2:], found[2:])
 
 
+@torch.no_grad()
+def test_a_deeper_network_begins_with_what_a_shallower_one_says() -> None:
+    torch.manual_seed(1)
+    shallow, deep = (_unet((2, 1)).eval(), _unet((4, 2)).eval())
+    for weight in shallow.parameters():
+        weight.add_(0.02 * torch.randn_like(weight))
+    deep.load_state_dict(deepened(shallow.state_dict(), deep))
+    x, tokens = torch.randn(2, 3 * CHANNELS, ROWS, 8), torch.randn(2, 5, CONTEXT)
+    said, same = (unet(x, torch.tensor([999, 3]), encoder_hidden_states=tokens).sample for unet in (shallow, deep))
+    torch.testing.assert_close(same, said, rtol=1e-4, atol=1e-4)
+    assert len(deep.up_blocks[0].attentions) == len(shallow.up_blocks[0].attentions) + 1
+    with pytest.raises(BadRequest, match="deeper"):
+        deepened(deep.state_dict(), shallow)
+
+
+def test_what_a_deeper_network_has_more_learns() -> None:
+    torch.manual_seed(1)
+    shallow, deep = _unet((1, 1)), _unet((2, 2))
+    deep.load_state_dict(deepened(shallow.state_dict(), deep))
+    output = deep(torch.randn(2, 3 * CHANNELS, ROWS, 8), 3, encoder_hidden_states=torch.randn(2, 5, CONTEXT)).sample
+    torch.autograd.backward(output.square().mean())
+    for block in (deep.down_blocks[0], deep.down_blocks[1], deep.up_blocks[0], deep.up_blocks[1]):
+        assert float(block.resnets[1].conv2.weight.grad.abs().max()) > 0
+
+
 def test_a_blur_of_the_truth_is_worse_than_the_truth_moved_a_little() -> None:
-    """Both have the same absolute error; only one has the truth's contrast."""
+    """Both are as far off; only one has the truth's contrast."""
     latents = _latents(1)
     true = (latents.answer - latents.guide) / latents.spread
     blurred = true + (latents.guide / latents.spread + true) * -0.5
     moved = true + (blurred - true).abs()
-    assert float(error(true, latents)) == 0
+    assert float(error(true, latents)) == pytest.approx(0, abs=2e-4)
     assert float((contrast(latents.answer) - contrast(latents.answer * 0.5)).min()) > 0
     assert float(error(blurred, latents)) > float(error(moved, latents))
 

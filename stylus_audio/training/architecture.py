@@ -16,6 +16,8 @@ CHANNELS = FACTOR**2
 WIDTHS = (80, 128, 192, 192)
 """The finest holds all that goes in: 16 values of each of three latents."""
 HEADS = (1, 4, 6, 6)
+LAYERS = (2, 2, 1, 1)
+"""Residual blocks of each level, and one more in the decoder: fine levels cost time, coarse ones weights."""
 CONTEXT = 128
 ROWS = MINI.bands // FACTOR
 LAST_TIME, SMOOTH_TIME = 999, 500
@@ -32,7 +34,7 @@ def build_unet(maps: int = 2, **changes: Any) -> Any:
         "sample_size": (ROWS, MINI.frames // FACTOR),
         "in_channels": CHANNELS * (1 + maps),
         "out_channels": CHANNELS,
-        "layers_per_block": 1,
+        "layers_per_block": LAYERS,
         "block_out_channels": WIDTHS,
         "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),

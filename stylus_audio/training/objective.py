@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from ..attention import attention, decoder_layers, projected_out
 from .architecture import CONTEXT, LAST_TIME, SMOOTH_TIME, build_encoder, build_unet
 
-SQUARED = 0.5
-"""Weight of the squared error beside the absolute one: of the latter alone the answer is a median, of the former alone
-a mean, all partials at half their level in a haze."""
 CONTRAST = 0.6
 """Weight of the error of local contrast in sharp answers: the nearest is smoother where it does not know better."""
-LEVEL_LIMIT = 1.4
-"""Nepers of power, 6 dB: how far an answer's level may be off and be heard as right."""
+LEVEL_LIMIT = 2.8
+"""Nepers of power, 12 dB: how far an answer's level may be off and be heard as right."""
+SILENT = 0.05
+"""Nepers over a picture's 0 that are silence all the same."""
+TINY = 1e-8
 SQUARE = 2
 """Contrast is that of squares of so many rows and columns of the latent: 8 × 8 of the picture."""
 
@@ -33,7 +33,8 @@ SQUARE = 2
 class Latents:
     """A batch of pairs as latents `[window, channel, row, column]`, the windows of one style after the other.
 
-    `spread` is the residual's deviation, `nepers` the logarithm of power that one is in a picture.
+    `spread` is the residual's deviation, `nepers` the logarithm of power that one is in a picture, `silence` a
+    picture's 0.
     """
 
     content: Tensor
@@ -43,6 +44,7 @@ class Latents:
     styles: int
     spread: float
     nepers: float
+    silence: float
 
 
 class Objective(Protocol):
@@ -103,18 +105,22 @@ def transferred(networks: nn.ModuleDict, latents: Latents) -> Tensor:
 
 
 def error(found: Tensor, latents: Latents) -> Tensor:
-    """Absolute and squared error of a residual, and the absolute error of the sharp answers' local contrast.
+    """Each window's root mean square error, as stems are measured, and the error of the sharp answers' local contrast.
 
     Of answers at equal level, as a stem is heard at the level of its clip: one whose partials are too faint has too
-    much of everything else.
+    much of everything else. Silence has no level, and nothing is softer.
     """
     true = (latents.answer - latents.guide) / latents.spread
     ours, theirs = (latents.guide / latents.spread + one for one in (found, true))
-    unit = latents.nepers * latents.spread
+    unit, silence = latents.nepers * latents.spread, latents.silence / latents.spread
     louder = ((level(theirs, unit) - level(ours, unit)) / unit).clamp(-LEVEL_LIMIT / unit, LEVEL_LIMIT / unit)
-    off = found - true + louder[:, None, None, None]
+    heard = ((ours.detach() - silence) * unit).clamp(0, 1)
+    leveled = ours + heard * louder[:, None, None, None]
+    silent = (theirs <= silence + SILENT / unit) & (leveled <= theirs)
+    off = torch.where(silent, 0.0, leveled - theirs)
+    distance = (off.square().flatten(1).mean(1) + TINY).sqrt().mean()
     sharpness = (contrast(ours[::2]) - contrast(theirs[::2])).abs().mean()
-    return off.abs().mean() + SQUARED * off.square().mean() + CONTRAST * sharpness
+    return distance + CONTRAST * sharpness
 
 
 def level(latent: Tensor, nepers: float) -> Tensor:
