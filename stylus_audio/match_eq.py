@@ -62,3 +62,13 @@ def equalised(image: Floats, gain: Floats, profile: Profile) -> NDArray[np.float
     """A log picture `[mel, frame]` with a gain in dB per band; what is at its floor is silence and stays there."""
     known = np.clip(np.asarray(image, np.float32) * KNOWN_SLOPE, 0, 1)
     return np.asarray(np.clip(image + known * (gain[:, None] / np.float32(profile.range_db)), 0, 1), np.float32)
+
+
+def releveled(images: Floats, guides: Floats, share: float, profile: Profile) -> NDArray[np.float32]:
+    """Log pictures `[window, mel, frame]` with a match-EQ to those of `guides`, of whose gain they take a share."""
+
+    def level(image: Floats) -> NDArray[np.float32]:
+        return long_term_level(10 ** ((image - 1) * (profile.range_db / 10)), profile)
+
+    pairs = zip(images, guides, strict=True)
+    return np.stack([equalised(one, share * match_eq(level(one), level(guide)), profile) for one, guide in pairs])

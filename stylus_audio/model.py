@@ -186,8 +186,6 @@ def laid_out(model: Model) -> Model:
     if model.device.type in ("cpu", "cuda"):
         model.unet.to(memory_format=torch.channels_last)
     if model.device.type == "cuda":
-        if isinstance(model.latent, Autoencoder):
-            model.latent.vae.to(memory_format=torch.channels_last)
         _with_own_norms(model.unet)
         model.graphs = cuda_graphs()
     return model

@@ -18,9 +18,10 @@ from .denoiser import Denoiser
 from .errors import BadRequest, OutOfMemory
 from .gains import Gains, limit_edges
 from .latent import Autoencoder
-from .match_eq import equalised, match_eq
+from .match_eq import equalised, match_eq, releveled
 from .model import Model
 from .near_live import NearLive
+from .noisiness import noisiness
 from .passage import Passage
 from .progress import Watch
 from .reconstruction import OF_CONTENT, mid_side
@@ -204,6 +205,10 @@ class Restyler:
         prepared = self._prepared(way, references, watch, lambda missing: passes + way.passes(0, missing))
         weights = normalised(settings.style_weight, len(references))
         levels = [picture.level for picture, _ in references]
+        profile = self.model.profile
+        noise = sum(
+            weight * noisiness(self._windows(*one)[0], profile) for weight, one in zip(weights, references, strict=True)
+        )
 
         def gain(task: Task) -> NDArray[np.float32]:
             each = [weight * match_eq(task.level, level) for weight, level in zip(weights, levels, strict=True)]
@@ -214,14 +219,19 @@ class Restyler:
             # Its clips are finished before the next group comes.
             watch.stage("diffusion")
             windows = [self._windows(task.picture, [start]) for task, start in group]
-            guides = [
-                equalised(picture, gains[id(task)], self.model.profile)
-                for (task, _), (picture, _) in zip(group, windows, strict=True)
-            ]
+            guides = np.concatenate(
+                [
+                    equalised(picture, gains[id(task)], profile)
+                    for (task, _), (picture, _) in zip(group, windows, strict=True)
+                ]
+            )
             content, columns = _joined([(self._latent(picture), columns) for picture, columns in windows])
-            guide = self._latent(np.concatenate(guides))
+            styled = way.run(content, self._latent(guides), prepared, columns)
+            if noise:
+                images = self.model.latent.decode(styled).cpu().numpy()
+                styled = self._latent(releveled(images, guides, noise * way.alpha, profile))
             rows = [task.channels for task, _ in group]
-            yield from _paired(way.run(content, guide, prepared, columns), content, rows)
+            yield from _paired(styled, content, rows)
 
     def _way(self, settings: Settings, watch: Watch) -> _Way[Any]:
         return self._told(settings, watch) if settings.method == "conditional" else self._stylizer(settings, watch)

@@ -44,7 +44,7 @@ class Weights:
 
 
 KNOWN = {
-    "mini": Weights("mini", "embedded", str(MODELS / "mini"), "35 MB", "the embedded default"),
+    "mini": Weights("mini", "embedded", str(MODELS / "mini"), "38 MB", "the embedded default"),
     "mini-injection": Weights(
         "mini-injection", "embedded", str(MODELS / "mini-injection"), "26 MB", "what mini leaves --method injection to"
     ),

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from stylus_audio.training import evaluation
-from stylus_audio.training.heldout import Pair, make, names
-from stylus_audio.training.sounds import HELD_OUT_FONT
+from stylus_audio.training.heldout import Pair, make, names, validation
+from stylus_audio.training.sounds import HELD_OUT_FONT, HELD_OUT_PROGRAMS, TRAINING_FONTS
 from stylus_audio.training.synthesise import SAMPLE_RATE
 from tests.programs import need_font
 
@@ -20,6 +20,17 @@ def test_there_are_enough_pairs_with_a_true_answer() -> None:
     assert len(set(names())) == len(names())
     assert sum("voice" not in name for name in names()) >= 60
     assert any("voice" in name for name in names())
+
+
+def test_choices_are_made_on_other_pairs() -> None:
+    need_font(HELD_OUT_FONT)
+    need_font(TRAINING_FONTS[0])
+    need_font(TRAINING_FONTS[1])
+    assert len(set(validation())) == len(validation()) == 48
+    assert not set(validation()) & set(names())
+    unheard, heard = make("0-unheard"), make("0-heard")
+    assert {unheard.program, heard.program} <= set(HELD_OUT_PROGRAMS)
+    assert not np.array_equal(unheard.content, heard.content)
 
 
 def test_a_pair_is_the_same_every_time_and_its_parts_fit() -> None:
@@ -74,3 +85,6 @@ def test_the_table_has_ratios_and_wins_over_the_same_pairs(tmp_path: Path) -> No
     assert cells["wins"] == "50%"
     assert cells["log-mel to oracle"] == "0.350"
     assert cells["formant drift"] == "0.250"
+    # Of some systems alone there is a table too.
+    alone = evaluation.table([row for row in rows if row["system"] == "default"]).splitlines()
+    assert [cell.strip() for cell in alone[2].split("|")[1:5]] == ["default", "3", "", ""]

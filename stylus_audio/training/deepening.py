@@ -28,8 +28,8 @@ def deepened(weights: Mapping[str, Tensor], unet: nn.Module) -> dict[str, Tensor
     """
     own = unet.state_dict()
     before, now = _layers(weights), _layers(own)
-    if any(now[level] < layers for level, layers in before.items()):
-        raise BadRequest("these weights are of a deeper UNet than the one that is to be trained")
+    if before.keys() != now.keys() or any(now[level] < layers for level, layers in before.items()):
+        raise BadRequest("these weights are of a UNet with other or deeper levels than the one that is to be trained")
     made = {}
     for name, value in own.items():
         place = _LAYER.fullmatch(name)

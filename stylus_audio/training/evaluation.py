@@ -33,7 +33,7 @@ from ..settings import RECIPES, Settings
 from ..spectrogram import MINI, from_image, to_image
 from ..stem import write_stem
 from ..windows import blend, window_starts
-from .heldout import Pair, make, names
+from .heldout import Pair, make, names, validation
 from .sounds import Audio
 from .synthesise import SAMPLE_RATE
 
@@ -202,11 +202,12 @@ def table(rows: list[dict[str, Any]]) -> str:
     for system, scores in by_system.items():
         cells = [system, str(len(scores))]
         for base in ("content", "match-EQ"):
-            both = [pair for pair in scores if "log_mel" in scores[pair] and "log_mel" in by_system[base].get(pair, {})]
+            others = by_system.get(base, {})
+            both = [pair for pair in scores if "log_mel" in scores[pair] and "log_mel" in others.get(pair, {})]
             ours = np.array([scores[pair]["log_mel"] for pair in both])
-            theirs = np.array([by_system[base][pair]["log_mel"] for pair in both])
-            cells.append(f"{ours.mean() / theirs.mean():.2f}")
-        cells.append(f"{(ours < theirs).mean():.0%}")
+            theirs = np.array([others[pair]["log_mel"] for pair in both])
+            cells.append(f"{ours.mean() / theirs.mean():.2f}" if both else "")
+        cells.append(f"{(ours < theirs).mean():.0%}" if both else "")
         for column in COLUMNS:
             values = [row[column.key] for row in scores.values() if column.key in row]
             cells.append(f"{np.mean(values):.{column.places}f}" if values else "")
@@ -245,6 +246,7 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="mini")
     parser.add_argument("--regression", type=Path, help="the comparator's folder, as the trainer exports it")
     parser.add_argument("--pairs", type=int, help="only the first so many")
+    parser.add_argument("--validation", action="store_true", help="other pairs, on which choices are made")
     parser.add_argument("--systems", nargs="+", help="only these")
     parser.add_argument("--audio", action="store_true", help="keep the stems, as FLAC")
     parser.add_argument("--table", action="store_true", help="only print what there is")
@@ -252,7 +254,8 @@ if __name__ == "__main__":
     try:
         if not asked.table:
             found = systems(Engine(asked.model), asked.regression, asked.systems or ())
-            run(asked.out, names()[: asked.pairs], found, asked.audio)
+            chosen = validation() if asked.validation else names()
+            run(asked.out, chosen[: asked.pairs], found, asked.audio)
         print(table(read(asked.out)))
     except StylusError as error:
         parser.exit(error.exit_code, f"{error}\n")

@@ -12,12 +12,25 @@ from ..reference import Picture, picture_of
 from ..spectrogram import MINI
 from .compose import Piece, compose
 from .dataset import DRUMS, TONAL
-from .sounds import HELD_OUT_FONT, HELD_OUT_KIT, HELD_OUT_PROGRAMS, HELD_OUT_VOICE, KITS, Audio, Sound, speech
+from .sounds import (
+    HELD_OUT_FONT,
+    HELD_OUT_KIT,
+    HELD_OUT_PROGRAMS,
+    HELD_OUT_VOICE,
+    KITS,
+    TRAINING_FONTS,
+    Audio,
+    Sound,
+    speech,
+)
 from .synthesise import SAMPLE_RATE
 
 SECONDS, REFERENCE_SECONDS = 4.0, 6.0
 EACH = 6
 """Pairs for each held-out instrument."""
+VALIDATION = {"unheard": (HELD_OUT_FONT,), "heard": TRAINING_FONTS}
+"""Soundfonts of each half of the validation."""
+VALIDATION_EACH = 24
 
 
 @dataclass(frozen=True)
@@ -64,8 +77,13 @@ def names() -> list[str]:
     return result
 
 
+def validation() -> list[str]:
+    """Other pairs, on which choices are made: half in the held-out soundfont, half in those of the training."""
+    return [f"{number}-{where}" for number in range(VALIDATION_EACH) for where in VALIDATION]
+
+
 def make(name: str) -> Pair:
-    """One pair by its name."""
+    """One pair by its name, of `names` or of `validation`."""
     number, _, what = name.partition("-")
     rng = np.random.default_rng([3, int(number), *map(ord, what)])
     # Far from any training seed.
@@ -74,8 +92,9 @@ def make(name: str) -> Pair:
         pieces = [compose(seed, "drums", SECONDS), compose(seed + 1, "drums", REFERENCE_SECONDS)]
         sound, style = Sound(HELD_OUT_FONT, (0, 0), int(rng.choice(KITS))), Sound(HELD_OUT_FONT, (0, 0), HELD_OUT_KIT)
         return _pair(f"{name}: kit {sound.kit} as kit {style.kit}", sound, style, pieces)
-    program = int(rng.choice(HELD_OUT_PROGRAMS)) if what == "voice" else int(what)
-    style = Sound(HELD_OUT_FONT, (program, program), reverb=bool(rng.random() < 0.3))
+    program = int(rng.choice(HELD_OUT_PROGRAMS)) if what == "voice" or what in VALIDATION else int(what)
+    font = str(rng.choice(VALIDATION[what])) if what in VALIDATION else HELD_OUT_FONT
+    style = Sound(font, (program, program), reverb=bool(rng.random() < 0.3))
     kinds = [str(rng.choice(TONAL)) for _ in range(2)]
     pieces = [compose(seed, kinds[0], SECONDS), compose(seed + 1, kinds[1], REFERENCE_SECONDS)]
     if what == "voice":
@@ -83,7 +102,7 @@ def make(name: str) -> Pair:
         voice = speech(rng, SECONDS, HELD_OUT_VOICE)
         return Pair(f"{name}: voice as {program}", voice, reference, None, (), _played(pieces[1]), program, None)
     other = int(rng.choice([one for one in range(112) if one != program]))
-    sound = Sound(HELD_OUT_FONT, (other, other), reverb=bool(rng.random() < 0.3))
+    sound = Sound(font, (other, other), reverb=bool(rng.random() < 0.3))
     return _pair(f"{name}: {kinds[0]}, {other} as {program}", sound, style, pieces)
 
 

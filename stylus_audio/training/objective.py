@@ -25,6 +25,7 @@ LEVEL_LIMIT = 2.8
 SILENT = 0.05
 """Nepers over a picture's 0 that are silence all the same."""
 TINY = 1e-8
+"""Of a mean square, whose root has no slope at 0."""
 SQUARE = 2
 """Contrast is that of squares of so many rows and columns of the latent: 8 × 8 of the picture."""
 

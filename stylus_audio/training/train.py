@@ -25,7 +25,7 @@ from .architecture import FACTOR, build_scheduler
 from .dataset import Pictures
 from .deepening import deepened
 from .evaluation import read, run, systems, table
-from .heldout import names
+from .heldout import validation
 from .objective import Latents, Objective, Regression, Transfer
 from .pairs import CONTENTS, NEPER, Pairs, draw
 from .run import Batch, Plan, Progress, Run
@@ -118,12 +118,12 @@ class Trainer(Run[PictureProgress]):
             return self.objective.loss(self.networks, latents)
 
     def validate(self) -> None:
-        """Render a few held-out pairs with the averaged weights: stems, pictures and scores, in the run's folder."""
+        """Render some of the validation with the averaged weights: stems, pictures and scores, in the run's folder."""
         model, out = self.folder / "model", self.folder / "validation" / f"step-{self.progress.step}"
         self.export(model)
         try:
             found = systems(Engine(str(model)), None, ("content", "match-EQ", "default"))
-            run(out, names()[:VALIDATION_PAIRS], found, audio=True)
+            run(out, validation()[:VALIDATION_PAIRS], found, audio=True)
         except NotFound as missing:
             print(f"no validation: {missing}", flush=True)
             return
