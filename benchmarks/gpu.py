@@ -22,8 +22,8 @@ from .table import Row
 Section = Callable[[Bench], Iterator[Row]]
 
 SECTIONS: Sequence[tuple[Section, float]] = (
-    (floor, 6), (tuned, 10), (passes, 20), (window, 35), (clip, 18), (render, 25), (warmth, 8), (several, 12),
-    (queue, 40), (kernels, 5), (attention_kernels, 3), (features, 14), (styles, 16), (mini, 20), (long, 30),
+    (floor, 6), (tuned, 10), (passes, 20), (window, 35), (clip, 18), (render, 30), (warmth, 14), (several, 24),
+    (queue, 30), (kernels, 5), (attention_kernels, 3), (features, 18), (styles, 20), (mini, 25), (long, 30),
 )  # fmt: skip
 """With about how many seconds each takes on an H100: it is left out where less is left."""
 
