@@ -39,10 +39,14 @@ def mean_power(power: Floats, profile: Profile) -> NDArray[np.float32]:
 
 def smoothed_level(mean: Floats, profile: Profile) -> NDArray[np.float32]:
     """A mean power `[mel]` smoothed over bands, in dB."""
+    return np.asarray(10 * np.log10(smoothed(mean, profile)), np.float32)
+
+
+def smoothed(values: Floats, profile: Profile) -> Floats:
+    """Any values of bands `[mel]` smoothed over them."""
     weights = kernel(profile)
     # Beyond the ends the last value holds.
-    smoothed = np.convolve(np.pad(mean, len(weights) // 2, mode="edge"), weights, "valid")
-    return np.asarray(10 * np.log10(smoothed), np.float32)
+    return np.convolve(np.pad(values, len(weights) // 2, mode="edge"), weights, "valid")
 
 
 def kernel(profile: Profile) -> Floats:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from .match_eq import kernel
+from .match_eq import smoothed
 from .spectrogram import Profile
 
 Floats = NDArray[np.floating[Any]]
@@ -34,8 +33,6 @@ def noisiness(images: Floats, profile: Profile) -> float:
     means, loudest = means[:, loudest > SOUNDING], loudest[loudest > SOUNDING]
     if not means.size:
         return 0.0
-    weights = np.asarray(kernel(profile), np.float32)
-    padded = np.pad(means, ((len(weights) // 2,) * 2, (0, 0)), mode="edge")
-    apart = (means - sliding_window_view(padded, len(weights), 0) @ weights) * profile.range_db
+    apart = (means - np.apply_along_axis(smoothed, 0, means, profile)) * profile.range_db
     spread = float(np.sqrt(np.square(apart[means > loudest - DEPTH]).mean()))
     return float(np.clip((TONE_DB - spread) / (TONE_DB - NOISE_DB), 0.0, 1.0))

@@ -23,9 +23,8 @@ def test_there_are_enough_pairs_with_a_true_answer() -> None:
 
 
 def test_choices_are_made_on_other_pairs() -> None:
-    need_font(HELD_OUT_FONT)
-    need_font(TRAINING_FONTS[0])
-    need_font(TRAINING_FONTS[1])
+    for font in (HELD_OUT_FONT, *TRAINING_FONTS):
+        need_font(font)
     assert len(set(validation())) == len(validation()) == 48
     assert not set(validation()) & set(names())
     unheard, heard = make("0-unheard"), make("0-heard")

@@ -38,9 +38,7 @@ def test_a_picture_takes_a_share_of_the_way_to_the_other_ones_spectrum() -> None
     tilt = np.linspace(0, -12, MINI.bands)
     image = equalised(guide[0], tilt, MINI)[None]
 
-    def level(
-        picture: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
+    def level(picture: NDArray[np.float32]) -> NDArray[np.float32]:
         return long_term_level(10 ** ((picture[0] - 1) * 8), MINI)
 
     apart = [np.abs(level(releveled(image, guide, share, MINI)) - level(guide)).max() for share in (0.0, 0.5, 1.0)]

@@ -49,9 +49,11 @@ def deepened(weights: Mapping[str, Tensor], unet: nn.Module) -> dict[str, Tensor
 
 def _layers(names: Iterable[str]) -> dict[str, int]:
     """How many layers each level has on its way down and on its way up."""
-    places = [place for name in names if (place := _LAYER.fullmatch(name))]
-    return {place["level"]: 1 + max(int(one["number"]) for one in places if one["level"] == place["level"])
-            for place in places}  # fmt: skip
+    counts: dict[str, int] = {}
+    for name in names:
+        if place := _LAYER.fullmatch(name):
+            counts[place["level"]] = max(counts.get(place["level"], 0), int(place["number"]) + 1)
+    return counts
 
 
 def _idle(name: str, value: Tensor) -> Tensor:
