@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .chunked_attention import chunked, is_quicker
 from .errors import BadRequest
 
 Observer = Callable[[int, Tensor], None]
@@ -88,7 +89,7 @@ def kernels(device: torch.device) -> AbstractContextManager[None]:
 def attention(
     query: Tensor, key: Tensor, value: Tensor, heads: int, tau: float = 1.0, mask: Tensor | None = None
 ) -> Tensor:
-    """`softmax(τ Q Kᵀ / √d) V` by the library's fused call (METHOD 4).
+    """`softmax(τ Q Kᵀ / √d) V` by the library's fused call, or on some CPUs `chunked` (METHOD 4).
 
     `key` and `value` may have one window for all of `query`'s; `mask` `[window, token]` is true for the keys to attend.
     """
@@ -98,13 +99,12 @@ def attention(
     def split(tensor: Tensor) -> Tensor:
         return tensor.view(tensor.shape[0], -1, heads, size).transpose(1, 2).expand(windows, -1, -1, -1)
 
-    output = F.scaled_dot_product_attention(
-        split(query),
-        split(key),
-        split(value),
-        attn_mask=None if mask is None else mask[:, None, None, :],
-        scale=tau * size**-0.5,
-    )
+    asked, keys, values, scale = split(query), split(key), split(value), tau * size**-0.5
+    if is_quicker(asked, keys):
+        output = chunked(asked, keys, values, scale, mask)
+    else:
+        told = None if mask is None else mask[:, None, None, :]
+        output = F.scaled_dot_product_attention(asked, keys, values, attn_mask=told, scale=scale)
     return output.transpose(1, 2).reshape(windows, tokens, channels)
 
 
