@@ -219,6 +219,7 @@ class Restyler:
             # Its clips are finished before the next group comes.
             watch.stage("diffusion")
             windows = [self._windows(task.picture, [start]) for task, start in group]
+            pictures = np.concatenate([picture for picture, _ in windows])
             guides = np.concatenate(
                 [
                     equalised(picture, gains[id(task)], profile)
@@ -227,9 +228,9 @@ class Restyler:
             )
             content, columns = _joined([(self._latent(picture), columns) for picture, columns in windows])
             styled = way.run(content, self._latent(guides), prepared, columns)
-            if noise:
-                images = self.model.latent.decode(styled).cpu().numpy()
-                styled = self._latent(releveled(images, guides, noise * way.alpha, profile))
+            images = self.model.latent.decode(styled).cpu().numpy()
+            aims = pictures + np.float32(way.alpha) * (guides - pictures)
+            styled = self._latent(releveled(images, aims, noise, profile))
             rows = [task.channels for task, _ in group]
             yield from _paired(styled, content, rows)
 
