@@ -12,6 +12,7 @@ from stylus_audio.errors import Internal, NotFound
 from stylus_audio.spectrogram import MINI, mel_spectrogram
 from stylus_audio.training.additive import Additive
 from stylus_audio.training.compose import DRUM_CHANNEL, KINDS, Note, Piece, compose, in_a_row, to_midi
+from stylus_audio.training.percussion import Percussion
 from stylus_audio.training.sounds import (
     HELD_OUT_FONT,
     HELD_OUT_KIT,
@@ -162,6 +163,39 @@ def test_additive_instruments_are_seeded_and_unlike() -> None:
     assert [np.array_equal(*pair) for pair in zip(one, again, strict=True)] == [True, True]
     spectra = [np.abs(np.fft.rfft(audio[0][0])) for audio in (one, other)]
     assert np.corrcoef(*np.log(np.asarray(spectra) + 1e-3))[0, 1] < 0.95
+
+
+def test_a_drawn_kit_is_struck_where_the_notes_are_and_as_loudly() -> None:
+    notes = (Note(0.5, 0.1, 36, 100), Note(1.0, 0.1, 36, 60), Note(2.0, 0.1, 42, 100))
+    piece = Piece("drums", notes, 3.0)
+    for seed in range(12):
+        (audio,) = Percussion(seed).play([piece], 0.0)
+        assert audio.shape == (2, round(3.0 * SAMPLE_RATE))
+        assert np.abs(audio).max() == pytest.approx(0.5)
+        assert not audio[:, : round(0.5 * SAMPLE_RATE)].any()
+        peaks = [np.abs(audio[0, (at := round(note.start * SAMPLE_RATE)) : at + 2205]).max() for note in notes]
+        # A quarter of what separates the softest hit from the loudest, or more, but for what rings on.
+        assert peaks[1] < 0.85 * peaks[0]
+        assert peaks[2] > 0.05
+
+
+def test_drawn_kits_are_seeded_and_unlike_and_their_drums_are_too() -> None:
+    pieces = [Piece("drums", (Note(0.0, 0.1, key, 100),), 1.0) for key in (36, 42)]
+    one, again, other = (Percussion(seed).play(pieces, 0.0) for seed in (1, 1, 2))
+    assert [np.array_equal(*pair) for pair in zip(one, again, strict=True)] == [True, True]
+    spectra = [np.log(np.abs(np.fft.rfft(audio[0])) + 1e-3) for audio in (*one, *other)]
+    apart = np.corrcoef(spectra)
+    assert apart[np.triu_indices(4, 1)].max() < 0.95
+    # Of every kit a high drum sounds no lower than a low one.
+    for seed in range(20):
+        low, high = (_centre(audio[0]) for audio in Percussion(seed).play(pieces, 0.0))
+        assert high > 0.7 * low
+
+
+def _centre(audio: np.ndarray) -> float:
+    """Mean frequency of the spectrum's power, in Hz."""
+    power = np.abs(np.fft.rfft(audio)) ** 2
+    return float((power * np.fft.rfftfreq(len(audio), 1 / SAMPLE_RATE)).sum() / power.sum())
 
 
 def test_effects_move_nothing_in_time() -> None:

@@ -34,7 +34,7 @@ class Additive:
 
     def play(self, pieces: list[Piece], cents: float) -> list[Audio]:
         """Each piece in this sound, `[2, sample]` and exactly as long as it says; detuned by `cents`."""
-        played = [self._roomy(self._piece(piece, cents)) for piece in pieces]
+        played = [in_a_room(self._piece(piece, cents), self._drawn.room) for piece in pieces]
         loudest = max(float(np.abs(audio).max()) for audio in played)
         return [np.tile(audio * np.float32(PEAK / max(loudest, 1e-9)), (2, 1)) for audio in played]
 
@@ -46,18 +46,19 @@ class Additive:
             audio[first : first + len(sound)] += sound
         return audio
 
-    def _roomy(self, audio: Audio) -> Audio:
-        """In the instrument's room, where it has one."""
-        if self._drawn.room is None:
-            return audio
-        import pedalboard
-
-        size, wet = self._drawn.room
-        return np.asarray(pedalboard.Reverb(size, wet_level=wet)(audio, SAMPLE_RATE), np.float32)
-
     @cached_property
     def _drawn(self) -> _Voice:
         return _Voice(np.random.default_rng([7, self.seed]))
+
+
+def in_a_room(audio: Audio, room: tuple[float, float] | None) -> Audio:
+    """Mono `[sample]` in a room of a size and a wet level, 0–1 each; or as it is."""
+    if room is None:
+        return audio
+    import pedalboard
+
+    size, wet = room
+    return np.asarray(pedalboard.Reverb(size, wet_level=wet)(audio, SAMPLE_RATE), np.float32)
 
 
 class _Voice:

@@ -20,6 +20,7 @@ from ..spectrogram import MINI, to_image
 from .additive import Additive
 from .compose import KINDS, Piece, compose
 from .growing import grow, grown
+from .percussion import Percussion
 from .sounds import Audio, Sound, draw_effects, draw_sound, speech, texture, with_effects
 from .synthesise import SAMPLE_RATE
 
@@ -43,9 +44,11 @@ DRUMS = 128
 
 TONAL = tuple(kind for kind in KINDS if kind not in ("drums", "ensemble"))
 DUO = ("bass and melody", "melody and chords")
-SHARES = {"tonal": 0.6, "duo": 0.08, "drums": 0.1, "ensemble": 0.06, "effects": 0.16}
-ADDITIVE = 0.4
-"""Share of the tonal sounds that no soundfont has."""
+SHARES = {"tonal": 0.5, "duo": 0.07, "drums": 0.23, "ensemble": 0.06, "effects": 0.14}
+ADDITIVE, DRAWN_KITS = 0.4, 0.6
+"""Shares of the tonal sounds and of the kits that no soundfont has."""
+
+Instrument = Sound | Additive | Percussion
 
 
 def group_audio(seed: int) -> list[list[Audio]]:
@@ -74,15 +77,17 @@ def _drawn(seed: int) -> tuple[np.random.Generator, str]:
     return rng, str(rng.choice(list(SHARES), p=list(SHARES.values())))
 
 
-def _music(rng: np.random.Generator, share: str, seed: int) -> tuple[list[Piece], float, list[Sound | Additive]]:
+def _music(rng: np.random.Generator, share: str, seed: int) -> tuple[list[Piece], float, list[Instrument]]:
     """Pieces, their detuning in cents, and the sounds that play them."""
     kinds = {"tonal": TONAL, "duo": DUO}.get(share, (share,))
     pieces = [compose(PIECES * seed + number, str(rng.choice(kinds)), SECONDS) for number in range(PIECES)]
     cents = float(rng.uniform(-30, 30))
-    sounds: list[Sound | Additive] = []
+    sounds: list[Instrument] = []
     for _ in range(SOUNDS):
         if share in ("tonal", "duo") and rng.random() < ADDITIVE:
             sounds.append(Additive(int(rng.integers(2**31))))
+        elif share == "drums" and rng.random() < DRAWN_KITS:
+            sounds.append(Percussion(int(rng.integers(2**31))))
         else:
             sounds.append(draw_sound(rng, duo=share in ("duo", "ensemble")))
     return pieces, cents, sounds
