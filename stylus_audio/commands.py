@@ -19,6 +19,7 @@ from .files import writable_folder
 from .interruption import interruption
 from .job import FileRender, Result, render_file
 from .near_live import NearLive
+from .options import typed_over
 from .places import DEMO_CONTENT, DEMO_STYLE
 from .playback import open_player
 from .presets import preset as preset_values
@@ -164,16 +165,16 @@ def _resolved(request: RenderRequest) -> tuple[Path, list[tuple[Path, str]], dic
     content = request.content
     styles = [library.resolve(reference) for reference in request.styles]
     if request.preset:
-        values |= preset_values(request.preset)
+        values = typed_over(values, preset_values(request.preset))
     if request.origin:
         recipe = read_recipe(request.origin)
         content = content or recipe.content
         styles = styles or list(zip(recipe.styles, recipe.style_names, strict=True))
-        values = recipe.settings.to_dict() | values
+        values = typed_over(recipe.settings.to_dict(), values)
         model, dtype = request.model or recipe.model, request.dtype or recipe.dtype
     if content is None or not styles:
         raise BadRequest("render needs a clip and a style: stylus render CLIP --style REFERENCE")
-    return content, styles, values | request.asked, model, dtype
+    return content, styles, typed_over(values, request.asked), model, dtype
 
 
 def run_demo(folder: Path) -> None:

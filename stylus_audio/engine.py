@@ -480,7 +480,7 @@ def _stem(one: _Begun, found: Iterator[Gains], order: _Order) -> Render:
         "start_sample": passage.offset,
         "loop": passage.loop is not None,
         "seams": _inside(gains.seams, passage) if gains else [],
-        "notes": [*clip.warnings, *order.warnings, *lowered(over, settings)],
+        "notes": [*clip.warnings, *order.warnings, *lowered(over, settings.ceiling)],
     }  # fmt: skip
     return Render(audio, clip.sample_rate, report, gains, passage, clip, one.subtype, over)
 

@@ -174,7 +174,9 @@ def _close_loop(stem: Floats, whole: Floats, passage: Passage) -> None:
     if loop is None:
         return
     start, end = passage.first + loop.start, passage.first + loop.end
-    length = min(end - start, round(0.1 * passage.sample_rate), start)
+    # Before the clip there is silence, but where the carrier has other turns of the loop.
+    there = start if passage.wraps else loop.start
+    length = min(end - start, round(0.1 * passage.sample_rate), there)
     if length < 2:
         return
     fade = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, length + 1) / length)
@@ -189,14 +191,18 @@ def _levelled(
     target = style_lufs if settings.loudness == "match" else settings.loudness
     if isinstance(target, float):
         stem = _scaled(stem, level_factor(integrated(stem, sample_rate), target))
-    ceiling = settings.ceiling
-    if ceiling is None and not integer:
-        return stem, 0.0
-    peak = sample_peak(stem) if ceiling is None else true_peak(stem, sample_rate)
-    over = peak - (ceiling or 0.0)
-    if over <= 0:
-        return stem, 0.0
-    return _scaled(stem, 10 ** (-over / 20)), over
+    if settings.ceiling is None:
+        return within_full_scale(stem) if integer else (stem, 0.0)
+    return _lowered(stem, true_peak(stem, sample_rate) - settings.ceiling)
+
+
+def within_full_scale(stem: Floats) -> tuple[Floats, float]:
+    """A stem as a file of integers can hold it, and by how many dB it is lower for that."""
+    return _lowered(stem, sample_peak(stem))
+
+
+def _lowered(stem: Floats, over: float) -> tuple[Floats, float]:
+    return (stem, 0.0) if over <= 0 else (_scaled(stem, 10 ** (-over / 20)), over)
 
 
 def _scaled(audio: Floats, factor: float) -> Floats:
@@ -207,9 +213,9 @@ def _scaled(audio: Floats, factor: float) -> Floats:
     return result
 
 
-def lowered(decibels: float, settings: Settings) -> list[str]:
-    """What the user should know of a stem that `finish` has lowered by so much."""
+def lowered(decibels: float, ceiling: float | None = None) -> list[str]:
+    """What the user should know of a stem that was lowered by so much, to stay under a ceiling or full scale."""
     if decibels <= 0:
         return []
-    what = "full scale" if settings.ceiling is None else f"the ceiling of {settings.ceiling:g} dBTP"
+    what = "full scale" if ceiling is None else f"the ceiling of {ceiling:g} dBTP"
     return [f"the stem is {decibels:.1f} dB lower than rendered, to stay under {what}"]

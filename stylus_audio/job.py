@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ from .audio import read_clip
 from .engine import Engine, Render
 from .errors import NotAllowed
 from .files import alike
+from .finish import lowered, within_full_scale
 from .metrics import Timbre, evaluate
 from .near_live import NearLive
 from .progress import Progress
 from .provenance import CHUNK, is_sidecar, sidecar, stem_of
 from .riff import Chunk, shifted
 from .settings import Settings
-from .stem import SUFFIXES, Journal, check_target, write_stem
+from .stem import SUFFIXES, Journal, check_target, holds_floats, write_stem
 from .target import Sidecar, Target, stem_path
 from .unchanged import WhileUnchanged
 
@@ -85,6 +86,7 @@ class FileRender:
         """Put the stem and its sidecar on the disk, both or neither; raises what `write_stem` does."""
         # Much may have come there since the render began.
         self._check_sidecar()
+        render = fitting(render, self.path)
         report = report_of(render, self.content, self.styles, self.model, self.origins)
         written = write_render(
             render, report, self.path, self.target.sidecar,
@@ -110,6 +112,17 @@ def render_file(
     files = FileRender(content, styles, target, model)
     files.check()
     return files.write(engine.render(content, [file for file, _ in styles], settings, progress, near_live))
+
+
+def fitting(render: Render, path: Path) -> Render:
+    """The render as a file of this name holds it: FLAC has no floats, and would clip what is over full scale."""
+    if holds_floats(path, render.subtype):
+        return render
+    audio, over = within_full_scale(render.audio)
+    if over == 0:
+        return render
+    report = {**render.report, "notes": [*render.report["notes"], *lowered(over)]}
+    return replace(render, audio=audio, report=report, lowered_db=render.lowered_db + over)
 
 
 def report_of(

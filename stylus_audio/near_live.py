@@ -68,7 +68,13 @@ class NearLive:
         styled, reference = np.split(blended.part(first, settled), 2)
         if self._settings.reconstruction == "gain":
             limit_edges(styled, reference, sounding - first, settled - first - 1)
-        piece = replace(passage, carrier=passage.carrier[:, low:high], dry=passage.dry[:, low:high])
+        piece = replace(
+            passage,
+            carrier=passage.carrier[:, low:high],
+            dry=passage.dry[:, low:high],
+            first=max(0, passage.first - low),
+            last=min(high, passage.last) - low,
+        )
         wet = reconstruct(piece, Gains(styled, reference, self._profile), self._settings)
         self._wet[:, self._made : until] = wet[:, self._made - low : until - low]
         self._made = until

@@ -79,7 +79,11 @@ def passage_of(clip: Clip, settings: Settings, start: int, end: int, context: in
         loop = None
     elif settings.loop == "on":
         loop = Loop(0, last - first)
-    if loop == Loop(0, last - first) and last - first > 1:
+    whole = loop == Loop(0, last - first)
+    if whole and settings.tail:
+        # What goes round has no end that could ring out.
+        loop = None
+    elif whole and last - first > 1:
         carrier = _turns(audio[:, first:last], context)
         return Passage(carrier, carrier, rate, context, context + last - first, start, loop, wraps=True)
     tail = to_samples(settings.tail, rate)

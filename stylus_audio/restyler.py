@@ -133,12 +133,19 @@ class Restyler:
         window. Raises `OutOfMemory`, and `BadRequest` for settings that do not fit the model.
         """
         with _enough_memory(self.model):
-            if settings.method == "conditional":
-                latents = self._conditional(tasks, references, settings, watch, one_by_one=near_live is not None)
+            sampled = [task for task in tasks if task.kept]
+            if not sampled:
+                latents: Iterator[torch.Tensor] = iter(())
+            elif settings.method == "conditional":
+                latents = self._conditional(sampled, references, settings, watch, one_by_one=near_live is not None)
             else:
-                latents = self._injection(tasks, references, settings, watch, as_one)
+                latents = self._injection(sampled, references, settings, watch, as_one)
             for task in tasks:
-                yield self._gains(task, latents, settings, near_live)
+                if task.kept:
+                    yield self._gains(task, latents, settings, near_live)
+                else:
+                    # A segment of silence, with sound around it alone.
+                    yield Gains(task.picture.mel, task.picture.mel, self.model.profile)
 
     def _gains(
         self, task: Task, latents: Iterator[torch.Tensor], settings: Settings, near_live: NearLive | None

@@ -280,7 +280,9 @@ class Settings:
     loop: str = _option(
         "auto", "choice", "render as a loop; auto follows the file's loop chunk", choices=("auto", "on", "off")
     )
-    tail: float = _option(0.0, "number", "seconds to ring out after the clip's end", low=0, high=60)
+    tail: float = _option(
+        0.0, "number", "seconds to ring out after the clip's end; a loop is then rendered as none", low=0, high=60
+    )
     start: Time | None = _option(None, "time", "where the segment starts")
     end: Time | None = _option(None, "time", "where the segment ends")
     preview: float | None = _option(None, "number", "render only the loudest passage of so many seconds", low=0.1,
@@ -300,6 +302,8 @@ class Settings:
             raise BadRequest("prompt_end needs a prompt to start from")
         if self.preview is not None and (self.start is not None or self.end is not None):
             raise BadRequest("preview chooses its own passage: leave out start and end")
+        if self.tail and self.loop == "on":
+            raise BadRequest("tail: a loop has no end that rings out; leave out loop or tail")
 
     @classmethod
     def parse(cls, values: Mapping[str, object], base: Settings | None = None) -> Settings:
@@ -312,10 +316,9 @@ class Settings:
         """
         taken: dict[str, object] = {}
         for given, value in values.items():
-            name = given.replace("-", "_")
+            name = setting_of(given)
             if name == "no_injection":
                 name, value = "injection", not _checked_switch(given, value)  # noqa: PLW2901
-            name = ALIASES.get(name, name)
             if name not in OPTIONS:
                 raise BadRequest(f"{given} is not an option; there are {', '.join(sorted(OPTIONS))}")
             taken[name] = OPTIONS[name].check(given, value)
@@ -349,6 +352,17 @@ LATENT_OPTIONS = (
 
 ALIASES: dict[str, str] = {alias: name for name, option in OPTIONS.items() for alias in option.names}
 """Producer's name to setting: keep, amount, sharpness."""
+
+
+def setting_of(name: str) -> str:
+    """The setting that an option stands for, by any of its names; what is none stays.
+
+    >>> setting_of("keep-below"), setting_of("keep")
+    ('keep_below', 'gamma')
+    """
+    name = name.replace("-", "_")
+    return ALIASES.get(name, name)
+
 
 RECIPES: dict[str, dict[str, object]] = {
     # Wang et al., arXiv 2411.15913 v4 and its code: CompVis labels, content phase, no refinement.

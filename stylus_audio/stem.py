@@ -240,6 +240,11 @@ def _write(part: Path, audio: Floats, sample_rate: int, container: str, subtype:
                 file.write(np.ascontiguousarray(quantise(block, _DEPTH[subtype], rng).T))
 
 
+def holds_floats(target: Path, subtype: str) -> bool:
+    """Whether a stem of this subtype keeps what is over full scale in a file of this name."""
+    return _fitting(_CONTAINERS.get(target.suffix.lower(), ""), subtype) in ("FLOAT", "DOUBLE")
+
+
 def _fitting(container: str, subtype: str) -> str:
     """The subtype that a container has for the same depth: WAV's 8 bits are unsigned, FLAC ends at 24."""
     if subtype in ("PCM_U8", "PCM_S8"):

@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any
 
 from .errors import BadRequest
-from .settings import ALIASES, OPTIONS
+from .settings import OPTIONS, setting_of
 
 MOST = 200
 """Combinations that one command renders."""
@@ -42,7 +42,7 @@ def swept(asked: Mapping[str, Any], words: Sequence[str] = ()) -> list[Axis]:
     """
     axes = []
     for given, text in asked.items():
-        setting = _setting(given)
+        setting = setting_of(given)
         if setting in OPTIONS and isinstance(text, str) and _is_list(OPTIONS[setting].kind, text):
             place, name = _typed(setting, words)
             axes.append((place, Axis(name or given, setting, _values(name or given, setting, text))))
@@ -71,7 +71,7 @@ def unswept(values: Mapping[str, Any], axes: Sequence[Axis]) -> dict[str, Any]:
     {'mix': '0.5'}
     """
     settings = {axis.setting for axis in axes}
-    return {name: value for name, value in values.items() if _setting(name) not in settings}
+    return {name: value for name, value in values.items() if setting_of(name) not in settings}
 
 
 def in_file_name(combination: Mapping[str, str]) -> str:
@@ -90,11 +90,6 @@ def in_words(combination: Mapping[str, str]) -> str:
     'gamma\xa00.2, alpha\xa00.9'
     """
     return ", ".join(f"{name}\N{NO-BREAK SPACE}{value}" for name, value in combination.items())
-
-
-def _setting(name: str) -> str:
-    name = name.replace("-", "_")
-    return ALIASES.get(name, name)
 
 
 def _typed(setting: str, words: Sequence[str]) -> tuple[int, str]:

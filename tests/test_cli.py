@@ -184,6 +184,44 @@ def test_recipe_sets_the_published_values(shell: Shell) -> None:
     assert report["dtype"] == "float32"
 
 
+def test_steps_of_a_sidecar_or_a_recipe_give_way_to_a_quality(shell: Shell) -> None:
+    def steps(*words: object) -> int:
+        code, out, err = shell("render", *words, "--json")
+        assert code == 0, err
+        return int(json.loads(out)["settings"]["steps"])
+
+    fast = steps(shell.clip, "--style", shell.style, "--model", shell.model, "--quality", "fast")
+    sidecar = ("--from", shell.folder / "riff_hiss.json")
+    assert steps(*sidecar) == fast
+    assert steps(*sidecar, "--quality", "best") > fast
+    assert steps(*sidecar, "--quality", "best", "--steps", 2) == 2
+    recipe = (shell.clip, "--style", shell.style, "--model", shell.model, "--recipe", "styleid", "--layers", "0,1")
+    assert steps(*recipe, "--refine", 0, "--quality", "fast") == fast
+
+
+def test_another_method_than_a_sidecars_has_its_own_defaults(shell: Shell) -> None:
+    shell("render", shell.clip, "--style", shell.style, "--mix", 0.5)
+    code, out, err = shell("render", "--from", shell.folder / "riff_hiss.json", "--method", "injection", "--json")
+    assert code == 0, err
+    found = json.loads(out)["settings"]
+    assert (found["gamma"], found["alpha"], found["overlap"], found["mix"]) == (0.75, 0.9, 0.25, 0.5)
+    assert found["steps"] > 1
+
+
+def test_what_a_file_without_floats_would_clip_is_lowered_and_said(shell: Shell) -> None:
+    stem = shell.folder / "loud.flac"
+    code, _, err = shell.render("--bits", "32f", "--loudness", 0, "-o", stem)
+    assert code == 0
+    assert "lower than rendered, to stay under full scale" in err
+    audio, _ = soundfile.read(stem)
+    assert (np.abs(audio) > 0.999).mean() < 1e-3
+    assert np.abs(audio).max() > 0.99
+    assert "lower" in json.loads(stem.with_suffix(".json").read_text("utf-8"))["notes"][0]
+    # A WAV of floats holds it.
+    assert "lower" not in shell.render("--bits", "32f", "--loudness", 0, "-o", shell.folder / "loud.wav")[2]
+    assert np.abs(soundfile.read(shell.folder / "loud.wav")[0]).max() > 1
+
+
 def test_plot_and_evaluate(shell: Shell) -> None:
     picture = shell.folder / "p.png"
     stem = shell.render("--plot", picture)[1].strip()

@@ -13,8 +13,9 @@ from stylus_audio.errors import BadRequest, Cancelled, UnsupportedAudio
 from stylus_audio.finish import finish, lowered
 from stylus_audio.loudness import integrated
 from stylus_audio.metrics import si_sdr
+from stylus_audio.passage import passage_of
 from stylus_audio.reconstruction import reconstruct
-from stylus_audio.riff import Chunk
+from stylus_audio.riff import Chunk, Loop, loop_chunk
 from tests.sounds import RATE, Audio, decibels, noise, plucks, tone
 
 STYLE = (noise(1.5, seed=9), RATE)
@@ -73,10 +74,23 @@ def test_a_loop_wraps_without_a_step(tiny: Engine, seconds: float) -> None:
 
 def test_the_loop_chunk_is_followed(tiny: Engine) -> None:
     clip = Clip(plucks(1.0), RATE, "FLOAT", "WAV", 0, RATE, (Chunk(b"acid", bytes(24)),))
-    from stylus_audio.passage import passage_of
-
     assert passage_of(clip, tiny.settings(), 0, RATE, 1000, 100).wraps
     assert not passage_of(clip, tiny.settings(loop="off"), 0, RATE, 1000, 100).wraps
+    # What rings out behind its end is no loop.
+    ringing = passage_of(clip, tiny.settings(tail=0.5), 0, RATE, 1000, 100)
+    assert (ringing.wraps, ringing.loop, ringing.tail) == (False, None, RATE // 2)
+    with pytest.raises(BadRequest, match="leave out loop or tail"):
+        tiny.settings(tail=0.5, loop="on")
+
+
+@pytest.mark.parametrize("loop", [Loop(0, RATE - 100), Loop(500, RATE - 100), Loop(20000, RATE - 100)])
+def test_a_loop_that_begins_with_the_clip_keeps_its_end(tiny: Engine, loop: Loop) -> None:
+    audio = tone(441, 1.0)
+    clip = Clip(audio, RATE, "FLOAT", "WAV", 0, RATE, (loop_chunk(loop),))
+    passage = passage_of(clip, tiny.settings(), 0, RATE, 1000, 4410)
+    stem, _ = finish(passage, passage.carrier.copy(), tiny.settings(), integer=False)
+    end = stem[:, loop.end - 1000 : loop.end]
+    assert decibels(end) == pytest.approx(decibels(audio[:, loop.end - 1000 : loop.end]), abs=0.5)
 
 
 @pytest.mark.parametrize("hz", [150, 1000])
@@ -117,6 +131,20 @@ def test_a_segment_is_the_same_passage_in_its_context(tiny: Engine) -> None:
     assert render.audio.shape == (1, RATE)
     assert render.passage.offset == RATE
     assert np.array_equal(rendered(tiny, audio, start=1.0, end=2.0, mix=0).audio, audio[:, RATE : 2 * RATE])
+
+
+@pytest.mark.parametrize("method", ["injection", "conditional"])
+def test_a_silent_segment_with_sound_behind_it_comes_back_silent(tiny: Engine, method: str) -> None:
+    audio = plucks(4.0)
+    audio[:, : round(2.5 * RATE)] = 0
+    engine = Engine("mini", "cpu") if method == "conditional" else tiny
+    render = engine.render((audio, RATE), STYLE, engine.settings(method=method, start=0.0, end=2.0))
+    assert render.audio.shape == (1, 2 * RATE)
+    assert not render.audio.any()
+    # Under what the picture holds, not silence.
+    audio[:, : 2 * RATE] = noise(2.0, 1e-7)
+    soft = engine.render((audio, RATE), STYLE, engine.settings(method=method, start=0.0, end=2.0)).audio
+    assert np.allclose(soft, audio[:, : 2 * RATE], atol=1e-7)
 
 
 def test_a_preview_is_the_loudest_passage(tiny: Engine) -> None:
@@ -195,7 +223,7 @@ def test_integer_stems_do_not_clip_silently(tiny: Engine) -> None:
     as_rendered, _ = finish(render.passage, render.passage.carrier * 3, settings, False)
     assert np.abs(stem).max() == pytest.approx(1.0, abs=1e-6)
     np.testing.assert_allclose(stem * 10 ** (over / 20), as_rendered, rtol=1e-5)
-    assert "lower than rendered" in lowered(over, settings)[0]
+    assert "lower than rendered" in lowered(over, settings.ceiling)[0]
 
 
 def test_ceiling_is_a_true_peak(tiny: Engine) -> None:

@@ -200,6 +200,14 @@ def test_jobs_are_counted_as_they_change(jobs: Jobs, clock: Clock, tmp_path: Pat
     assert Jobs(tmp_path / "jobs.sqlite").count("queued", "running", "paused") == 3
 
 
+def test_what_is_done_once_for_all_is_never_forgotten(jobs: Jobs, clock: Clock) -> None:
+    first = jobs.submit(REQUEST, once="key")
+    jobs.done(claimed(jobs), "x")
+    clock.now += 100
+    assert jobs.prune(50) == 0
+    assert jobs.submit(REQUEST, once="key").id == first.id
+
+
 def test_changes_are_numbered_for_ever(jobs: Jobs, clock: Clock) -> None:
     jobs.submit(REQUEST)
     before = jobs.version()

@@ -74,6 +74,19 @@ def test_the_pieces_are_the_stem(mini: Engine, clip: tuple[np.ndarray, int], cha
 
 
 @pytest.mark.slow
+def test_the_pieces_of_a_preview_are_those_of_its_passage(mini: Engine, clip: tuple[np.ndarray, int]) -> None:
+    audio, rate = clip
+    late = np.concatenate([0.05 * audio, audio, 0.05 * audio], axis=1)
+    pieces: Pieces = []
+    settings = mini.settings(preview=5.0, loop="off")
+    render = mini.render((late, rate), DEMO_STYLE, settings, None, NearLive(lambda *piece: pieces.append(piece)))
+    assert len(pieces) > 1
+    assert render.passage.offset > 5 * rate
+    assert sum(piece.shape[1] for piece, _, _ in pieces) == render.audio.shape[1]
+    first, _, _ = pieces[0]
+    assert residual(first, render.audio[:, : first.shape[1]]) < -25
+
+
 def test_a_short_clip_comes_in_one_piece(mini: Engine) -> None:
     pieces: Pieces = []
     clip = 0.3 * np.random.default_rng(0).standard_normal((1, 8000)).astype(np.float32)

@@ -57,7 +57,8 @@ def test_an_osc_message_asks_for_the_same_job(desk: Desk, tmp_path: Path, values
     )
     assert [name for _, name in first.styles] == ["bells 2", "style $x"]
     address, rid, rest = as_message(first).split(" ", 2)
-    assert (address, rid) == ("/stylus/render", "1")
+    # Sent twice it is to be rendered twice.
+    assert (address, rid) == ("/stylus/render", "0")
     words, decoder = [], json.JSONDecoder()
     while rest:
         word, end = decoder.raw_decode(rest)
@@ -66,6 +67,12 @@ def test_an_osc_message_asks_for_the_same_job(desk: Desk, tmp_path: Path, values
     again = submitted(desk, [0, *words])
     assert (again.content, again.styles, again.folder) == (first.content, first.styles, first.folder)
     assert Settings.parse(again.settings) == Settings.parse(first.settings)
+
+
+def test_lines_from_a_file_are_said_as_lines(tmp_path: Path) -> None:
+    job = RenderJob(str(tmp_path / "clip.wav"), ((str(tmp_path / "a.wav"), "a"),), {"keep": [0.2, 0.8], "alpha": 1})
+    assert "--keep 0.2:0.8 --alpha 1" in as_command(job)
+    assert '"keep" "0.2:0.8" "alpha" 1' in as_message(job)
 
 
 @pytest.mark.parametrize("values", ASKED, ids=lambda values: ",".join(values) or "none")

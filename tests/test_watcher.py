@@ -25,6 +25,7 @@ from stylus_daemon.watcher import PATIENCE, RESCAN, Watcher
 from stylus_audio import files, library
 from stylus_audio.audio import sha256
 from stylus_audio.errors import BadRequest, NotFound
+from stylus_audio.presets import save_preset
 from tests.sounds import RATE, noise
 
 
@@ -588,16 +589,26 @@ def test_the_same_clip_in_two_watched_folders(bench: Bench) -> None:
     assert bench.waiting() == 1
 
 
-def test_a_job_that_was_forgotten_is_done_again(bench: Bench) -> None:
+def test_what_was_done_long_ago_is_not_done_again(bench: Bench) -> None:
     bench.clip()
     bench.scan()
     bench.work()
     bench.jobs.prune(-10)
-    bench.scan()
-    assert bench.waiting() == 0
     bench.start()
     bench.scan()
-    assert bench.waiting() == 1
+    assert bench.waiting() == 0
+
+
+def test_a_settings_file_may_name_a_preset(bench: Bench) -> None:
+    save_preset("soft", {"gamma": 0.25, "tau": 2})
+    bench.clip()
+    (bench.root / "riff.stylus.json").write_text('{"preset": "soft", "keep": 0.5}', "utf-8")
+    bench.scan()
+    assert RenderJob.from_dict(bench.claim().request).settings == {"gamma": 0.5, "tau": 2.0}
+    bench.clip("other.wav", seed=1)
+    (bench.root / "other.stylus.json").write_text('{"preset": "loud"}', "utf-8")
+    bench.scan()
+    assert "other.stylus.json: preset: 'loud' is not there" in bench.error("other.wav")
 
 
 def test_a_failed_job_waits_for_a_change(bench: Bench) -> None:

@@ -21,7 +21,8 @@ from stylus_daemon.worker import Worker
 from stylus_daemon.worker_messages import Condition, News, Plan, Progress, identity
 
 from stylus_audio import library
-from stylus_audio.engine import Render
+from stylus_audio.engine import Engine, Render
+from stylus_audio.errors import OutOfMemory
 from tests.sounds import RATE, Audio, noise, plucks, tone
 
 WINDOWS = 5
@@ -113,6 +114,30 @@ def test_where_no_number_of_windows_fits_the_job_fails_and_the_next_is_done(shop
     assert shop.engine.feature_budget == 0
     assert sorted(path.name for path in shop.folder.iterdir()) == ["clip.wav", "home", "style.wav"]
     assert shop.do().state == "done"
+
+
+def test_after_a_job_that_the_cpu_took_over_the_next_is_tried_on_the_device(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    load = shop.worker._load
+
+    def noted(what: tuple[str, str], device: str, progress: Callable[[float, str], None]) -> Engine:
+        loaded.append(device)
+        return load(what, device, progress)
+
+    def full(*_: object) -> None:
+        raise OutOfMemory("not enough memory on the device for this render")
+
+    shop.worker.plan = replace(shop.worker.plan, device="auto")
+    monkeypatch.setattr(shop.worker, "_load", noted)
+    # An engine on some device that is full.
+    shop.engine.model.unet.to("meta")
+    monkeypatch.setattr(shop.engine, "render_several", full)
+    assert shop.do(name="large").notes == ("the CPU took over: the device's memory did not suffice",)
+    assert loaded == ["cpu"]
+    assert shop.do(name="small").notes == ()
+    assert loaded == ["cpu", "auto"]
 
 
 def test_a_style_is_warm_once_it_was_read_with_the_default_settings(shop: Shop) -> None:

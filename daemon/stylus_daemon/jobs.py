@@ -416,11 +416,16 @@ class Jobs:
             )
 
     def prune(self, seconds: float) -> int:
-        """Forget jobs that ended so long ago, with their requests; returns how many."""
+        """Forget jobs that ended so long ago, with their requests; returns how many.
+
+        Not those whose work is done once for all: a watched folder would have all of it done again.
+        """
         before = self._clock() - seconds
         marks = ", ".join("?" * len(ENDED))
         with self._change() as connection:
-            gone = connection.execute(f"DELETE FROM jobs WHERE state IN ({marks}) AND changed < ?", (*ENDED, before))
+            gone = connection.execute(
+                f"DELETE FROM jobs WHERE state IN ({marks}) AND changed < ? AND once IS NULL", (*ENDED, before)
+            )
             if gone.rowcount:
                 connection.execute("DELETE FROM requests WHERE job NOT IN (SELECT id FROM jobs)")
         return gone.rowcount

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from stylus_audio.options import Options
 from stylus_audio.places import user_data
+from stylus_audio.settings import OPTIONS, setting_of
 from stylus_audio.target import DEFAULT_NAME, Sidecar
 
 
@@ -80,7 +81,7 @@ def as_command(job: RenderJob) -> str:
         if name in ("injection", "no_injection"):
             words += ["--no-injection"] * (bool(value) == (name == "no_injection"))
         elif value not in ("", None):
-            words += [option, _plain(value)]
+            words += [option, _plain(value, name)]
     words += ["--overwrite"] * job.overwrite
     return shlex.join(words)
 
@@ -88,10 +89,16 @@ def as_command(job: RenderJob) -> str:
 def as_message(job: RenderJob) -> str:
     """The OSC message that asks for the same, texts in quotation marks."""
     first, *more = [_reference(style) for style in job.styles]
-    values = [value for pair in job.settings.items() for value in pair if pair[1] is not None]
+    values = [
+        word
+        for name, value in job.settings.items()
+        if value is not None
+        for word in (name, _plain(value, name) if isinstance(value, list | tuple) else value)
+    ]
     about = ["model", job.model] if job.model else []
     words = [job.content, first, *(word for style in more for word in ("style", style)), *values, *about]
-    return " ".join(["/stylus/render", "1", *(json.dumps(_spoken(word), ensure_ascii=False) for word in words)])
+    # Any other request id would have it rendered once, however often it is sent.
+    return " ".join(["/stylus/render", "0", *(json.dumps(word, ensure_ascii=False) for word in words)])
 
 
 def _reference(style: tuple[str, str]) -> str:
@@ -100,9 +107,9 @@ def _reference(style: tuple[str, str]) -> str:
     return name if Path(path).parent == (user_data() / "styles").resolve() else path
 
 
-def _plain(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _spoken(value: object) -> object:
-    return value if isinstance(value, int | float | str) else _plain(value)
+def _plain(value: object, name: str) -> str:
+    """A value as it is typed: of a list FIRST:LAST where a line over the steps is asked for."""
+    if not isinstance(value, list | tuple):
+        return str(value)
+    known = OPTIONS.get(setting_of(name))
+    return (":" if known and known.kind == "line" else ",").join(map(str, value))

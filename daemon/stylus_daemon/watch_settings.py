@@ -16,6 +16,8 @@ from stylus_audio import library
 from stylus_audio.audio import same_file
 from stylus_audio.errors import BadRequest, NotAllowed, NotFound, StylusError
 from stylus_audio.files import typed_path
+from stylus_audio.options import typed_over
+from stylus_audio.presets import preset
 from stylus_audio.settings import ALIASES, Settings
 
 SIDECAR = ".stylus.json"
@@ -165,9 +167,21 @@ def _read(file: Path) -> _Layer:
         model = values.pop("model", "")
         if not isinstance(model, str) or "\0" in model:
             raise BadRequest("model: a name is wanted")
+        values = _with_preset(values)
         return _Layer(tuple(styles), _by_their_names(values), model, file.parent, f"{file.name}: ")
-    except BadRequest as error:
-        raise BadRequest(f"{file.name}: {error}") from None
+    except (BadRequest, NotFound) as error:
+        raise type(error)(f"{file.name}: {error}") from None
+
+
+def _with_preset(values: dict[str, Any]) -> dict[str, Any]:
+    """Options with those of the preset that they name under them."""
+    rest = dict(values)
+    known = rest.pop("preset", None)
+    if known is None:
+        return rest
+    if not isinstance(known, str):
+        raise BadRequest("preset: a name is wanted")
+    return typed_over(preset(known), rest)
 
 
 def _table(file: Path) -> dict[str, Any]:

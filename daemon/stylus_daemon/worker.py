@@ -290,8 +290,12 @@ class Worker:
             if engine.model.device.type == "cpu":
                 raise
             log.warning("out of memory: the CPU takes over")
-            work_on_cpu = self._load((model, request.dtype), "cpu", batch.progress)
-            return work(work_on_cpu), ["the CPU took over: the device's memory did not suffice"]
+            try:
+                done = work(self._load((model, request.dtype), "cpu", batch.progress))
+            finally:
+                # The next job is tried on the device again.
+                self._engine, self._loaded = None, None
+            return done, ["the CPU took over: the device's memory did not suffice"]
 
     def engine(self, model: str, progress: Callable[[float, str], None], dtype: str = "auto") -> Engine:
         """The engine with a model, loaded where it is another than before."""
@@ -380,7 +384,8 @@ def main(plan: Plan, pipe: Connection) -> None:
     worker.say("idle")
     while not leaving():
         if wanted:
-            worker.model = wanted.pop()
+            while wanted:
+                worker.model = wanted.pop(0)
             try:
                 worker.engine(worker.model, lambda *_: None)
             except StylusError as error:

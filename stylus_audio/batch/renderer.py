@@ -10,7 +10,7 @@ import torch
 
 from ..engine import Engine, Render
 from ..errors import Internal, StylusError
-from ..job import report_of, write_render
+from ..job import fitting, report_of, write_render
 from ..riff import loop_chunk
 from ..style_cache import StyleCache
 from .packs import Failed, Made, Outcome, Pack, Place, Surveyed, failures
@@ -70,9 +70,10 @@ class Renderer:
     ) -> Outcome:
         try:
             content = Path(pack.contents[number])
-            report = report_of(render, content, styles, pack.model or "mini", origins)
             with tempfile.TemporaryDirectory(prefix="stylus-") as folder:
                 file = Path(folder) / f"stem{pack.suffixes[number]}"
+                render = fitting(render, file)
+                report = report_of(render, content, styles, pack.model or "mini", origins)
                 write_render(render, report, file, "embed" if pack.embed else "none")
                 return Made(file.read_bytes(), report, render.lowered_db)
         except StylusError as error:
