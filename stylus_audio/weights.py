@@ -112,7 +112,7 @@ def located(weights: Weights, download: bool = True) -> Path:
 
     try:
         folder = Path(snapshot_download(weights.source, allow_patterns=list(weights.files), local_files_only=True))
-        if _weight_files(folder):
+        if _is_whole(weights, folder):
             return folder
     except LocalEntryNotFoundError:
         pass
@@ -123,16 +123,27 @@ def located(weights: Weights, download: bool = True) -> Path:
     except Exception as error:  # the hub client raises its HTTP library's errors, which differ between versions
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NoModel(f"{weights.name} could not be downloaded from {weights.source}: {reason}") from error
-    if not _weight_files(folder):
+    if not _is_whole(weights, folder):
         raise NoModel(
-            f"{weights.source} offers no .safetensors weights, and its pickled ones are not opened; convert them on a "
-            "machine that you trust with them, and give the folder"
+            f"{weights.source} does not offer all of its weights as .safetensors, and pickled ones are not opened; "
+            "convert them on a machine that you trust with them, and give the folder"
         )
     return folder
 
 
-def _weight_files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(file for file in path.glob("**/*.safetensors") if file.is_file())
+def _is_whole(weights: Weights, folder: Path) -> bool:
+    """Whether a hub's folder has all weights: a download that was cut short, or another program, leaves some."""
+    wanted = [name for name in weights.files if name.endswith(".safetensors") and "*" not in name]
+    return all((folder / name).is_file() for name in wanted) and bool(_weight_files(weights, folder))
+
+
+def _weight_files(weights: Weights, path: Path) -> list[Path]:
+    """What a model is known by; in a hub's folder, which other programs share, nothing that it does not consist of."""
+    if path.is_file():
+        return [path]
+    patterns = weights.files if weights.kind == "hub" else ("**/*.safetensors",)
+    found = {file for pattern in patterns for file in path.glob(pattern)}
+    return sorted(file for file in found if file.suffix == ".safetensors" and file.is_file())
 
 
 def _file() -> Path:
@@ -141,7 +152,7 @@ def _file() -> Path:
 
 def fingerprint(weights: Weights, path: Path, fresh: bool = False) -> str:
     """SHA-256 over a model's weight files, kept between runs while their sizes and times do not change."""
-    files = _weight_files(path)
+    files = _weight_files(weights, path)
     if not files:
         raise NoModel(f"{path} holds no .safetensors weights")
     stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -293,6 +294,7 @@ class Here:
 
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
+        self.packs: list[Pack] = []
 
     def __enter__(self) -> Here:
         return self
@@ -301,6 +303,7 @@ class Here:
 
     def work(self, packs: Iterable[Pack]) -> Iterator[Done]:
         for pack in packs:
+            self.packs.append(pack)
             yield Done(pack, self._renderer.render(pack, {}), 1.0)
 
 
@@ -325,6 +328,65 @@ def test_no_clip_of_a_batch_is_replaced_by_the_stem_of_another(tmp_path: Path, t
     assert {failed.code for _, failed in whole.standing.failures.values()} == {"not-allowed"}
     assert [path.read_bytes() for path in (*clips, Path(style))] == before
     assert soundfile.info(tmp_path / "mine.wav").samplerate == RATE
+
+
+def test_what_cannot_be_written_is_known_before_it_is_rendered(tmp_path: Path, told_folder: Path) -> None:
+    """Beside what can, in its packs, so that all stems are the same to the bit once they can be written."""
+    saved(tmp_path, "clip.wav", plucks(0.3))
+    style = saved(tmp_path, "hiss.wav", noise(1.0))
+    (tmp_path / "shut").write_text("a file, where a folder is to be")
+    asked = {"model": str(told_folder), "quality": "fast"}
+
+    def batch(ledger: Ledger, *outputs: str, **more: str) -> Batch:
+        (tmp_path / "jobs.csv").write_text(
+            "content,output\n" + "".join(f"clip.wav,{one}\n" for one in outputs), "utf-8"
+        )
+        planner = Planner(Wish((style,), options={**asked, **more}))
+        return Batch([list(planner.items(rows([str(tmp_path / "jobs.csv")])))], ledger, Sources())
+
+    outputs = ("shut/deep/a.wav", "new/b.wav", f"{'c' * 300}.wav", "shut/d.wav")
+    crew = Here(Renderer(Place("cpu", 1)))
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        first = batch(ledger, *outputs)
+        first.run(crew)
+        codes = [failed.code for _, failed in first.standing.failures.values()]
+        assert codes == ["not-allowed", "bad-request", "not-allowed"]
+        assert (first.standing.made, first.standing.left) == (1, 0)
+        assert [len(pack.contents) for pack in crew.packs] == [4]
+        none = batch(ledger, *outputs)
+        assert (none.open, len(none.standing.failures), none.standing.left) == ({}, 3, 0)
+        (tmp_path / "shut").unlink()
+        second = batch(ledger, *outputs)
+        second.run(crew)
+        assert (second.standing.made, len(second.standing.failures)) == (2, 1)
+        assert [len(pack.contents) for pack in crew.packs] == [4, 4]
+
+
+def test_a_model_that_comes_with_the_run_is_the_one_of_its_stems(tmp_path: Path, told_folder: Path) -> None:
+    """As one from the hub does, which is downloaded when the first clip is rendered."""
+    clip, style = saved(tmp_path, "clip.wav", plucks(0.3)), saved(tmp_path, "hiss.wav", noise(1.0))
+    model = tmp_path / "model"
+    asked = {"model": str(model), "quality": "fast"}
+
+    def batch(ledger: Ledger) -> Batch:
+        return Batch([list(Planner(Wish((style,), options=asked)).items(rows([clip])))], ledger, Sources())
+
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        first = batch(ledger)
+        shutil.copytree(told_folder, model)
+        first.run(Here(Renderer(Place("cpu", 1))))
+        assert first.standing.made == 1
+        (stem,) = ledger.stems().values()
+        weights = next(model.glob("unet/*.safetensors"))
+        data = weights.read_bytes()
+        weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        assert len(batch(ledger).open) == 1
+        weights.write_bytes(data)
+        assert not batch(ledger).open
+        (known,) = ledger.stems().values()
+    assert stem.stamp.endswith(" ")
+    assert known.stamp.startswith(stem.stamp)
+    assert len(known.stamp.rpartition(" ")[2]) == 64
 
 
 # --- Whole batches, in processes of their own

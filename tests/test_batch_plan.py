@@ -78,6 +78,43 @@ def test_clips_themselves_have_their_stems_beside_them(folder: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("source", ["", "**/*.wav", "kick.wav", "../jobs.csv", "../jobs.jsonl"])
+@pytest.mark.parametrize("output", [None, "out"])
+def test_two_dots_are_another_name_of_the_same_batch(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, source: str, output: str | None
+) -> None:
+    (folder / "jobs.csv").write_text("content\nkit/kick.wav\nkit/deep/Snare.WAV\n", "utf-8")
+    (folder / "jobs.jsonl").write_text('{"content": "kit/kick.wav"}\n{"content": "kit/deep/Snare.WAV"}\n', "utf-8")
+    plain = str(folder / source[3:] if source.startswith("../") else folder / "kit" / source)
+    out = folder / output if output else None
+    monkeypatch.chdir(folder / "kit" / "deep")
+    dotted = str(Path("..", source))
+    expected = planned(folder, plain, output=out)
+    found = list(Planner(Wish((str(folder / "glass.wav"),), output=out)).items(rows([dotted])))
+    assert [(item.key, item.content, item.output) for item in found] == [
+        (item.key, item.content, item.output) for item in expected
+    ]
+    assert home(dotted) == home(plain)
+
+
+def test_two_dots_behind_a_link_are_where_it_leads(folder: Path) -> None:
+    (folder / "link").symlink_to(folder / "kit" / "deep", target_is_directory=True)
+    assert stems(planned(folder, "link/.."), folder) == stems(planned(folder, "kit"), folder)
+
+
+def test_an_instrument_is_skinned_beside_itself_whatever_it_is_seen_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Main.sfz").write_text("<region> sample=a.wav", "utf-8")
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    typed, plain = (reskin(read_instrument(path), SOUNDS[0], None) for path in (
+        Path("../Main.sfz"), tmp_path / "Main.sfz"))  # fmt: skip
+    assert typed.sfz == plain.sfz == tmp_path / "Main_glass" / "Main_glass.sfz"
+    assert [item.key for item in typed.packs[0]] == [item.key for item in plain.packs[0]]
+
+
 def test_what_is_not_there_or_holds_no_audio_is_said(folder: Path) -> None:
     with pytest.raises(NotFound, match="nothing"):
         planned(folder, "nothing")
@@ -127,6 +164,54 @@ def test_every_style_of_a_folder_or_of_the_library(folder: Path) -> None:
     assert stems(planned(folder, "kit/kick.wav", styles=(), each_style=True), folder) == ["kit/kick_bells.wav"]
 
 
+def test_a_folder_of_its_name_does_not_hide_a_style_of_the_library(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as that of the stems."""
+    monkeypatch.chdir(folder)
+    audio = folder / "audio.wav"
+    write_stem(plucks(0.5), RATE, audio, subtype="FLOAT")
+    library.add("bells", audio)
+    (folder / "jobs.csv").write_text("content,style\nkit/kick.wav,bells\n", "utf-8")
+    before = [planned(folder, "jobs.csv", styles=())[0].key]
+    wishes: list[dict[str, Any]] = [
+        {"styles": ("bells",)}, {"styles": ("bells",), "each_style": True}, {"styles": (), "each_style": True},
+    ]  # fmt: skip
+    before += [planned(folder, "kit/kick.wav", **wish)[0].key for wish in wishes]
+    (folder / "bells").mkdir()
+    (folder / "bells" / "kick_bells.wav").write_bytes(b"RIFF")
+    after = [planned(folder, "jobs.csv", styles=())[0].key]
+    after += [planned(folder, "kit/kick.wav", **wish)[0].key for wish in wishes]
+    assert after == before
+    # The folder is still to be had.
+    assert stems(planned(folder, "kit/kick.wav", styles=("./bells",), each_style=True), folder) == [
+        "kit/kick_kick_bells.wav"
+    ]
+    with pytest.raises(BadRequest, match="is a folder"):
+        planned(folder, "kit/kick.wav", styles=("./bells",))
+
+
+def test_null_is_an_empty_cell(folder: Path) -> None:
+    row = {"content": "kit/kick.wav", "style": None, "styles": None, "output": None, "mix": None, "model": None}
+    (folder / "jobs.jsonl").write_text(json.dumps(row), "utf-8")
+    (item,) = planned(folder, "jobs.jsonl", options={"mix": "0.8"})
+    assert stems([item], folder) == ["kit/kick_glass.wav"]
+    assert item.sound.options.settings == {"mix": "0.8"}
+    (folder / "jobs.jsonl").write_text('{"content": null}', "utf-8")
+    with pytest.raises(BadRequest, match="line 1: content is a path"):
+        planned(folder, "jobs.jsonl")
+
+
+def test_a_rows_model_counts_from_the_manifest_where_it_is_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("models/mine", "mini", "kit/models/other"):
+        (folder / place).mkdir(parents=True)
+    monkeypatch.chdir(folder / "kit")
+    models = ["models/mine", "mini", "", "models/other", "sd15"]
+    (folder / "jobs.csv").write_text("content,model\n" + "".join(f"a.wav,{model}\n" for model in models), "utf-8")
+    found = [item.sound.options.model for item in planned(folder, "jobs.csv", options={"model": "mini-injection"})]
+    assert found == [str(folder / "models" / "mine"), "mini", "mini-injection", "models/other", "sd15"]
+
+
 @pytest.mark.parametrize("text", [
     "content,style,output,keep,no-injection\nkit/kick.wav,glass.wav,out/a.flac,0.3,1\n",
     "\ufeffcontent;style;output;keep;no-injection\r\nkit/kick.wav;glass.wav;out/a.flac;0.3;1\r\n",
@@ -166,6 +251,7 @@ def test_a_row_goes_over_the_command_line_and_a_name_of_the_library_is_a_style(f
     ("content,style\na.wav,\n", "line 2: no style"),
     ("content,style\na.wav,kit\n", "line 2: style: kit is a folder"),
     ("content,style,output\na.wav,glass.wav,a.mp3\n", "line 2: output: a.mp3: a stem is one of .wav"),
+    ("content,style,output,sidecar\na.wav,glass.wav,a.flac,embed\n", "line 2: sidecar: embed needs a .wav"),
     ('{"content": 3}\n', "line 1: content is a path"),
     ('{"content": "a\\ud800.wav"}\n', "line 1: content is a path"),
     ('{"content": "a.wav"}\n[]\n', "line 2: an object"),
@@ -253,6 +339,14 @@ def test_shards_do_not_meet_stems_of_each_other(folder: Path, capsys: pytest.Cap
     assert sum(said(capsys, kit, styles=(style,), shard=f"{n}/2")["stems"] for n in (1, 2)) == 2
     (kit / "jobs.csv").write_text(f"content,style\nkick.wav,{style}\n", "utf-8")
     assert sum(said(capsys, kit / "jobs.csv", output=kit, shard=f"{n}/2")["stems"] for n in (1, 2)) == 1
+
+
+def test_stems_go_among_the_clips_by_whatever_name(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder / "kit" / "deep")
+    with pytest.raises(BadRequest, match="shard: stems among the clips"):
+        said(capsys, folder / "kit" / "kick.wav", output=Path(".."), styles=(str(folder / "glass.wav"),), shard="1/2")
 
 
 def test_a_folder_of_stems_that_has_to_be_utf8_is_said_before(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,6 +97,38 @@ def test_offline_says_how_to_get_a_model(monkeypatch: pytest.MonkeyPatch, tmp_pa
         located(KNOWN["sd15"])
 
 
+def test_a_model_of_the_hub_is_its_own_files_and_all_of_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Other programs keep theirs in the same cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    sd15 = KNOWN["sd15"]
+    cache = tmp_path / f"models--{sd15.source.replace('/', '--')}"
+    snapshot = cache / "snapshots" / ("0" * 40)
+
+    def put(name: str) -> Path:
+        file = snapshot / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"weight": torch.full((2,), float(len(name)))}, file)
+        return file
+
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text("0" * 40, "utf-8")
+    for name in ("vae/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.safetensors"):
+        put(name)
+        with pytest.raises(NoModel, match="stylus models pull sd15"):
+            located(sd15, download=False)
+    text = put("text_encoder/model.safetensors")
+    assert located(sd15) == snapshot
+    digest = fingerprint(sd15, snapshot)
+    # As a folder of these files alone, which is what it was before.
+    assert fingerprint(named(str(snapshot)), snapshot, fresh=True) == digest
+    for name in ("unet/diffusion_pytorch_model.fp16.safetensors", "safety_checker/model.safetensors"):
+        put(name)
+    assert fingerprint(sd15, snapshot) == digest
+    assert verify(sd15) == (digest, True)
+    save_file({"weight": torch.zeros(2)}, text)
+    assert verify(sd15)[1] is False
+
+
 def test_weights_are_hashed_and_verified(tiny_folder: Path, tmp_path: Path) -> None:
     import shutil
 

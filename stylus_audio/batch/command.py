@@ -18,10 +18,10 @@ from .crew import Processes, places
 from .estimate import Estimate, estimate, learn
 from .instrument import reskin
 from .ledger import open_ledger
-from .manifest import Row, holds, home, rows
+from .manifest import Row, holds, home, rows, whole_path
 from .packs import Crew, Pack
 from .plan import Item, Planner, Wish, in_packs, shard
-from .run import Batch
+from .run import Batch, Standing
 from .sfz import read_instrument
 from .sources import Sources
 from .standing import plan_in_json, plan_in_words, shown_standing, size, summary, summary_in_words
@@ -58,7 +58,7 @@ def run_batch(request: BatchRequest) -> int:
     Raises `BadRequest` and `NotFound` for what was typed and for the manifest, `DiskFull` before the start where the
     stems will not fit, `Busy` where another run is at work on the same batch.
     """
-    output = typed_path(str(request.output)).absolute() if request.output else None
+    output = whole_path(typed_path(str(request.output))) if request.output else None
     if output is not None and output.exists() and not output.is_dir():
         raise BadRequest(f"output: {output} is a file; a batch needs a folder")
     if output is not None and in_text(str(output)) != str(output):
@@ -70,7 +70,7 @@ def run_batch(request: BatchRequest) -> int:
         return _render_clips(request, planner, output)
     if len(instruments) < len(request.sources) or request.shard:
         raise BadRequest("an SFZ instrument is one batch for one run: no clips beside it, and no shard")
-    return max(_render_instrument(request, planner, typed_path(source), output) for source in instruments)
+    return max(_render_instrument(request, planner, whole_path(typed_path(source)), output) for source in instruments)
 
 
 def _render_clips(request: BatchRequest, planner: Planner, output: Path | None) -> int:
@@ -138,6 +138,7 @@ def _rendered(
     if request.plan_only:
         print(json.dumps(plan_in_json(standing, expected, styles, crew.size)) if request.as_json
               else plan_in_words(standing, expected, styles, crew.size))  # fmt: skip
+        _say_failures(standing)
         return False
     print(plan_in_words(standing, expected, styles, crew.size), file=sys.stderr)
     _check_room(waiting, expected)
@@ -151,9 +152,13 @@ def _rendered(
             print(f"stylus: {standing.left:,} stems are left; the same command goes on with them", file=sys.stderr)
         if standing.before + standing.made:
             batch.ledger.write_reports(reports)
+    _say_failures(standing)
+    return True
+
+
+def _say_failures(standing: Standing) -> None:
     for item, failed in standing.failures.values():
         print(f"stylus: {in_text(item.content)}: {failed.message}", file=sys.stderr)
-    return True
 
 
 def _crew(request: BatchRequest, batch: Batch) -> Crew:

@@ -21,6 +21,7 @@ from ..reference import Shared
 from ..settings import Settings
 from ..target import stem_name
 from .ledger import Ledger
+from .manifest import whole_path
 from .packs import Crew, Failed, Pack, Surveyed
 from .plan import Folders, Item, Sound, as_pack, in_packs
 from .sfz import Instrument
@@ -146,4 +147,4 @@ def reskin(instrument: Instrument, sound: Sound, output: Path | None) -> Reskin:
     if is_segment(settings) or settings.preview is not None:
         raise BadRequest("an instrument plays its samples whole: start, end and preview are for clips")
     name = stem_name(instrument.path.stem, [name for _, name in sound.styles]).removesuffix(".wav")
-    return Reskin(instrument, sound, (output or instrument.path.absolute().parent) / name)
+    return Reskin(instrument, sound, (output or whole_path(instrument.path).parent) / name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,16 @@ class Row:
     """Of the row, for messages."""
 
 
+def whole_path(path: Path) -> Path:
+    """Absolute and without `..`: from whatever folder a batch is named, it is the same one."""
+    path = path.absolute()
+    if ".." not in path.parts:
+        return path
+    plain, real = os.path.normpath(path), os.path.realpath(path)
+    # Behind a link `..` is elsewhere than it reads.
+    return Path(plain if os.path.realpath(plain) == real else real)
+
+
 def rows(sources: Sequence[str]) -> Iterator[Row]:
     """The rows of manifests, audio files, folders and patterns, in order; those of a folder by name.
 
@@ -51,7 +62,7 @@ def rows(sources: Sequence[str]) -> Iterator[Row]:
         if _is_manifest(source, path):
             yield from (_csv(path) if path.suffix.lower() == ".csv" else _jsonl(path))
         else:
-            yield from _files(source, path)
+            yield from _files(source)
 
 
 def _is_pattern(source: str) -> bool:
@@ -66,7 +77,7 @@ def home(source: str) -> Path:
     """The folder of what is known of a batch, unless told otherwise: where the stems of a folder or of clips go, or
     one beside the manifest.
     """
-    path = typed_path(source).absolute()
+    path = _whole(source)
     if path.is_dir() or _is_pattern(source):
         return _mirror(_root(source, path))
     return path.with_name(f"{path.stem}-stylus") if _is_manifest(source, path) else path.parent
@@ -74,7 +85,7 @@ def home(source: str) -> Path:
 
 def holds(source: str, output: Path) -> bool:
     """Whether stems in a folder would be clips of a source when it is looked at again."""
-    path = typed_path(source).absolute()
+    path = _whole(source)
     if _is_manifest(source, path):
         return False
     if path.is_file():
@@ -82,16 +93,23 @@ def holds(source: str, output: Path) -> bool:
     return output.is_relative_to(_root(source, path))
 
 
+def _whole(source: str) -> Path:
+    """A source's whole path; `..` behind a `*` is the pattern's own."""
+    path = typed_path(source).absolute()
+    fixed = _root(source, path)
+    return whole_path(fixed) / path.relative_to(fixed)
+
+
 def _root(source: str, path: Path) -> Path:
     return _fixed_part(path) if _is_pattern(source) else path
 
 
 def _mirror(root: Path) -> Path:
-    return root.with_name(f"{root.name}-stylus")
+    return root.parent / f"{root.name}-stylus"
 
 
-def _files(source: str, path: Path) -> Iterator[Row]:
-    path = path.absolute()
+def _files(source: str) -> Iterator[Row]:
+    path = _whole(source)
     if path.is_file():
         yield _file(path, path.parent, "")
         return
@@ -129,7 +147,7 @@ def _csv(path: Path) -> Iterator[Row]:
             # Spreadsheets of many countries write semicolons.
             delimiter = ";" if head.count(";") > head.count(",") else ","
             stream.seek(0)
-            base = str(path.absolute().parent)
+            base = str(whole_path(path).parent)
             reader = csv.DictReader(stream, delimiter=delimiter, skipinitialspace=True)
             if "content" not in (reader.fieldnames or ()):
                 raise BadRequest(f"{path.name}: the first line names the columns, and one of them is content")
@@ -144,7 +162,7 @@ def _csv(path: Path) -> Iterator[Row]:
 
 def _jsonl(path: Path) -> Iterator[Row]:
     with _opened(path) as stream:
-        number, base = 0, str(path.absolute().parent)
+        number, base = 0, str(whole_path(path).parent)
         try:
             for number, line in enumerate(stream, 1):
                 if line.strip():
@@ -167,6 +185,8 @@ def _opened(path: Path) -> Any:
 
 
 def _row(base: str, values: dict[str, Any], where: str) -> Row:
+    # What pandas and jq write for an empty cell.
+    values = {name: value for name, value in values.items() if value is not None}
     content, output = values.pop("content", ""), values.pop("output", "")
     asked = values.pop("styles", None) or values.pop("style", ())
     values.pop("style", None)

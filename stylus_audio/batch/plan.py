@@ -21,6 +21,7 @@ from ..options import Options
 from ..settings import Settings
 from ..stem import check_container
 from ..target import stem_name
+from ..weights import KNOWN
 from .manifest import Row
 from .packs import Pack
 
@@ -112,7 +113,7 @@ class Planner:
         key = (row.base, typed, json.dumps(row.options, sort_keys=True, default=str))
         if key not in self._known:
             try:
-                options = Options.parse({**(self.wish.options or {}), **row.options}, sidecar="none")
+                options = Options.parse({**(self.wish.options or {}), **_beside(row)}, sidecar="none")
                 if options.sidecar == "file":
                     raise BadRequest("sidecar: a batch has one reports.jsonl for all; embed or none")
                 base = row.base if row.styles else ""
@@ -126,20 +127,20 @@ class Planner:
     def _style(self, base: str, typed: str) -> tuple[str, str]:
         """A reference as a file and its name; paths of a row count from `base`, others from here."""
         beside = Path(_absolute(base or str(Path.cwd()), typed))
-        if beside.is_dir():
-            raise BadRequest(f"style: {typed} is a folder; --each-style renders every clip in it apart")
-        if beside.exists():
-            return str(beside), beside.stem
-        try:
-            found, name = library.resolve(typed)
-            if not base and not found.exists():
-                raise NotFound(f"style: {found} does not exist")
-            return _absolute(base, str(found)), name
-        except NotFound:
-            if not base:
-                raise
-            # One row's: the others are rendered.
-            return str(beside), beside.stem
+        if not beside.is_file():
+            try:
+                # A folder of that name may be the one that this style's stems go to.
+                kept = library.style(typed)
+                return _absolute("", kept.path), kept.name
+            except NotFound:
+                if beside.is_dir():
+                    raise BadRequest(
+                        f"style: {typed} is a folder; --each-style renders every clip in it apart"
+                    ) from None
+                # One row's: the others are rendered.
+                if not base and not beside.exists():
+                    raise
+        return str(beside), beside.stem
 
     def _output(self, row: Row, content: str, sound: Sound) -> str:
         """The stem's path, told apart from those of other items."""
@@ -149,6 +150,9 @@ class Planner:
                 check_container(Path(path))
             except BadRequest as error:
                 raise BadRequest(f"{row.where}: output: {error}") from None
+            suffix = Path(path).suffix
+            if sound.options.sidecar == "embed" and suffix.lower() not in (".wav", ".rf64"):
+                raise BadRequest(f"{row.where}: sidecar: embed needs a .wav stem, not {suffix}")
         else:
             name = os.path.split(content)[1]
             styles = [style for _, style in sound.styles]
@@ -199,17 +203,28 @@ class Folders:
 def _each(styles: Sequence[str]) -> tuple[str, ...]:
     """Folders as the clips in them, and nothing as all of the library."""
     if not styles:
-        return tuple(style.name for style in library.styles())
-    return tuple(str(one) for style in styles for one in _inside(typed_path(style)))
+        return tuple(style.path for style in library.styles())
+    kept = {style.name for style in library.styles()}
+    return tuple(one for style in styles for one in ([style] if style in kept else _inside(style)))
 
 
-def _inside(style: Path) -> list[Path]:
-    if not style.is_dir():
+def _inside(style: str) -> list[str]:
+    folder = typed_path(style)
+    if not folder.is_dir():
         return [style]
-    found = [one for one in sorted(style.iterdir()) if is_audio(one)]
+    found = [str(one) for one in sorted(folder.iterdir()) if is_audio(one)]
     if not found:
         raise BadRequest(f"style: {style} holds no audio files")
     return found
+
+
+def _beside(row: Row) -> Mapping[str, Any]:
+    """A row's options; a model that lies beside the manifest is that one, wherever the command is given."""
+    model = row.options.get("model")
+    if not isinstance(model, str) or not model or model in KNOWN:
+        return row.options
+    beside = _absolute(row.base, model)
+    return {**row.options, "model": beside} if Path(beside).exists() else row.options
 
 
 def _absolute(base: str, typed: str) -> str:

@@ -6,14 +6,15 @@ rendered, the first answer counts.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import DiskFull, NotAllowed, StylusError
-from ..files import file_id, writable_folder
+from ..errors import BadRequest, DiskFull, NotAllowed, StylusError
+from ..files import can_write, file_id, writable_folder
 from ..stem import publish_stem
 from .ledger import Ledger, Stem
 from .packs import Crew, Done, Failed, Made, Pack
@@ -22,6 +23,9 @@ from .sources import Sources
 
 RETRIED = ("internal", "out-of-memory")
 """Failures that may go away when a clip is rendered alone."""
+
+NAME_BYTES = 255
+"""That file systems take for a name; some count letters, so that more may fit."""
 
 
 @dataclass
@@ -33,6 +37,8 @@ class Standing:
     made: int = 0
     failures: dict[str, tuple[Item, Failed]] = field(default_factory=dict)
     """By the items' keys."""
+    barred: int = 0
+    """Failures that were known before the work."""
     begun: float = field(default_factory=time.monotonic)
     worked: float = 0.0
     """Seconds of all workers together."""
@@ -50,7 +56,7 @@ class Standing:
     @property
     def rate(self) -> float:
         """Stems a second; 0 at first."""
-        return (self.made + len(self.failures)) / max(self.seconds, 1e-9)
+        return (self.made + len(self.failures) - self.barred) / max(self.seconds, 1e-9)
 
 
 Tell = Callable[[Standing], None]
@@ -69,6 +75,11 @@ class Batch:
         stems = ledger.stems()
         self.open = {item.key: item for pack in packs for item in pack if not self._is_there(item, stems.get(item.key))}
         self.standing = Standing(len(self.stamps), len(self.stamps) - len(self.open))
+        # Not in the ledger, as nothing was tried: they are rendered in their packs once they can be written.
+        self.standing.failures = _barred(self.open.values())
+        self.standing.barred = len(self.standing.failures)
+        for key in self.standing.failures:
+            del self.open[key]
 
     def run(
         self, crew: Crew, tell: Tell = lambda standing: None, dress: Callable[[Pack], Pack] = lambda pack: pack
@@ -157,6 +168,38 @@ class Batch:
             return False
         self.ledger.restamp(item.key, stamp)
         return True
+
+
+def _barred(items: Iterable[Item]) -> dict[str, tuple[Item, Failed]]:
+    """Items whose stems cannot be written, as far as that shows before they are rendered, and why."""
+    barred = {}
+    folders: dict[str, tuple[Path, bool]] = {}
+    for item in items:
+        folder, name = os.path.split(item.output)
+        if folder not in folders:
+            there = next(filter(os.path.lexists, (Path(folder), *Path(folder).parents)), Path(folder))
+            # Path.is_dir raises where a link leads to what may not be looked at.
+            folders[folder] = there, os.path.isdir(there) and can_write(there)  # noqa: PTH112
+        there, writable = folders[folder]
+        try:
+            if not writable:
+                raise NotAllowed(f"{folder} cannot be written")
+            _check_name(there, name)
+        except StylusError as error:
+            barred[item.key] = item, Failed.of(error)
+    return barred
+
+
+def _check_name(folder: Path, name: str) -> None:
+    """Raises `BadRequest` for a name that is too long; only of one that may be is the disk asked."""
+    if len(os.fsencode(name)) <= NAME_BYTES:
+        return
+    try:
+        (folder / name).lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise BadRequest(f"{name}: {error.strerror}; give the stem another name") from error
 
 
 def _has_size(path: Path, size: int) -> bool:

@@ -30,11 +30,16 @@ class Sources:
 
     def same(self, item: Item, stamp: str, report: Mapping[str, Any]) -> bool:
         """Whether a stem of another stamp, with its report, is of these very files and weights, by their contents."""
+        files, _, weights = stamp.rpartition(" ")
         try:
+            # A model that was not there when its run began: the run has downloaded it, and the report says which.
+            if self.weights(item.sound.options.model) not in (weights, weights or report["model"]["sha256"]):
+                return False
+            if files == self.stamp(item).rpartition(" ")[0]:
+                return True
             told = [report["content"]["sha256"], *(style["sha256"] for style in report["styles"])]
             paths = [item.content, *(path for path, _ in item.sound.styles)]
-            weights = self.weights(item.sound.options.model)
-            return stamp.rpartition(" ")[2] == weights and told == [self._digest(path) for path in paths]
+            return told == [self._digest(path) for path in paths]
         except (KeyError, TypeError, OSError):
             return False
 
