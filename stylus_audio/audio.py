@@ -36,7 +36,7 @@ SUFFIXES = frozenset(
 )  # fmt: skip
 """How names of clips end, in lower case; what a folder holds besides is no audio."""
 ALLOWED = "WAV, AIFF, FLAC, RF64, W64, CAF, Ogg, MP3, and PNG spectrograms are read"
-_WIDE = ("PCM_32", "DOUBLE")
+_WIDE = ("PCM_32", "DOUBLE", "ALAC_32")
 _SEEKS_BADLY = ("OGG", "MP3")
 _BLOCK = 2**18
 

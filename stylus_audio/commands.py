@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from . import library, store
-from .audio import read_clip
+from . import library
+from .audio import read_clip, same_file
 from .engine import Engine, Render
 from .errors import BadRequest, Cancelled, NoModel, NotFound
 from .files import writable_folder
@@ -23,7 +23,7 @@ from .options import typed_over
 from .places import DEMO_CONTENT, DEMO_STYLE
 from .playback import open_player
 from .presets import preset as preset_values
-from .provenance import is_sidecar, read_recipe
+from .provenance import is_sidecar, read_recipe, read_sources
 from .settings import RECIPE_DTYPE, RECIPES, Settings
 from .style_cache import StyleCache
 from .sweep import Axis, combinations, swept, unswept
@@ -218,15 +218,19 @@ def run_evaluate(request: EvaluateRequest) -> None:
 
 
 def _evaluate_file(request: EvaluateRequest, page: EvaluationReport | None) -> None:
+    from .evaluate_folder import Item, content_of
     from .metrics import evaluate_clips
 
     if request.content is None:
         raise BadRequest("evaluate needs the clip that the stem was made from: --content CLIP")
     from .instruments import instrument_match
 
-    stem, clip = read_clip(request.output), read_clip(request.content)
+    stem, said = read_clip(request.output), read_sources(request.output, [request.output.parent])
+    # A start is the sidecar's of its own content.
+    start = said.start if said.content and same_file(said.content, request.content) else 0
+    clip, _ = content_of(Item(request.output, request.content, start=start), stem)
     reference = read_clip(request.style) if request.style else None
-    metrics = evaluate_clips(stem, clip, reference, _seams_of(request.output))
+    metrics = evaluate_clips(stem, clip, reference, said.seams)
     metrics["instrument_match"] = instrument_match(stem, reference)
     if request.clap is not None:
         from .clap import Clap
@@ -286,11 +290,6 @@ def _lines(values: Mapping[str, float | None]) -> str:
         return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
 
     return "\n".join(f"{name:<28} {shown(value)}" for name, value in values.items())
-
-
-def _seams_of(output: Path) -> list[float]:
-    """Where a stem's windows were joined, from the sidecar beside it; none without one."""
-    return [float(seam) for seam in store.load(output.with_suffix(".json")).get("seams", [])]
 
 
 def run_models_list(as_json: bool) -> None:

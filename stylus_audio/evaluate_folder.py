@@ -144,7 +144,7 @@ def evaluate_items(
         style = next((path for path in item.styles[:1] if path in styles), None)
         try:
             stem = read_clip(item.stem)
-            content, passage = _content_of(item, stem)
+            content, passage = content_of(item, stem)
         except _UNREADABLE as error:
             leave_out(f"{in_text(item.stem.name)} is left out: {error}")
             continue
@@ -171,7 +171,7 @@ def evaluate_items(
     return {"stems": rows, "mean": _means(list(rows.values())), "sets": _distances(sets, list(embeds))}
 
 
-def _content_of(item: Item, stem: Clip) -> tuple[Clip, tuple[Path, int, int]]:
+def content_of(item: Item, stem: Clip) -> tuple[Clip, tuple[Path, int, int]]:
     """The passage of the content that lies under a stem, and which one it is: file, first sample, number of samples."""
     if not item.start:
         return read_clip(item.content), (item.content, 0, 0)

@@ -91,12 +91,14 @@ def _check_png(path: Path) -> None:
 def _pixels(path: Path) -> NDArray[np.uint8]:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    from .spectrogram_image import opaque
+
     try:
         with Image.open(path) as image:
             width, height = image.size
             if max(width, height) > ASPECT * min(width, height):
                 raise UnsupportedAudio(f"{path.name} is {width} × {height}; at most {ASPECT} to 1 is taken")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return np.asarray(opaque(ImageOps.exif_transpose(image)).convert("RGB"))
     except FileNotFoundError:
         raise NotFound(f"{path} does not exist") from None
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:

@@ -17,10 +17,10 @@ def levels(audio: Floats, sample_rate: int, moment: float) -> Floats:
     size = _size(sample_rate, moment)
     power = np.zeros(-(-audio.shape[1] // size))
     step = max(1, SAMPLES // size) * size
-    for first in range(0, audio.shape[1], step):
-        piece = np.square(audio[:, first : first + step], dtype=np.float64).sum(0)
+    for here in blocks(audio.shape[1], step):
+        piece = np.square(audio[:, here], dtype=np.float64).sum(0)
         sums = np.add.reduceat(piece, np.arange(0, len(piece), size))
-        power[first // size : first // size + len(sums)] = sums
+        power[here.start // size : here.start // size + len(sums)] = sums
     return np.asarray(10 * np.log10(np.maximum(power, 1e-30)))
 
 

@@ -271,10 +271,24 @@ def append_chunks(path: Path, chunks: Sequence[Chunk]) -> None:
 
 
 def declared_data(path: Path) -> tuple[int, int] | None:
-    """Bytes that the data chunk declares, and bytes that the file has for it; None where there is no data chunk."""
+    """Bytes that the data chunk declares, and bytes that the file has for it; None where there is no data chunk.
+
+    What was written to a pipe declares all that a header can, and means all that comes.
+    """
     whole = path.stat().st_size
     with path.open("rb") as stream:
         for place in _places(stream):
             if place.id == b"data":
-                return place.size, max(0, whole - place.start)
+                there = max(0, whole - place.start)
+                return there if _is_open(place.size) else place.size, there
     return None
+
+
+def is_open(path: Path) -> bool:
+    """Whether a WAV's header leaves the end of its audio open, as that of one that is written to a pipe does."""
+    with path.open("rb") as stream:
+        return any(place.id == b"data" and _is_open(place.size) for place in _places(stream))
+
+
+def _is_open(size: int) -> bool:
+    return 0x7FFFF000 <= size <= 0x7FFFFFFF or 0xFFFFF000 <= size <= 0xFFFFFFFF

@@ -111,10 +111,10 @@ def decoded(data: bytes, name: str) -> SpectrogramImage:
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise UnsupportedAudio(f"{name} is no picture that can be read: {error}") from None
     if SAMPLE_RATE not in tags:
-        plain = image.convert("L").resize((image.width, RIFFUSION.bands), Image.Resampling.BOX)
+        plain = opaque(image).convert("L").resize((image.width, RIFFUSION.bands), Image.Resampling.BOX)
         levels = np.asarray(plain, np.float32)[None]
         return SpectrogramImage(from_image(levels[:, ::-1] / 255, RIFFUSION, 1.0), RIFFUSION, scaled=False)
-    colours = np.asarray(image.convert("RGB"), np.float32)[::-1]
+    colours = np.asarray(opaque(image).convert("RGB"), np.float32)[::-1]
     if tags.get(TRIPLE):
         levels = colours.transpose(0, 2, 1).reshape(1, -1, image.width)
     else:
@@ -125,6 +125,19 @@ def decoded(data: bytes, name: str) -> SpectrogramImage:
         raise UnsupportedAudio(f"{name}: its tags say a maximum of {maximum}")
     mel = from_image(levels / 255, profile, maximum / FULL_SCALE or 1.0)
     return SpectrogramImage(mel, profile, scaled=maximum > 0)
+
+
+def opaque(image: Any) -> Any:
+    """A Pillow image as it is seen on white paper, in 8 bits: what is transparent hides any colour."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        # Pillow would clip 16 bits, not scale them.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image
+    shown = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
 
 
 def _profile(tags: dict[int, Any], bands: int, name: str) -> Profile:

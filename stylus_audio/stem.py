@@ -36,6 +36,8 @@ Floats = NDArray[np.floating[Any]]
 
 BITS = {"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT"}
 _KEPT = ("PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+_UNPACKED = {"ALAC_16": "PCM_16", "ALAC_20": "PCM_24", "ALAC_24": "PCM_24", "ALAC_32": "PCM_32"}
+"""Of what is packed without loss, as Apple's loops are."""
 _LOSSY = ("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")
 _DEPTH = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
 _CONTAINERS = {
@@ -77,7 +79,7 @@ def stem_subtype(clip_subtype: str, bits: str | None) -> str:
         return BITS[bits]
     if clip_subtype in _KEPT:
         return clip_subtype
-    return "PCM_24" if clip_subtype in _LOSSY else "PCM_16"
+    return _UNPACKED.get(clip_subtype, "PCM_24" if clip_subtype in _LOSSY else "PCM_16")
 
 
 def stem_bytes(info: AudioInfo, bits: str | None) -> int:

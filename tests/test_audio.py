@@ -11,6 +11,7 @@ import soundfile
 
 from stylus_audio.audio import Clip, probe, read_clip, resample
 from stylus_audio.errors import BadRequest, NotFound, StylusError, UnsupportedAudio
+from stylus_audio.stem import stem_subtype
 from tests.sounds import RATE, noise, plucks, tone
 
 EXACT = [("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "PCM_32"), ("wav", "FLOAT"), ("wav", "DOUBLE"),
@@ -42,6 +43,26 @@ def test_every_lossy_container(tmp_path: Path, suffix: str, subtype: str, rate: 
     assert clip.audio.shape[1] == probe(path).samples
     # A segment is exactly that slice of the whole, though these containers seek badly.
     assert np.array_equal(read_clip(path, 20000, 30000).audio, clip.audio[:, 20000:30000])
+
+
+@pytest.mark.parametrize(("packed", "unpacked"), [("ALAC_16", "PCM_16"), ("ALAC_24", "PCM_24"), ("ALAC_32", "PCM_32")])
+def test_what_is_packed_without_loss_keeps_its_depth(tmp_path: Path, packed: str, unpacked: str) -> None:
+    path, audio = tmp_path / "loop.caf", plucks(0.3) * 0.1
+    write(path, audio, RATE, packed)
+    clip = read_clip(path)
+    assert stem_subtype(clip.subtype, None) == unpacked
+    step = 2.0 ** -(int(packed[-2:]) - 1)
+    assert np.abs(clip.audio - np.asarray(audio, np.float64)).max() <= max(step, 1e-9)
+
+
+@pytest.mark.parametrize("declared", [0xFFFFFFFF, 0x7FFFF000 + 24, 0x7FFFFFFF])
+def test_what_was_written_to_a_pipe_ends_where_it_ends(tmp_path: Path, declared: int) -> None:
+    path, audio = tmp_path / "pipe.wav", noise(0.1)
+    write(path, audio, RATE, "PCM_16")
+    data = path.read_bytes()
+    at = data.index(b"data") + 4
+    path.write_bytes(data[:at] + declared.to_bytes(4, "little") + data[at + 4 :])
+    assert read_clip(path).audio.shape == audio.shape
 
 
 @pytest.mark.parametrize("rate", [8000, 384000])

@@ -208,6 +208,14 @@ def test_another_method_than_a_sidecars_has_its_own_defaults(shell: Shell) -> No
     assert found["steps"] > 1
 
 
+def test_a_preset_of_a_stem_with_another_quality_has_its_steps(shell: Shell) -> None:
+    shell.render()
+    assert shell("preset", "save", "finer", "--from", shell.folder / "riff_hiss.json", "--quality", "best")[0] == 0
+    held = json.loads((user_data() / "presets.json").read_text("utf-8"))["finer"]
+    assert held["quality"] == "best"
+    assert "steps" not in held
+
+
 def test_what_a_file_without_floats_would_clip_is_lowered_and_said(shell: Shell) -> None:
     stem = shell.folder / "loud.flac"
     code, _, err = shell.render("--bits", "32f", "--loudness", 0, "-o", stem)
@@ -218,8 +226,8 @@ def test_what_a_file_without_floats_would_clip_is_lowered_and_said(shell: Shell)
     assert np.abs(audio).max() > 0.99
     assert "lower" in json.loads(stem.with_suffix(".json").read_text("utf-8"))["notes"][0]
     # A WAV of floats holds it.
-    assert "lower" not in shell.render("--bits", "32f", "--loudness", 0, "-o", shell.folder / "loud.wav")[2]
-    assert np.abs(soundfile.read(shell.folder / "loud.wav")[0]).max() > 1
+    assert "lower" not in shell.render("--bits", "32f", "--loudness", 0, "-o", shell.folder / "floats.wav")[2]
+    assert np.abs(soundfile.read(shell.folder / "floats.wav")[0]).max() > 1
 
 
 def test_plot_and_evaluate(shell: Shell) -> None:

@@ -130,6 +130,20 @@ def test_sidecars_say_it_also_of_moved_files_and_segments(shell: Shell) -> None:
     assert again["stems"] == report["stems"]
 
 
+def test_a_segment_is_measured_against_its_passage(shell: Shell) -> None:
+    for words in ((), ("--sidecar", "embed")):
+        stem = shell.folder / f"part{len(words)}.wav"
+        assert shell.render("--start", 0.3, "--end", 0.6, "--mix", 0, "-o", stem, *words)[0] == 0
+        code, out, err = shell("evaluate", stem, "--content", shell.clip, "--json")
+        assert code == 0, err
+        values = json.loads(out)
+        assert (values["si_sdr_db"], values["log_mel_distance_content"]) == (200.0, 0.0)
+    # Of another clip it says nothing.
+    other = shell.folder / "other.wav"
+    soundfile.write(other, noise(0.6, seed=5).T, RATE)
+    assert json.loads(shell("evaluate", stem, "--content", other, "--json")[1])["log_mel_distance_content"] > 0.1
+
+
 def test_what_lies_beside_its_stem_is_no_stem(shell: Shell) -> None:
     assert shell.render("--mix", 0.5)[0] == 0
     report = report_of(shell("evaluate", shell.folder, "--json"))

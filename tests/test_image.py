@@ -122,6 +122,26 @@ def test_any_picture_has_a_sound() -> None:
     assert np.abs(audio).max() == pytest.approx(10 ** (-1 / 20), rel=1e-5)
 
 
+def test_what_is_transparent_is_paper_and_16_bits_are_as_light_as_8() -> None:
+    levels = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (512, 1))
+    plain = decoded(saved(Image.fromarray(levels)), "plain").mel
+    # Black where nothing is to be seen, as painting programs leave it.
+    clear = Image.new("RGBA", (64, 512), (0, 0, 0, 0))
+    paper = decoded(saved(Image.new("L", (64, 512), 255)), "paper").mel
+    assert np.array_equal(decoded(saved(clear), "clear").mel, paper)
+    palette = Image.new("P", (64, 512), 0)
+    palette.info["transparency"] = 0
+    assert np.array_equal(decoded(saved(palette), "palette").mel, paper)
+    deep = Image.fromarray(levels.astype(np.uint16) * 257)
+    assert np.array_equal(decoded(saved(deep), "deep").mel, plain)
+
+
+def saved(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
 def test_the_quiet_is_a_picture_too() -> None:
     picture = decoded(encoded(SpectrogramImage(np.zeros((1, 512, 5), np.float32), RIFFUSION)), "quiet.png")
     assert not sounded(picture, iterations=1).any()
