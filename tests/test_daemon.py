@@ -95,6 +95,25 @@ def test_killed_at_any_moment_every_job_ends_once_with_the_same_samples(daemon: 
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
+def test_a_full_disk_is_said_and_outlived(daemon: Daemon) -> None:
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Client(daemon.port) as client:
+        assert client.ask("/stylus/ping")
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (1, limit[1]))
+        for _ in range(2):
+            with pytest.raises(Refused, match="the queue cannot be written") as refused:
+                client.ask("/stylus/render", daemon.clip, daemon.style)
+            assert refused.value.code == "disk-full"
+        # What needs no room is answered.
+        assert client.ask("/stylus/status")[3] == 0
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, limit)
+        (job,) = client.ask("/stylus/render", daemon.clip, daemon.style, "mix", 0)
+        assert Path(client.wait(int(str(job)), ignore)).is_file()
+
+
 def test_a_second_daemon_says_who_has_the_port(daemon: Daemon) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "stylus_audio", "daemon", "--osc-port", str(daemon.port)],

@@ -196,6 +196,24 @@ def test_other_addresses_are_none_of_ours(bench: Bench) -> None:
         assert bench.refused(address)[0] == "unknown-address"
 
 
+def test_the_same_id_at_another_address_is_another_request(bench: Bench) -> None:
+    library.add("bells", bench.folder / "style.wav")
+    warm = bench.send("/stylus/style/warm", 7, "bells")[1][-1]
+    render = bench.send("/stylus/render", 7, bench.clip, "bells")[1][2]
+    text = bench.send("/stylus/render", "7", bench.clip, "bells")[1][2]
+    assert len({warm, render, text}) == 3
+    # After a restart too it is known again.
+    again = Desk(bench.jobs, Roots([bench.folder]), bench.workers, bench.listeners)
+    answer = again.answer(Message(HERE, "/stylus/render", (7, bench.clip, "bells")))
+    assert answer is not None
+    assert answer.arguments[2] == render
+
+
+def test_a_model_outside_of_the_folders_is_not_read_for_a_style_either(bench: Bench) -> None:
+    library.add("bells", bench.folder / "style.wav")
+    assert bench.refused("/stylus/style/warm", "bells", "model", "/outside/x.safetensors")[0] == "not-allowed"
+
+
 @pytest.mark.parametrize("rid", [None, b"x", 1.5, "x" * 201])
 def test_a_request_without_an_id_is_answered(bench: Bench, rid: Argument) -> None:
     kind, arguments = bench.send("/stylus/ping", rid)

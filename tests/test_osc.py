@@ -460,6 +460,18 @@ def test_what_never_ends_is_not_waited_for(server: Server) -> None:
         assert is_closed(client)
 
 
+@pytest.mark.parametrize("stream", ["http", "tls"])
+def test_what_a_web_page_can_have_a_browser_send_is_no_request(server: Server, stream: str) -> None:
+    message = slip.encode(encode("/stylus/job/cancel", "rid", 1))
+    begins = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" if stream == "http" else b"\x16\x03\x01\x02"
+    with connect(server) as client:
+        client.sendall(begins + message)
+        (bad,) = collect(server, 1)
+        assert isinstance(bad, Malformed)
+        assert is_closed(client)
+    assert server.receive(0.1) == []
+
+
 def test_nothing_but_escapes(server: Server) -> None:
     with connect(server) as client:
         for count, kind in ((65_000, Message), (66_000, Malformed), (10, Message)):

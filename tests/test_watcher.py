@@ -164,6 +164,17 @@ def test_a_header_that_promises_more_or_nothing_waits(bench: Bench, declared: in
     assert bench.work() == ["riff_bells.wav"]
 
 
+def test_a_stream_that_has_come_to_its_end_is_rendered(bench: Bench) -> None:
+    clip = bench.clip()
+    whole = clip.read_bytes()
+    at = whole.index(b"data") + 4
+    clip.write_bytes(whole[:at] + struct.pack("<I", 2**32 - 1) + whole[at + 4 :])
+    bench.scan(5)
+    bench.clock.now += PATIENCE
+    bench.scan(2)
+    assert (bench.work(), bench.errors()) == (["riff_bells.wav"], [])
+
+
 @pytest.mark.parametrize("name", ["riff.wav", "riff.flac", "riff.aiff", "riff.w64", "riff.caf", "riff.rf64"])
 def test_a_copy_that_stalled_waits_and_then_fails(bench: Bench, name: str) -> None:
     clip = bench.clip(name)
@@ -609,6 +620,13 @@ def test_a_settings_file_may_name_a_preset(bench: Bench) -> None:
     (bench.root / "other.stylus.json").write_text('{"preset": "loud"}', "utf-8")
     bench.scan()
     assert "other.stylus.json: preset: 'loud' is not there" in bench.error("other.wav")
+
+
+def test_whoever_waits_for_a_stem_comes_before_a_folder(bench: Bench) -> None:
+    bench.clip()
+    bench.scan()
+    asked = bench.jobs.submit({"content": "x", "styles": []}, "somebody")
+    assert bench.claim().id == asked.id
 
 
 def test_a_failed_job_waits_for_a_change(bench: Bench) -> None:

@@ -110,14 +110,15 @@ def watch(
     device: Device = "auto",
 ) -> None:
     """Render what appears in a folder; the originals stay as they are."""
-    from .service import Options, daemon_runs, watch_beside
+    from .service import PORT, Options, daemon_runs, watch_beside
     from .watch_settings import Watch
 
     watched = Watch(
         folder, out, tuple(style), asked, model, move, polling or None,
     )  # fmt: skip
     roots = (watched.root, watched.output, *(Path(one).resolve().parent for one in style if _is_path(one)))
-    options = Options(0, roots=roots, model=model, device=device, watches=(watched,))
+    # There is one daemon for each user: a DAW finds this one.
+    options = Options(PORT, roots=roots, model=model, device=device, watches=(watched,), any_port=True)
     if daemon_runs():
         watch_beside(options)
     else:

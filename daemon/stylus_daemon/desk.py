@@ -72,8 +72,10 @@ class Workers(Protocol):
 class Call:
     """A request's arguments behind its id, taken one after the other."""
 
-    def __init__(self, peer: Peer, rid: Argument, arguments: tuple[Argument, ...]) -> None:
-        self.peer, self.rid, self._left = peer, rid, list(arguments)
+    def __init__(self, peer: Peer, address: str, rid: Argument, arguments: tuple[Argument, ...]) -> None:
+        self.peer, self._left = peer, list(arguments)
+        self.request = f"{address} {rid!r}" if rid not in (0, "") else ""
+        """What a repeat of the request is known by; "" where none is."""
 
     @property
     def more(self) -> bool:
@@ -157,7 +159,7 @@ class Desk:
                 raise Unknown(f"{message.address[:100]} is none of our addresses")
             if not isinstance(rid, str | int) or len(str(rid)) > 200:
                 raise BadRequest("the first argument is a request id: a whole number, or text of up to 200 letters")
-            call = Call(peer, rid, message.arguments[1:])
+            call = Call(peer, message.address, rid, message.arguments[1:])
             reply = ADDRESSES[message.address].serve(self, call)
             answer = Answer(peer, "/stylus/reply", (message.address, rid, *reply))
         except StylusError as error:
@@ -171,6 +173,10 @@ class Desk:
             if len(self._answered) > REMEMBERED:
                 self._answered.popitem(last=False)
         return answer
+
+    def forget(self) -> None:
+        """Forget what was answered: what was promised could not be kept."""
+        self._answered.clear()
 
     def _home(self, message: Message) -> Peer:
         """Where a client hears from us: its `reply_port`, the port of its `/stylus/notify`, or where it sent from."""
@@ -236,6 +242,7 @@ class Desk:
         if self._is_warm(style) and not values:
             return [style.name, True, 0]
         request = with_options(Path(style.path), [(Path(style.path), style.name)], values)
+        self._model(request.model)
         job = self._submit(call, replace(request, kind="warm", folder=str(Path(style.path).parent)))
         return [style.name, False, job.id]
 
@@ -258,7 +265,7 @@ class Desk:
         self._model(request.model)
         request = replace(request, kind="audition", folder=str(self.roots.own_output))
         # Somebody listens and waits.
-        job = self.jobs.submit(request.to_dict(), to_text(call.peer), str(call.rid), priority=AUDITION)
+        job = self.jobs.submit(request.to_dict(), to_text(call.peer), call.request, priority=AUDITION)
         return [job.id, len(names)]
 
     def render_file(self, call: Call) -> list[Argument]:
@@ -315,7 +322,7 @@ class Desk:
         return replace(request, folder=str(folder)), f"{clip.parent} cannot be written; the stem goes to {folder}"
 
     def _submit(self, call: Call, request: RenderJob) -> Job:
-        return self.jobs.submit(request.to_dict(), to_text(call.peer), str(call.rid))
+        return self.jobs.submit(request.to_dict(), to_text(call.peer), call.request)
 
     def job_status(self, call: Call) -> list[Argument]:
         job = self._job(call)

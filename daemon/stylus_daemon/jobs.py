@@ -144,7 +144,16 @@ class Jobs:
             # Whatever came of the rest, what was changed and told stands.
             self._in_batch = False
             if self._connection.in_transaction:
-                self._connection.execute("COMMIT")
+                self._committed()
+
+    def _committed(self) -> None:
+        """End the transaction; where it cannot be, on a full disk, as if it had not been, and the next can begin."""
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
@@ -161,7 +170,7 @@ class Jobs:
                 self._connection.execute("ROLLBACK")
             raise
         if not self._in_batch:
-            self._connection.execute("COMMIT")
+            self._committed()
 
     def submit(
         self, request: Mapping[str, Any], client: str = "", rid: str = "", priority: int = 0, once: str | None = None

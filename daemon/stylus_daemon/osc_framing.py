@@ -20,6 +20,10 @@ class TooLong(Exception):
     """A packet over `MESSAGE`: it is not waited for, and so where the next one begins is not known."""
 
 
+class NotOsc(Exception):
+    """A stream that begins as no OSC does: HTTP, which any web page can have a browser send here, or TLS."""
+
+
 class Framing:
     """A TCP stream cut into packets: its first byte tells whether by a length before each, or by SLIP."""
 
@@ -29,17 +33,21 @@ class Framing:
         self._stream = bytearray()
         self._searched = 0
         self._prefixed: bool | None = None
+        self._is_osc = True
 
     def feed(self, data: bytes) -> None:
         """Take what has been read."""
         if self._prefixed is None:
             # A length that is taken begins with 0; SLIP with END, or, without it, with "/" or "#".
             self._prefixed = data[0] == 0
+            self._is_osc = self._prefixed or data[:1] in (slip.END, b"/", b"#")
         self._stream += data
         self.more = True
 
     def next(self) -> bytes | None:
-        """The next packet; None where it is not there as a whole. Raises `TooLong` and `Unreadable`."""
+        """The next packet; None where it is not there as a whole. Raises `NotOsc`, `TooLong` and `Unreadable`."""
+        if not self._is_osc:
+            raise NotOsc
         packet = self._prefixed_packet() if self._prefixed else self._slip_packet()
         self.more = packet is not None
         return packet

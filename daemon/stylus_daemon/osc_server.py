@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from .osc_framing import MESSAGE, Framing, TooLong
+from .osc_framing import MESSAGE, Framing, NotOsc, TooLong
 from .osc_messages import Argument, Malformed, Message, Peer, Unreadable, decode, encode
 
 PACKET = 4_000
@@ -210,6 +210,10 @@ class Server:
     def _take_packet(self, connection: _Connection, found: _Found) -> None:
         try:
             packet = connection.framing.next()
+        except NotOsc:
+            found.append(Malformed(connection.peer, "a stream that is no OSC"))
+            self._drop(connection)
+            return
         except TooLong:
             found.append(Malformed(connection.peer, f"a packet of over {MESSAGE} bytes"))
             self._drop(connection)

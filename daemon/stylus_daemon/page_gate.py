@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
-from http.cookies import SimpleCookie
 from pathlib import Path
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -124,10 +124,9 @@ class PageGate:
         kind, _, token = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
             return token.strip()
-        cookies: SimpleCookie = SimpleCookie()
-        for line in headers.getlist("cookie"):
-            cookies.load(line)
-        return cookies[self._cookie].value if self._cookie in cookies else ""
+        # Other programs' cookies come along, since cookies know no ports, and need not be as the standard has them.
+        cookies = [cookie_parser(line) for line in headers.getlist("cookie")]
+        return next((found[self._cookie] for found in cookies if self._cookie in found), "")
 
     def _matches(self, token: str) -> bool:
         return secrets.compare_digest(token.encode(errors="replace"), self._token.encode())

@@ -6,6 +6,7 @@ import gc
 import logging
 import signal
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -80,6 +81,8 @@ class Options:
     """The port of the page on this machine, 0 for a free one; None for no page."""
     batch_size: int | None = None
     """Short clips that are rendered together, at most; None decides by the device."""
+    any_port: bool = False
+    """Where the port is taken, listen on a free one."""
 
     def __post_init__(self) -> None:
         if self.host not in LOOPBACK and not (self.token and self.allowed):
@@ -149,9 +152,15 @@ class Service:
         """Answer what has come, look after the workers, and tell what has changed."""
         received = self.server.receive(timeout)
         asked = [self._asked.get() for _ in range(self._asked.qsize())]
-        with self.jobs.batch():
-            answers = [self._answer(one) for one in received]
-            replies = [(future, self._answer(message)) for message, future in asked]
+        try:
+            with self.jobs.batch():
+                answers = [self._answer(one) for one in received]
+                replies = [(future, self._answer(message)) for message, future in asked]
+        except sqlite3.Error as error:
+            # Nothing of it is on the disk.
+            self.desk.forget()
+            answers = [self._failed(one, error) for one in received if isinstance(one, Message)]
+            replies = [(future, self._failed(message, error)) for message, future in asked]
         # Told only now that it is on the disk.
         for future, reply in replies:
             # Who has asked may be gone by now.
@@ -168,7 +177,10 @@ class Service:
             self._send(*event)
         if time.monotonic() - self._tended > 5:
             self._tended = time.monotonic()
-            self._tend()
+            try:
+                self._tend()
+            except sqlite3.Error as error:
+                log.error("the queue cannot be tended: %s", error)
 
     def _send(self, peer: Peer, address: str, arguments: tuple[Any, ...]) -> None:
         # A file's name need not be text; OSC has no form for such ones.
@@ -188,12 +200,17 @@ class Service:
         try:
             answer = self.desk.answer(received)
         except Exception as error:
-            log.exception("%s", received.address)
-            rid = received.arguments[0] if received.arguments else 0
-            rid = rid if isinstance(rid, str | int) else 0
-            said = f"{type(error).__name__}: {error}"[:500]
-            return received.peer, "/stylus/error", (received.address[:200], rid, "internal", said)
+            return self._failed(received, error)
         return (answer.peer, answer.address, answer.arguments) if answer else None
+
+    def _failed(self, received: Message, error: Exception) -> tuple[Peer, str, tuple[Any, ...]]:
+        log.error("%s", received.address, exc_info=error)
+        rid = received.arguments[0] if received.arguments else 0
+        rid = rid if isinstance(rid, str | int) else 0
+        # SQLite says of a full disk that it is full, or that it cannot be written.
+        full = isinstance(error, sqlite3.OperationalError) and any(word in str(error) for word in ("full", "I/O"))
+        code, said = ("disk-full", "the queue cannot be written") if full else ("internal", type(error).__name__)
+        return received.peer, "/stylus/error", (received.address[:200], rid, code, f"{said}: {error}"[:500])
 
     def _tend(self) -> None:
         """Settle jobs of workers that are none of ours, and forget old ones."""
@@ -308,6 +325,9 @@ def _listening(options: Options) -> Server:
     try:
         return Server(options.host, options.port)
     except OSError as error:
+        if options.any_port:
+            log.warning("port %d is taken; OSC is taken on another", options.port)
+            return Server(options.host, 0)
         taker = "another Stylus daemon" if ping(options.port, 0.5) else "another program"
         raise PortTaken(
             f"port {options.port} on {options.host} is taken by {taker} ({error.strerror}); --osc-port takes another"
@@ -339,7 +359,8 @@ def _start_watching(
         return []
 
     def watch() -> None:
-        jobs = Jobs(home / "jobs.sqlite", limit)
+        # Who waits for something finds room, however much lies in a folder.
+        jobs = Jobs(home / "jobs.sqlite", max(1, limit - limit // 10))
         try:
             run([Watcher(one, jobs) for one in watches], stopping)
         finally:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from stylus_audio.errors import BadRequest, Busy, DiskFull, NotAllowed, StylusError, UnsupportedAudio
 from stylus_audio.files import means_full
+from stylus_audio.riff import is_open
 from stylus_audio.target import Target, stem_path
 
 from .jobs import ENDED, Job, Jobs
@@ -37,6 +38,8 @@ PATIENCE = 60.0
 """Seconds that a file may lie there unreadable, as one does whose copy has stalled, before it has failed."""
 HASHED = 2**30
 """Bytes that one scan hashes before it lets others have a turn."""
+PRIORITY = -1
+"""Of a clip in the queue: whoever waits for a stem comes first."""
 MOST_SAID = 10_000
 """Warnings that are remembered so as not to be repeated."""
 
@@ -196,6 +199,9 @@ class Watcher:
             return 0.0
         try:
             _check(path)
+            if is_open(path) and (left := PATIENCE - self._looks.age(look)) > 0:
+                # Its header does not say whether more is to come.
+                return left
             digest = self._digest(path)
         except StylusError as error:
             return self._unreadable(path, look, error)
@@ -260,12 +266,12 @@ class Watcher:
         # Before the job is there: a worker may be quick.
         made = _make(stem.parent)
         try:
-            job = self._jobs.submit(request, once=key)
+            job = self._jobs.submit(request, once=key, priority=PRIORITY)
             put_here = max(about.st_mtime, about.st_ctime)
             if job.state == "done" and put_here > job.changed and not Path(job.path).exists():
                 # Put here again since, and what came of it the last time is gone.
                 self._jobs.release(job.id)
-                job = self._jobs.submit(request, once=key)
+                job = self._jobs.submit(request, once=key, priority=PRIORITY)
         except Busy as error:
             self._full = True
             self._once("busy", f"{str(self.watch.root)!r}: {error}; the clips wait")

@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
 from multiprocessing.connection import Connection
@@ -30,6 +31,7 @@ from stylus_audio.passage import segment_of
 from stylus_audio.stem import Journal, settle
 from stylus_audio.style_cache import StyleCache
 from stylus_audio.target import Target
+from stylus_audio.weights import located, named
 
 from . import batching
 from .auditions import Audition
@@ -45,6 +47,8 @@ log = logging.getLogger(__name__)
 
 LONGEST_AUDITION = 30
 """Seconds of a clip that are auditioned in many styles."""
+ALIVE = 30.0
+"""Seconds between two words of a worker that downloads a model."""
 IDLE = 0.2
 """Seconds between two looks at an empty queue."""
 
@@ -72,6 +76,7 @@ class Worker:
         self._engine: Engine | None = None
         self._loaded: tuple[str, str] | None = None
         """Model and dtype of the engine."""
+        self._state = "loading"
         self._warm: set[str] = set()
         self._unknown: list[tuple[Path, bool]] = []
         """Styles of the library that are to be looked at, and whether their levels are known."""
@@ -307,14 +312,41 @@ class Worker:
         progress(0.0, "loading the model")
         self._engine, self._loaded = None, None
         model, dtype = what
-        engine = Engine(model, device, dtype, cache=self.cache)
+        with self._told_meanwhile(model):
+            engine = Engine(model, device, dtype, cache=self.cache)
         self._engine, self._loaded = engine, what
         log.info("%r is loaded on %s, %s", model, engine.model.device, str(engine.model.dtype).removeprefix("torch."))
         self._warm, self._levels, self._unknown = set(), {}, [(Path(style.path), False) for style in library.styles()]
         return engine
 
+    @contextmanager
+    def _told_meanwhile(self, model: str) -> Iterator[None]:
+        """While a model is downloaded in the block, which may take an hour, the daemon hears that this worker lives."""
+        try:
+            located(named(model), download=False)
+        except StylusError:
+            pass
+        else:
+            yield
+            return
+        over = threading.Event()
+
+        def tell() -> None:
+            while not over.wait(ALIVE):
+                self.say(self._state)
+
+        thread = threading.Thread(target=tell, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            # The pipe is for one at a time.
+            thread.join()
+
     def say(self, state: str) -> None:
         """Tell the daemon what this worker is."""
+        self._state = state
         about = self.cache.statistics()
         device = str(self._engine.model.device) if self._engine else self.plan.device
         taken = taken_bytes(self._engine.model.device) if self._engine else 0
