@@ -20,6 +20,7 @@ from stylus_daemon.client import Client
 
 from stylus_audio import library
 from stylus_audio.riff import Chunk, append_chunks
+from stylus_audio.settings import Settings
 from tests.daemons import Daemon, scratch, until
 from tests.programs import need_node_module, need_program
 from tests.sounds import RATE, noise, plucks
@@ -251,6 +252,49 @@ def test_a_clip_is_dropped_rendered_seen_and_heard(screen: Screen, page: Page) -
     expect(page.locator("#dial-keep_below")).to_have_value("200", timeout=PATIENCE)
 
 
+def test_what_has_no_dial_is_rendered_again_until_another_clip_is_chosen(screen: Screen, page: Page) -> None:
+    file = screen.daemon.folder / "longer.wav"
+    soundfile.write(file, plucks(9.0, channels=2).T, RATE)
+    typed: dict[str, Any] = {
+        "start": "22050 samples", "end": 8.5, "method": "injection", "steps": 2, "keep": "0.2:0.8", "amount": 1.25,
+        "keep_below": 90.0, "stereo": "mid-side", "loudness": -20.0, "style_weight": "2,1", "mix": 0.5,
+    }  # fmt: skip
+    with Client(screen.daemon.port) as client:
+        words = [word for pair in typed.items() for word in pair]
+        number = int(str(client.ask("/stylus/render", str(file), "dark", "style", "noise", *words)[0]))
+    said = "also: start 22050 samples, end 8.5, method injection, steps 2, keep 0.2:0.8, stereo mid-side, loudness -20"
+    line = page.locator("#dials .also")
+    reaches(page, number, "done")
+
+    def asked(button: str) -> dict[str, Any]:
+        page.locator("#chosen").evaluate("place => place.textContent = ''")
+        request = screen.daemon.jobs().get(render(page, button)).request
+        return dict(request["settings"])
+
+    def again() -> None:
+        row(page, number).get_by_role("button", name="Show").click()
+        page.locator("#result").get_by_role("button", name="Render again with").click()
+        expect(line).to_contain_text(said, timeout=PATIENCE)
+
+    again()
+    expect(page.locator("#dial-amount")).to_have_value("1.25")
+    screen.see(page, "again")
+    assert Settings.parse(asked("#render")) == Settings.parse(typed)
+    page.reload()
+    expect(line).to_contain_text(said, timeout=PATIENCE)
+    expect(page.locator("#clip-name")).to_contain_text("longer.wav ·", timeout=PATIENCE)
+    # A dial takes over what it is turned for, and a preview the segment's beginning.
+    page.fill("#dial-keep", "0.5")
+    assert Settings.parse(asked("#preview")) == Settings.parse({**typed, "keep": 0.5, "end": 6.5})
+    screen.take(page, NAME)
+    expect(line).to_be_hidden()
+    again()
+    line.get_by_role("button", name="Leave out").click()
+    expect(line).to_be_hidden()
+    assert asked("#render") == {"amount": 1.25, "keep_below": 90, "mix": 0.5}
+    reaches(page, newest(page), "done")
+
+
 def test_it_opens_on_a_file_that_its_address_names(screen: Screen, page: Page) -> None:
     """As the device for Live opens it."""
     screen.take(page, NAME)
@@ -404,8 +448,11 @@ def test_the_wall_is_heard_and_its_dials_answer(screen: Screen, page: Page) -> N
     expect(page.locator('#tiles [data-tile="noise"]')).to_be_enabled(timeout=PATIENCE)
     page.locator('#tiles [data-tile="noise"]').click()
     before = newest(page)
+    # Though a segment is asked for, and weights of several sounds.
+    page.evaluate("stylus.dials.fill({ start: 1, style_weight: [2, 1], stereo: 'mid-side' })")
     page.click("#wall-render")
     until(lambda: newest(page) > before)
+    assert screen.daemon.jobs().get(newest(page)).request["settings"] == {"stereo": "mid-side"}
     reaches(page, newest(page), "done")
     expect(page.locator("#result-title")).to_contain_text("noise", timeout=PATIENCE)
 

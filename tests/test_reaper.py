@@ -16,15 +16,26 @@ import soundfile
 from stylus_audio.places import user_data
 from tests.daemons import DEADLINE, Daemon
 from tests.programs import need_program
-from tests.sounds import RATE
+from tests.sounds import RATE, noise
 
 SCRIPT = Path(__file__).parents[1] / "max_for_live" / "senders" / "Stylus_render_selected_items.lua"
 MODEL = Path(__file__).parent / "reaper" / "model.lua"
 
 
-def run(file: Path, *, offset: float, rate: float, length: float, reference: str, options: str) -> list[list[str]]:
+def run(
+    file: Path,
+    *,
+    offset: float,
+    rate: float,
+    length: float,
+    reference: str,
+    options: str,
+    looped: bool = False,
+    items: int = 1,
+    gone: str = "",
+) -> list[list[str]]:
     seconds = soundfile.info(file).duration if file.suffix == ".wav" else 1.0
-    words = [SCRIPT, file, seconds, offset, rate, length, reference, options, file.parent]
+    words = [SCRIPT, file, seconds, offset, rate, length, reference, options, file.parent, int(looped), items, gone]
     done = subprocess.run(
         ["lua5.4", str(MODEL), *map(str, words)], capture_output=True, text=True, check=True, timeout=DEADLINE
     )
@@ -67,6 +78,63 @@ def test_the_played_segment_becomes_a_take(recorded: None, daemon: Daemon) -> No
     assert soundfile.info(stem).frames == round(0.4 * RATE)
     assert clip.read_bytes() == before
     assert not list(daemon.folder.glob("stylus-*.json"))
+
+
+@pytest.mark.slow
+def test_options_arrive_as_typed(recorded: None, daemon: Daemon) -> None:
+    options = (
+        f"steps=2 ceiling=-1 loudness=-14 reconstruction=griffin-lim keep_below=90 layers=1,3 osc-port={daemon.port}"
+    )
+    lines = run(Path(daemon.clip), offset=0, rate=1, length=0.8, reference=daemon.style, options=options)
+    assert [line[0] for line in lines] == ["take", "take"], lines
+    settings = json.loads(Path(lines[1][2]).with_suffix(".json").read_text("utf-8"))["settings"]
+    assert (settings["steps"], settings["ceiling"], settings["loudness"]) == (2, -1, -14)
+    assert (settings["reconstruction"], settings["keep_below"], settings["layers"]) == ("griffin-lim", 90, [1, 3])
+
+
+def test_what_is_no_option_is_told_before_anything_is_sent(recorded: None, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.wav"
+    soundfile.write(clip, noise(0.8).T, RATE)
+    lines = run(clip, offset=0, rate=1, length=0.8, reference="", options="steps=2 keep 0.5")
+    assert lines[0] == ["message", '"keep" is no option: they are NAME=VALUE, such as keep=0.6.']
+    assert [line[0] for line in lines] == ["message", "take"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("offset", "length"), [(0.3, 2.0), (-0.2, 0.5)])
+def test_a_loop_that_goes_over_its_end_plays_on_as_before(
+    recorded: None, daemon: Daemon, offset: float, length: float
+) -> None:
+    options = f"steps=2 osc-port={daemon.port}"
+    first, second = run(
+        Path(daemon.clip), offset=offset, rate=1, length=length, reference=daemon.style, options=options, looped=True
+    )
+    assert soundfile.info(second[2]).frames == soundfile.info(daemon.clip).frames
+    assert float(second[3]) == float(first[3]) == offset
+
+
+@pytest.mark.slow
+def test_a_loop_that_stays_within_its_file_is_rendered_as_far_as_it_plays(recorded: None, daemon: Daemon) -> None:
+    options = f"steps=2 osc-port={daemon.port}"
+    _, second = run(
+        Path(daemon.clip), offset=0.3, rate=1, length=0.5, reference=daemon.style, options=options, looped=True
+    )
+    assert soundfile.info(second[2]).frames == round(0.5 * RATE)
+    assert float(second[3]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gone", ["item", "take"])
+def test_what_is_gone_holds_up_no_other_stem(recorded: None, daemon: Daemon, gone: str) -> None:
+    options = f"steps=2 osc-port={daemon.port}"
+    lines = run(
+        Path(daemon.clip), offset=0, rate=1, length=0.8, reference=daemon.style, options=options, items=2, gone=gone
+    )
+    messages = [text for kind, text, *_ in lines if kind == "message"]
+    stems = [file for kind, _, file, *_ in (line for line in lines if line[0] == "take") if file != daemon.clip]
+    assert len(stems) == 1
+    (lost,) = {str(path) for path in daemon.stems()} - set(stems)
+    assert messages == [f"The item is gone. Its stem is {lost}"]
 
 
 @pytest.mark.slow

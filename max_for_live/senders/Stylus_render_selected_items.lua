@@ -40,15 +40,24 @@ local function segment(item)
   local start = reaper.GetMediaItemTakeInfo_Value(take, "D_STARTOFFS")
   local played = reaper.GetMediaItemInfo_Value(item, "D_LENGTH") * reaper.GetMediaItemTakeInfo_Value(take, "D_PLAYRATE")
   local first, last = math.max(start, 0), math.min(start + played, length)
+  -- A looped item that goes over its file's end plays its beginning too. A millionth of a second is a rounding error.
+  local over = start < 0 or start + played > length + 1e-6
+  if over and reaper.GetMediaItemInfo_Value(item, "B_LOOPSRC") ~= 0 then first, last = 0, length end
   if last <= first then return nil, "an item beyond the end of its file" end
-  return { item = item, take = take, file = reaper.GetMediaSourceFileName(source, ""), first = first, last = last,
-           before = first - start }
+  return { project = reaper.GetItemProjectContext(item), item = item, take = take,
+           file = reaper.GetMediaSourceFileName(source, ""), first = first, last = last, before = first - start }
+end
+
+-- Whether what is to get the stem is still there: it may have been deleted, glued or closed meanwhile.
+local function there(job)
+  return reaper.ValidatePtr2(0, job.project, "ReaProject*") and reaper.ValidatePtr2(job.project, job.item, "MediaItem*")
+    and reaper.ValidatePtr2(job.project, job.take, "MediaItem_Take*")
 end
 
 local KEPT = { "D_PLAYRATE", "D_PITCH", "B_PPITCH", "D_VOL", "D_PAN", "I_PITCHMODE" }
 
 local function add_take(job, stem)
-  reaper.Undo_BeginBlock()
+  reaper.Undo_BeginBlock2(job.project)
   local take = reaper.AddTakeToMediaItem(job.item)
   reaper.SetMediaItemTake_Source(take, reaper.PCM_Source_CreateFromFile(stem))
   for _, name in ipairs(KEPT) do
@@ -57,19 +66,28 @@ local function add_take(job, stem)
   reaper.SetMediaItemTakeInfo_Value(take, "D_STARTOFFS", -job.before)
   reaper.GetSetMediaItemTakeInfo_String(take, "P_NAME", stem:match("[^/\\]+$"), true)
   reaper.SetActiveTake(take)
-  reaper.Undo_EndBlock("Stylus: add take", -1)
+  reaper.Undo_EndBlock2(job.project, "Stylus: add take", -1)
   reaper.UpdateArrange()
 end
 
+-- What was typed, as options of `stylus send`; nil and the word that is none.
+local function options(values)
+  local words = {}
+  for word in values:gmatch("%S+") do
+    local name, value = word:match("^(%a[%w_-]*)=(%S+)$")
+    if not name then return nil, word end
+    -- In one word, as a negative number by itself would be an option.
+    words[#words + 1] = quoted("--" .. name:gsub("_", "-") .. "=" .. value)
+  end
+  return words
+end
+
 -- `stylus send` runs beside REAPER, and its report is there whole when it ends.
-local function send(stylus, reference, values, job, number)
+local function send(stylus, reference, more, job, number)
   job.report = reaper.GetResourcePath() .. "/stylus-" .. math.floor(reaper.time_precise() * 1000) .. "-" .. number .. ".json"
   local words = { quoted(stylus), "send", quoted(job.file), "--style", quoted(reference), "--start",
     string.format("%.6f", job.first), "--end", string.format("%.6f", job.last), "--report", quoted(job.report) }
-  for name, value in values:gmatch("([%w-]+)=([%w.:]+)") do
-    words[#words + 1] = "--" .. name .. " " .. value
-  end
-  reaper.ExecProcess(table.concat(words, " "), -1)
+  reaper.ExecProcess(table.concat(words, " ") .. " " .. table.concat(more, " "), -1)
 end
 
 -- The report's texts are UTF-8; only quotes and backslashes are escaped in a path or a message.
@@ -82,7 +100,8 @@ local function reported(job)
   file:close()
   os.remove(job.report)
   local stem = text:match('"stem"%s*:%s*"(.-[^\\])"')
-  if stem then add_take(job, unescaped(stem))
+  if stem and there(job) then add_take(job, unescaped(stem))
+  elseif stem then shown("The item is gone. Its stem is " .. unescaped(stem))
   else shown(unescaped(text:match('"message"%s*:%s*"(.-[^\\])"') or text)) end
   return true
 end
@@ -114,7 +133,9 @@ local function main()
   if not chosen then return end
   local fine, values = reaper.GetUserInputs("Stylus", 1, "Options,extrawidth=160", "keep=0 amount=1 mix=1")
   if not fine then return end
-  for number, job in ipairs(jobs) do send(stylus, reference, values, job, number) end
+  local more, wrong = options(values)
+  if not more then return shown('"' .. wrong .. '" is no option: they are NAME=VALUE, such as keep=0.6.') end
+  for number, job in ipairs(jobs) do send(stylus, reference, more, job, number) end
   wait(jobs)
 end
 

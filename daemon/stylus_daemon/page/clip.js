@@ -24,8 +24,9 @@ function likely({ seconds, loudest, loop, tempo }) {
 }
 
 export class ClipPanel {
-  constructor(changed) {
-    this.changed = changed;
+  /** `taken` is called when the user has chosen another one, `changed` after every change. */
+  constructor(changed, taken) {
+    Object.assign(this, { changed, taken });
     /** `{path, name}` of the daemon's copy. */
     this.clip = null;
     this.about = null;
@@ -41,8 +42,8 @@ export class ClipPanel {
   async take(file) {
     byId("clip-name").textContent = `Reading ${file.name} …`;
     const taken = await attempt(() => upload(file));
-    if (taken) await this.show(taken);
-    else byId("clip-name").textContent = this.clip?.name ?? "No clip yet.";
+    if (!taken) byId("clip-name").textContent = this.clip?.name ?? "No clip yet.";
+    else if (await this.show(taken)) this.taken();
   }
 
   /** Show a clip that the daemon may read; false where it is gone. */

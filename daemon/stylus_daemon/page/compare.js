@@ -21,6 +21,8 @@ export class Comparison {
     this.heard = tracks[0].key;
     this.position = 0;
     this.playing = false;
+    /** Whether it is to play: true already while the first pieces are on their way. */
+    this.wanted = false;
     this.onPosition = () => {};
     this.onEnd = () => {};
     this.turn = 0;
@@ -59,11 +61,19 @@ export class Comparison {
 
   async play() {
     this.open();
+    this.wanted = true;
     if (this.position >= this.seconds - 0.02) this.position = 0;
     const turn = (this.turn += 1);
     this.started = this.position;
     // All of them are there before one is heard.
-    await Promise.all([this.context.resume(), ...this.tracks.map((track) => this.piece(track, this.placeOf(track, this.position).number))]);
+    try {
+      await Promise.all([this.context.resume(), ...this.tracks.map((track) => this.piece(track, this.placeOf(track, this.position).number))]);
+    } catch (error) {
+      // Nobody waits any more for what was sought away from.
+      if (turn !== this.turn) return;
+      this.wanted = false;
+      throw error;
+    }
     if (turn !== this.turn) return;
     this.at = this.context.currentTime + 0.05;
     this.playing = true;
@@ -73,6 +83,11 @@ export class Comparison {
   }
 
   pause() {
+    this.wanted = false;
+    this.halt();
+  }
+
+  halt() {
     this.position = this.now();
     this.playing = false;
     this.turn += 1;
@@ -83,11 +98,10 @@ export class Comparison {
   }
 
   async seek(seconds) {
-    const playing = this.playing;
-    this.pause();
+    this.halt();
     this.position = Math.min(this.seconds, Math.max(0, seconds));
     this.onPosition(this.position);
-    if (playing) await this.play();
+    if (this.wanted) await this.play();
   }
 
   async close() {

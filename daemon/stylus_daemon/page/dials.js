@@ -26,15 +26,25 @@ export const MENUS = [
   { setting: "reconstruction", name: "Phase", items: [["", "Gain"], ["phase", "Phase"], ["griffin-lim", "Griffin-Lim"]] },
 ];
 
+/** Other names that a job may have used; what they stand for may be a line over the steps. */
+const SAME = { gamma: "keep", alpha: "amount", tau: "sharpness" };
+const LINES = Object.values(SAME);
+
 export class Dials {
   /** Builds them in `place`; `changed` is called after every change. */
   constructor(place, changed) {
     this.changed = changed;
     this.inputs = {};
     this.touched = new Set();
+    /** Options that no dial shows, as they were asked for. */
+    this.others = {};
     for (const dial of DIALS) place.append(this.dial(dial));
     for (const band of BANDS) place.append(this.band(band));
     for (const menu of MENUS) place.append(this.menu(menu));
+    this.said = make("span", { role: "status" });
+    const drop = make("button", { type: "button", textContent: "Leave out", "aria-label": "Leave out what has no dial", onclick: () => this.drop() });
+    this.line = make("p", { className: "also", hidden: true }, this.said, " ", drop);
+    place.append(this.line);
   }
 
   dial(dial) {
@@ -79,6 +89,8 @@ export class Dials {
 
   touch(setting) {
     this.touched.add(setting);
+    delete this.others[setting];
+    this.say();
     this.show(setting);
     this.changed();
   }
@@ -105,16 +117,50 @@ export class Dials {
     this.changed();
   }
 
-  /** Set all that there are: what `values` has not goes back to the model's. */
+  /** Set all that there are: what `values` has not goes back to the model's, and what no dial can show is kept beside. */
   fill(values) {
-    for (const setting of Object.keys(this.inputs)) {
-      const value = setting === "keep" ? values.keep ?? values.gamma : setting === "amount" ? values.amount ?? values.alpha : values[setting];
-      this.set(setting, typeof value === "object" ? null : value);
+    this.others = {};
+    for (const [name, value] of Object.entries(values)) {
+      const plain = name.replaceAll("-", "_");
+      const setting = SAME[plain] ?? plain;
+      if (value !== null) this.others[setting] = Array.isArray(value) ? value.join(LINES.includes(setting) ? ":" : ",") : value;
     }
+    // Whether it is a preview is said by the button.
+    delete this.others.preview;
+    for (const setting of Object.keys(this.inputs)) {
+      const value = this.fits(setting, this.others[setting]) ? this.others[setting] : null;
+      if (value !== null) delete this.others[setting];
+      this.set(setting, value);
+    }
+    this.say();
   }
 
-  /** What was touched, by the options' names. */
+  fits(setting, value) {
+    const { input, dial } = this.inputs[setting];
+    if (input.options) return [...input.options].some((option) => option.value === value);
+    const place = Number(value) / (dial?.scale ?? 1);
+    return place >= Number(input.min) && place <= Number(input.max);
+  }
+
+  drop() {
+    this.others = {};
+    this.say();
+    this.changed();
+  }
+
+  say() {
+    const words = Object.entries(this.others).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
+    this.said.textContent = `also: ${words.join(", ")}`;
+    this.line.hidden = !words.length;
+  }
+
+  /** All that a render is asked for, by the options' names. */
   values() {
+    return { ...this.others, ...this.turned() };
+  }
+
+  /** What was touched. */
+  turned() {
     const values = {};
     for (const setting of this.touched) {
       const { input, dial } = this.inputs[setting];

@@ -11,25 +11,39 @@ import { StylesPanel } from "./styles.js";
 import { Wall } from "./wall.js";
 
 const dials = new Dials(byId("dials"), () => changed());
-const clip = new ClipPanel(() => changed());
+// What was asked for beside the dials, such as a segment, is of its clip.
+const clip = new ClipPanel(() => changed(), () => dials.drop());
 const styles = new StylesPanel(() => changed());
 const result = new Result((about) => again(about));
 const queue = new Queue((number) => attempt(() => result.show(number)));
-const wall = new Wall(() => ({ clip: clip.clip, loop: clip.loop, styles: styles.all() }), dials, (style) => attempt(() => render([style])));
+const wall = new Wall(() => ({ clip: clip.clip, loop: clip.loop, styles: styles.all() }), dials, (style) => attempt(() => render([style], whole)));
 /** Jobs that this page has asked for: their results are shown when they are there. */
 const own = new Set(JSON.parse(sessionStorage.getItem("own") ?? "[]"));
+const PREVIEW = 6;
 let restoring = true;
 
-async function render(references, more = []) {
+/** Asks for a render; `wanted` makes of the settings what is asked for. */
+async function render(references, wanted = (values) => values) {
   if (!clip.clip) throw new Error("Choose a clip first.");
   if (!references.length) throw new Error("Choose a sound first: a style of the library, or a reference of your own.");
   const [first, ...others] = references;
-  const values = Object.entries(dials.values()).flat();
-  const [job, note] = await ask("/stylus/render", clip.clip.path, first, ...others.flatMap((style) => ["style", style]), ...values, ...more);
+  const values = Object.entries(wanted(dials.values())).flat();
+  const [job, note] = await ask("/stylus/render", clip.clip.path, first, ...others.flatMap((style) => ["style", style]), ...values);
   own.add(job);
   sessionStorage.setItem("own", JSON.stringify([...own]));
   byId("chosen").textContent = note ? `Job ${job}: ${note}` : `Job ${job} is in the queue.`;
 }
+
+/** Of the loudest passage; where a segment was asked for, of its beginning. */
+function preview({ start, end, ...values }) {
+  if (start === undefined && end === undefined) return { ...values, preview: PREVIEW };
+  const seconds = (time) => (/samples|smp/.test(time) ? parseInt(time) / clip.about.sample_rate : parseFloat(time));
+  const last = Math.min(seconds(end ?? Infinity), seconds(start ?? 0) + PREVIEW, clip.about.seconds);
+  return { ...values, start: start ?? 0, end: last };
+}
+
+/** The wall's button says the whole clip, in one sound. */
+const whole = ({ start, end, style_weight, ...values }) => values;
 
 async function again(about) {
   if (!(await clip.show({ path: about.content, name: about.content.split(/[\\/]/).pop() }))) return;
@@ -72,7 +86,7 @@ async function restore() {
   if (!named && kept.clip) await clip.show(kept.clip, kept.loop);
   restoring = false;
   const audition = sessionStorage.getItem("audition");
-  if (shown) changed();
+  if (shown) dials.drop();
   if (audition && clip.clip && clip.clip.path === kept.clip?.path) wall.take(Number(audition));
 }
 
@@ -136,7 +150,7 @@ listen({
 });
 
 byId("render").onclick = () => attempt(() => render([...styles.chosen]));
-byId("preview").onclick = () => attempt(() => render([...styles.chosen], ["preview", 6]));
+byId("preview").onclick = () => attempt(() => render([...styles.chosen], preview));
 /** For whoever measures the page. */
 window.stylus = { wall, dials };
 // Another program may have added a style meanwhile.

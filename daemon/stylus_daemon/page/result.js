@@ -38,21 +38,29 @@ export class Result {
       of("style", about.styles.length > 1 ? "Sound (the first)" : "Sound", about.styles[0]?.path, style, 0, true),
     ].filter(Boolean);
     const comparison = (this.comparison = new Comparison(tracks, seconds));
-    const rows = tracks.map((track) => this.track(track, seconds, comparison));
+    const rows = tracks.map((track) => this.track(track, seconds, (to) => go(to)));
     const group = make("div", { role: "radiogroup", "aria-label": "What is heard" }, ...rows.map((row) => row.element));
     const play = make("button", { type: "button", className: "main", textContent: "Play", onclick: () => toggle() });
     const at = make("span", { className: "small", textContent: `0:00.0 of ${time(seconds)}` });
+    const say = () => {
+      play.textContent = comparison.wanted ? "Pause" : "Play";
+    };
     const toggle = async () => {
-      if (comparison.playing) comparison.pause();
-      else await attempt(() => comparison.play());
-      play.textContent = comparison.playing ? "Pause" : "Play";
+      const begun = comparison.wanted ? comparison.pause() : attempt(() => comparison.play());
+      say();
+      await begun;
+      say();
+    };
+    const go = async (to) => {
+      await attempt(() => comparison.seek(to));
+      say();
     };
     comparison.onPosition = (now) => {
       group.style.setProperty("--at", now / seconds);
       at.textContent = `${time(now)} of ${time(seconds)}`;
     };
     comparison.onEnd = () => {
-      play.textContent = "Play";
+      say();
       comparison.onPosition(0);
     };
     const choose = (key) => {
@@ -80,7 +88,7 @@ export class Result {
       order.forEach((row, number) => row.hide(on ? `Sound ${number + 1}` : null));
       if (on) choose(order[0].track.key);
     };
-    const seek = make("input", { type: "range", min: 0, max: seconds, step: 0.01, value: 0, "aria-label": "Position", oninput: () => comparison.seek(Number(seek.value)) });
+    const seek = make("input", { type: "range", min: 0, max: seconds, step: 0.01, value: 0, "aria-label": "Position", oninput: () => go(Number(seek.value)) });
     const before = comparison.onPosition;
     comparison.onPosition = (now) => {
       before(now);
@@ -97,7 +105,7 @@ export class Result {
     for (const row of rows) row.draw();
   }
 
-  track(track, seconds, comparison) {
+  track(track, seconds, go) {
     const long = track.about.seconds;
     const stretch = { width: `${(100 * long) / seconds}%`, "margin-left": `${(-100 * track.offset) / seconds}%` };
     const wave = make("div", { className: "wave" });
@@ -105,7 +113,7 @@ export class Result {
     const canvas = make("div", { className: "canvas" }, make("div", { className: "stretch", style: stretch }, wave, image), make("div", { className: "cursor" }));
     canvas.onclick = (event) => {
       const box = canvas.getBoundingClientRect();
-      comparison.seek(((event.clientX - box.left) / box.width) * seconds);
+      go(((event.clientX - box.left) / box.width) * seconds);
     };
     const button = make("button", { type: "button", role: "radio", textContent: track.name, data: { track: track.key } });
     return {

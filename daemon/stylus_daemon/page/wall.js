@@ -30,7 +30,7 @@ export class Wall {
     const { clip, loop, styles } = this.about();
     if (!clip) throw new Error("Choose a clip first.");
     if (!styles.length) throw new Error("There is no sound yet: drop references, or keep some in the library.");
-    const values = this.dials.values();
+    const values = this.dials.turned();
     const asked = ["keep", "model"].filter((name) => values[name] !== undefined).flatMap((name) => [name, values[name]]);
     // All of the library needs no names, which may be many.
     const named = styles.some((style) => /[\\/]/.test(style)) ? styles.flatMap((style) => ["style", style]) : [];
