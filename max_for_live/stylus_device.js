@@ -301,7 +301,7 @@ function happened(event) {
 /** `done` and `failed` are told again with what came of them. */
 function changed(record, state) {
   record.running = state === "running";
-  if (state === "cancelled") conclude(record, "cancelled", false);
+  if (state === "cancelled") conclude(record, "cancelled", true);
   else if (state === "queued" || state === "paused") record.stage = state;
   tell();
 }
@@ -395,7 +395,10 @@ function submit(info, isPreview) {
   if (what.problem) return what.problem;
   var options = requests.options(dials, menus.chosen).concat(what.options);
   var request = [info.file, reference.style].concat(options), key = JSON.stringify(request);
-  var known = queue.find("key", key);
+  // One that is being cancelled brings no stem.
+  var known = queue.records.filter(function (record) {
+    return record.key === key && !record.cancelled;
+  })[0];
   if (known && known.places.some(function (place) { return place.id === what.place.id; })) {
     return info.name + " is being rendered already";
   }

@@ -100,7 +100,7 @@ def found(
     for _ in range(1 + RETRIES):
         tried = at_strength(settings, strength)
         made, reached = whole(tried)
-        if reached >= floor:
+        if reached >= floor or strength == 0:
             break
         strength *= LESS
     return Found(made, tried, reached, reached >= floor)

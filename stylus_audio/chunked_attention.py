@@ -15,6 +15,8 @@ SCORES = 2**21
 """Of one chunk: 4 MB."""
 FEWEST_KEYS = 256
 """With fewer the fused kernel is as quick."""
+LARGEST_HEAD = 32
+"""The embedded models'. Scores grow with it, and here they are rounded to bf16, which the fused kernel's are not."""
 
 
 def is_quicker(query: Tensor, key: Tensor) -> bool:
@@ -23,8 +25,10 @@ def is_quicker(query: Tensor, key: Tensor) -> bool:
         query.device.type == "cpu"
         and query.dtype == torch.bfloat16
         and key.shape[-2] >= FEWEST_KEYS
+        and key.shape[-1] <= LARGEST_HEAD
         and not (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad))
-        and not _has_amx()
+        and _has("avx512_bf16")
+        and not _has("amx_tile")
     )
 
 
@@ -49,7 +53,7 @@ def chunked(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tenso
 
 
 @cache
-def _has_amx() -> bool:
+def _has(instructions: str) -> bool:
     # Private in PyTorch; without it none is known of.
-    check = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    check = getattr(torch.cpu, f"_is_{instructions}_supported", None)
     return check is not None and bool(check())

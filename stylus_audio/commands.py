@@ -225,7 +225,8 @@ def _evaluate_file(request: EvaluateRequest, page: EvaluationReport | None) -> N
         raise BadRequest("evaluate needs the clip that the stem was made from: --content CLIP")
     from .instruments import instrument_match
 
-    stem, said = read_clip(request.output), read_sources(request.output, [request.output.parent])
+    places = [request.content.parent, request.output.parent]
+    stem, said = read_clip(request.output), read_sources(request.output, places)
     # A start is the sidecar's of its own content.
     start = said.start if said.content and same_file(said.content, request.content) else 0
     clip, _ = content_of(Item(request.output, request.content, start=start), stem)

@@ -202,7 +202,8 @@ def within_full_scale(stem: Floats) -> tuple[Floats, float]:
 
 
 def _lowered(stem: Floats, over: float) -> tuple[Floats, float]:
-    return (stem, 0.0) if over <= 0 else (_scaled(stem, 10 ** (-over / 20)), over)
+    # What was lowered once may be over by a rounding.
+    return (stem, 0.0) if over < 1e-9 else (_scaled(stem, 10 ** (-over / 20)), over)
 
 
 def _scaled(audio: Floats, factor: float) -> Floats:

@@ -63,7 +63,8 @@ def onset_times(audio: Floats, sample_rate: int) -> NDArray[np.float64]:
     if not len(peaks):
         return np.zeros(0)
     # The rise is from the frame before to the one behind, but on a log scale most of it comes early in the window.
-    coarse = (peaks - 0.5 - _LEAD) * _HOP
+    # Frames are whole samples apart, which at some rates is not `_HOP`.
+    coarse = (peaks - 0.5 - _LEAD) * (round(_HOP * sample_rate) / sample_rate)
     rise = _attack_rise(audio, sample_rate)
     return np.unique([_sharpened(time, rise) for time in coarse])
 

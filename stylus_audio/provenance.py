@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .audio import sha256
-from .errors import BadRequest, NotFound
+from .errors import BadRequest, NotAllowed, NotFound
 from .riff import read_chunk
 from .settings import Settings
 from .unchanged import WhileUnchanged
@@ -89,7 +89,7 @@ def read_recipe(file: Path) -> Recipe:
     try:
         if values["schema"] != SCHEMA:
             raise BadRequest(f"{file.name} has schema {values['schema']}; this version reads {SCHEMA}")
-        settings = Settings.parse(values["settings"])
+        settings = Settings.parse(_possible(values["settings"]))
         places = (file.parent, Path.cwd())
         return Recipe(
             _found(values["content"], places),
@@ -101,6 +101,11 @@ def read_recipe(file: Path) -> Recipe:
         )
     except (KeyError, TypeError, AttributeError):
         raise BadRequest(f"{file.name} is not a sidecar of a stem (STEM.json)") from None
+
+
+def _possible(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a stem of an earlier version, which took no notice of the tail of a loop."""
+    return {**settings, "tail": 0.0} if settings.get("loop") == "on" else settings
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,8 @@ def read_sources(stem: Path, places: Sequence[Path]) -> Sources:
     def found(identity: dict[str, Any]) -> Path | None:
         try:
             return _found(identity, places)
-        except NotFound:
+        except (NotFound, NotAllowed, OSError):
+            # Where it was may be another user's.
             return None
 
     try:

@@ -172,11 +172,13 @@ def check_target(target: Path, overwrite: bool = False, protect: Sequence[Path] 
     if not folder.is_dir():
         raise NotFound(f"the folder {folder} does not exist")
     try:
-        is_folder = target.is_dir()
+        # The longest that may be made of it, where the name is taken; a folder says of one that is too long that it is.
+        target.with_name(f"{target.stem}_999.json").lstat()
+    except FileNotFoundError:
+        pass
     except OSError as error:
-        # A name that no file can have: too long.
         raise BadRequest(f"{target.name}: {error.strerror}; give the stem another name") from error
-    if is_folder:
+    if target.is_dir():
         raise BadRequest(f"{target} is a folder; give the stem a name in it")
     check_container(target)
     if overwrite and any(same_file(target, kept) for kept in protect):

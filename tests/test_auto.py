@@ -53,6 +53,17 @@ def test_a_clip_that_bears_nothing_is_said_to() -> None:
     assert strength > 0.01
 
 
+def test_what_no_strength_makes_similar_enough_is_rendered_once() -> None:
+    made: list[float] = []
+
+    def rendered(settings: Settings) -> tuple[float, float]:
+        made.append(strength_of(settings))
+        return made[-1], 0.9
+
+    result = found(Settings(gamma=0.0, alpha=1.0, auto=0.95), lambda _: 0.5, rendered)
+    assert (made, result.kept) == ([0.0], False)
+
+
 def test_an_excerpt_is_short_and_inside() -> None:
     assert excerpt_of(Settings()).preview == EXCERPT
     assert excerpt_of(Settings(preview=2.0)).preview == 2.0

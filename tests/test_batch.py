@@ -27,7 +27,7 @@ from stylus_audio.engine import Render
 from stylus_audio.errors import BadRequest, Busy, DiskFull, NotAllowed
 from stylus_audio.loudness import integrated
 from stylus_audio.riff import Loop
-from stylus_audio.stem import publish_stem
+from stylus_audio.stem import check_target, publish_stem
 from tests.instruments_sfz import Player, save_instrument
 from tests.sounds import RATE, Audio, decibels, noise, plucks, tone
 from tests.studios import Studio
@@ -223,6 +223,9 @@ def test_a_name_that_just_fits_is_one(tmp_path: Path) -> None:
     """255 bytes are the most, and an emoji has four; what it is called before it is whole has to fit too."""
     target = tmp_path / ("\N{DRUM WITH DRUMSTICKS}" * 60 + "_hiss.wav")
     assert publish_stem(b"the stem", target) == target
+    # With what is put behind it where it is taken, and its sidecar: known before there is a stem.
+    with pytest.raises(BadRequest, match="too long"):
+        check_target(tmp_path / ("L" * 250 + ".wav"))
 
 
 # --- Workers

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stylus_audio import chunked_attention
-from stylus_audio.chunked_attention import FEWEST_KEYS, chunked, is_quicker
+from stylus_audio.chunked_attention import FEWEST_KEYS, LARGEST_HEAD, chunked, is_quicker
 
 HEADS, SIZE = 3, 8
 
@@ -54,7 +54,7 @@ def test_without_keys_there_is_nothing() -> None:
 
 
 def test_it_stands_in_only_where_it_is_quicker_and_no_gradient_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked_attention, "_has_amx", lambda: False)
+    monkeypatch.setattr(chunked_attention, "_has", lambda instructions: instructions == "avx512_bf16")
     query, key = drawn(1, 4), drawn(1, FEWEST_KEYS)
     assert is_quicker(query, key)
     assert not is_quicker(query, drawn(1, FEWEST_KEYS - 1))
@@ -62,5 +62,9 @@ def test_it_stands_in_only_where_it_is_quicker_and_no_gradient_is_wanted(monkeyp
     assert not is_quicker(query.clone().requires_grad_(), key)
     with torch.no_grad():
         assert is_quicker(query.clone().requires_grad_(), key)
-    monkeypatch.setattr(chunked_attention, "_has_amx", lambda: True)
-    assert not is_quicker(query, key)
+    large = torch.zeros(1, 1, FEWEST_KEYS, LARGEST_HEAD + 1, dtype=torch.bfloat16)
+    assert not is_quicker(large, large)
+    for there in (True, False):
+        # With AMX, and without bf16.
+        monkeypatch.setattr(chunked_attention, "_has", lambda _, there=there: there)
+        assert not is_quicker(query, key)

@@ -114,6 +114,7 @@ def test_a_full_disk_is_said_and_outlived(daemon: Daemon) -> None:
         assert Path(client.wait(int(str(job)), ignore)).is_file()
 
 
+@pytest.mark.slow
 def test_a_second_daemon_says_who_has_the_port(daemon: Daemon) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "stylus_audio", "daemon", "--osc-port", str(daemon.port)],

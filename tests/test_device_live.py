@@ -664,7 +664,21 @@ def test_cancel_ends_all_that_is_under_way(make: Make) -> None:
     device.answer(2, "cancelled")
     device.event("state", 2, "cancelled")
     device.event("state", 1, "cancelled")
-    assert (device.shown["busy"], device.shown["status"]) == (0, "2 of 2 done")
+    assert (device.shown["busy"], device.shown["status"]) == (0, "0 of 2 done; cancelled")
+
+
+def test_what_is_cancelled_may_be_asked_for_again(make: Make) -> None:
+    device = make()
+    device.start()
+    device.send("render")
+    device.answer(1)
+    device.send("cancel")
+    device.requests.clear()
+    device.send("render")
+    assert [request[1] for request in device.requests] == ["/stylus/render"]
+    device.answer(2)
+    device.event("state", 1, "cancelled")
+    assert device.shown["busy"] == 1
 
 
 def test_cancel_without_a_daemon_is_asked_for_when_it_is_back(make: Make) -> None:

@@ -87,6 +87,7 @@ def test_the_pieces_of_a_preview_are_those_of_its_passage(mini: Engine, clip: tu
     assert residual(first, render.audio[:, : first.shape[1]]) < -25
 
 
+@pytest.mark.slow
 def test_a_short_clip_comes_in_one_piece(mini: Engine) -> None:
     pieces: Pieces = []
     clip = 0.3 * np.random.default_rng(0).standard_normal((1, 8000)).astype(np.float32)

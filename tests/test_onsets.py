@@ -48,6 +48,18 @@ def test_attacks_are_found_within_10_ms(sound: Any, sample_rate: int) -> None:
     np.testing.assert_allclose(found, TIMES, rtol=0, atol=0.01)
 
 
+@pytest.mark.parametrize("sample_rate", [11025, 22050, 32000])
+def test_times_of_a_long_clip_do_not_drift(sample_rate: int) -> None:
+    audio = np.zeros((1, 40 * sample_rate), np.float32)
+    starts = np.arange(1, 39)
+    for start in starts:
+        hit = np.random.default_rng(start).normal(0, 0.3, sample_rate // 10)
+        audio[0, start * sample_rate : start * sample_rate + len(hit)] = hit * np.exp(
+            -np.arange(len(hit)) / len(hit) * 5
+        )
+    assert onset_times(audio, sample_rate) == pytest.approx(starts, abs=0.01)
+
+
 def test_soft_notes_are_found_over_a_loud_one() -> None:
     time = np.arange(3 * 44100) / 44100
     drone = 0.5 * np.sin(2 * np.pi * 98 * time) * np.minimum(1, time / 0.02)

@@ -132,7 +132,7 @@ class Wishes:
                 # Weights belong to the styles beside which they stand.
                 settings.pop("style_weight", None)
                 styles = layer
-            settings |= layer.settings
+            settings = typed_over(settings, layer.settings)
             model = _model(layer) or model
         Settings.parse(settings)
         if not styles.styles:

@@ -8,7 +8,6 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
 from multiprocessing.connection import Connection
@@ -312,23 +311,20 @@ class Worker:
         progress(0.0, "loading the model")
         self._engine, self._loaded = None, None
         model, dtype = what
-        with self._told_meanwhile(model):
-            engine = Engine(model, device, dtype, cache=self.cache)
+        self._download(model)
+        engine = Engine(model, device, dtype, cache=self.cache)
         self._engine, self._loaded = engine, what
         log.info("%r is loaded on %s, %s", model, engine.model.device, str(engine.model.dtype).removeprefix("torch."))
         self._warm, self._levels, self._unknown = set(), {}, [(Path(style.path), False) for style in library.styles()]
         return engine
 
-    @contextmanager
-    def _told_meanwhile(self, model: str) -> Iterator[None]:
-        """While a model is downloaded in the block, which may take an hour, the daemon hears that this worker lives."""
+    def _download(self, model: str) -> None:
+        """Have the weights here; while they come, which may take an hour, the daemon hears that this worker lives."""
         try:
             located(named(model), download=False)
+            return
         except StylusError:
             pass
-        else:
-            yield
-            return
         over = threading.Event()
 
         def tell() -> None:
@@ -338,7 +334,7 @@ class Worker:
         thread = threading.Thread(target=tell, daemon=True)
         thread.start()
         try:
-            yield
+            located(named(model))
         finally:
             over.set()
             # The pipe is for one at a time.

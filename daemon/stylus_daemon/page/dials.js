@@ -89,10 +89,8 @@ export class Dials {
 
   touch(setting) {
     this.touched.add(setting);
-    delete this.others[setting];
-    this.say();
     this.show(setting);
-    this.changed();
+    this.forget(setting);
   }
 
   show(setting) {
@@ -140,6 +138,13 @@ export class Dials {
     if (input.options) return [...input.options].some((option) => option.value === value);
     const place = Number(value) / (dial?.scale ?? 1);
     return place >= Number(input.min) && place <= Number(input.max);
+  }
+
+  /** Leave out one option that no dial shows. */
+  forget(setting) {
+    delete this.others[setting];
+    this.say();
+    this.changed();
   }
 
   drop() {

@@ -13,7 +13,8 @@ import { Wall } from "./wall.js";
 const dials = new Dials(byId("dials"), () => changed());
 // What was asked for beside the dials, such as a segment, is of its clip.
 const clip = new ClipPanel(() => changed(), () => dials.drop());
-const styles = new StylesPanel(() => changed());
+// So are weights of the sounds that they were for.
+const styles = new StylesPanel(() => dials.forget("style_weight"));
 const result = new Result((about) => again(about));
 const queue = new Queue((number) => attempt(() => result.show(number)));
 const wall = new Wall(() => ({ clip: clip.clip, loop: clip.loop, styles: styles.all() }), dials, (style) => attempt(() => render([style], whole)));
