@@ -34,9 +34,7 @@ class Additive:
 
     def play(self, pieces: list[Piece], cents: float) -> list[Audio]:
         """Each piece in this sound, `[2, sample]` and exactly as long as it says; detuned by `cents`."""
-        played = [in_a_room(self._piece(piece, cents), self._drawn.room) for piece in pieces]
-        loudest = max(float(np.abs(audio).max()) for audio in played)
-        return [np.tile(audio * np.float32(PEAK / max(loudest, 1e-9)), (2, 1)) for audio in played]
+        return heard([self._piece(piece, cents) for piece in pieces], self._drawn.room)
 
     def _piece(self, piece: Piece, cents: float) -> Audio:
         audio = np.zeros(round(piece.seconds * SAMPLE_RATE), np.float32)
@@ -51,14 +49,17 @@ class Additive:
         return _Voice(np.random.default_rng([7, self.seed]))
 
 
-def in_a_room(audio: Audio, room: tuple[float, float] | None) -> Audio:
-    """Mono `[sample]` in a room of a size and a wet level, 0–1 each; or as it is."""
-    if room is None:
-        return audio
-    import pedalboard
+def heard(pieces: list[Audio], room: tuple[float, float] | None) -> list[Audio]:
+    """Mono pieces `[sample]` as `[2, sample]` at one level, in a room of a size and wet level (0–1 each) or in none."""
+    if room is not None:
+        import pedalboard
 
-    size, wet = room
-    return np.asarray(pedalboard.Reverb(size, wet_level=wet)(audio, SAMPLE_RATE), np.float32)
+        size, wet = room
+        pieces = [
+            np.asarray(pedalboard.Reverb(size, wet_level=wet)(audio, SAMPLE_RATE), np.float32) for audio in pieces
+        ]
+    loudest = max(float(np.abs(audio).max()) for audio in pieces)
+    return [np.tile(audio * np.float32(PEAK / max(loudest, 1e-9)), (2, 1)) for audio in pieces]
 
 
 class _Voice:

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .additive import PEAK, in_a_room
+from .additive import heard
 from .compose import Note, Piece
 from .synthesise import SAMPLE_RATE
 
@@ -39,9 +39,7 @@ class Percussion:
 
     def play(self, pieces: list[Piece], cents: float) -> list[Audio]:
         """Each piece's drums in this kit, `[2, sample]` and exactly as long as it says; detuned by `cents`."""
-        played = [in_a_room(self._piece(piece, cents), self._kit.room) for piece in pieces]
-        loudest = max(float(np.abs(audio).max()) for audio in played)
-        return [np.tile(audio * np.float32(PEAK / max(loudest, 1e-9)), (2, 1)) for audio in played]
+        return heard([self._piece(piece, cents) for piece in pieces], self._kit.room)
 
     def _piece(self, piece: Piece, cents: float) -> Audio:
         audio = np.zeros(round(piece.seconds * SAMPLE_RATE), np.float32)
