@@ -315,10 +315,10 @@ def preset_save(
 
     values = dict(asked)
     if from_ is not None:
-        from .options import typed_over
-        from .provenance import read_recipe
+        from .provenance import read_settings
+        from .settings import typed_over
 
-        values = typed_over(read_recipe(from_).settings.to_dict(), values)
+        values = typed_over(read_settings(from_).to_dict(), values)
     if not values:
         raise BadRequest("preset save: give the options to keep, such as --keep 0.6, or --from STEM.json")
     save_preset(name, values)

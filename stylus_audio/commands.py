@@ -15,16 +15,15 @@ from . import library
 from .audio import read_clip, same_file
 from .engine import Engine, Render
 from .errors import BadRequest, Cancelled, NoModel, NotFound
-from .files import writable_folder
+from .files import exists, typed_path, writable_folder
 from .interruption import interruption
 from .job import FileRender, Result, render_file
 from .near_live import NearLive
-from .options import typed_over
 from .places import DEMO_CONTENT, DEMO_STYLE
 from .playback import open_player
 from .presets import preset as preset_values
 from .provenance import is_sidecar, read_recipe, read_sources
-from .settings import RECIPE_DTYPE, RECIPES, Settings
+from .settings import RECIPE_DTYPE, RECIPES, Settings, typed_over
 from .style_cache import StyleCache
 from .sweep import Axis, combinations, swept, unswept
 from .target import DEFAULT_NAME, Sidecar, Target
@@ -73,17 +72,22 @@ def run_render(request: RenderRequest) -> None:
     if request.recipe and request.recipe not in RECIPES:
         raise BadRequest(f"recipe: {request.recipe!r} is none of {', '.join(RECIPES)}")
     content, styles, values, model, dtype = _resolved(request)
-    if not content.exists():
+    if not exists(content):
         raise NotFound(f"{content} does not exist")
     for path, _ in styles:
-        if not path.exists():
+        if not exists(path):
             raise NotFound(f"style: {path} does not exist")
     if axes := swept(request.asked, request.words):
         _run_sweep(request, axes, content, styles, unswept(values, axes), model, dtype)
         return
     Settings.parse(values)
     output = Path(request.output) if request.output else None
-    if request.sidecar == "embed" and output and output.suffix.lower() not in (".wav", ".rf64", ""):
+    if (
+        request.sidecar == "embed"
+        and output
+        and not output.is_dir()
+        and output.suffix.lower() not in (".wav", ".rf64", "")
+    ):
         raise BadRequest(f"sidecar: embed needs a .wav stem, not {output.suffix}")
     with ExitStack() as stack:
         player = open_player() if request.play else None
@@ -171,10 +175,18 @@ def _resolved(request: RenderRequest) -> tuple[Path, list[tuple[Path, str]], dic
         content = content or recipe.content
         styles = styles or list(zip(recipe.styles, recipe.style_names, strict=True))
         values = typed_over(recipe.settings.to_dict(), values)
-        model, dtype = request.model or recipe.model, request.dtype or recipe.dtype
+        model = request.model or recipe.model
+        # A recipe's precision is one of its values.
+        dtype = dtype if request.dtype or request.recipe else recipe.dtype
     if content is None or not styles:
         raise BadRequest("render needs a clip and a style: stylus render CLIP --style REFERENCE")
-    return content, styles, typed_over(values, request.asked), model, dtype
+    return content, styles, typed_over(values, request.asked), _from_anywhere(model), dtype
+
+
+def _from_anywhere(model: str) -> str:
+    """A model as a sidecar names it: a path is the same one in whatever folder it is read."""
+    path = typed_path(model)
+    return str(path.resolve()) if model not in KNOWN and exists(path) else model
 
 
 def run_demo(folder: Path) -> None:

@@ -58,6 +58,17 @@ def typed_path(text: str) -> Path:
     return Path(os.path.expanduser(text))  # noqa: PTH111
 
 
+def exists(path: Path) -> bool:
+    """Whether something is at a path; `NotAllowed` where that may not be known, as in another user's folder."""
+    try:
+        return path.exists()
+    except PermissionError:
+        raise NotAllowed(f"{path} may not be read") from None
+    except OSError:
+        # A name that no file can have.
+        return False
+
+
 def file_id(path: Path) -> tuple[int, int] | None:
     """What two names of one file have in common; None where there is no file."""
     try:

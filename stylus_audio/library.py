@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .audio import probe, read_clip, sha256
 from .errors import BadRequest, NotFound
-from .files import alike, typed_path, writable_folder
+from .files import alike, exists, typed_path, writable_folder
 from .places import user_data
 from .settings import Settings
 from .stem import write_stem
@@ -69,12 +69,12 @@ def style(name: str) -> Style:
 def resolve(reference: str) -> tuple[Path, str]:
     """A reference as the user gives it, a file or a name, as its audio and its name."""
     path = typed_path(reference)
-    if path.is_file() or len(path.parts) > 1:
+    if (exists(path) and path.is_file()) or len(path.parts) > 1:
         return path, path.stem
     try:
         entry = style(reference)
     except NotFound:
-        if path.exists():
+        if exists(path):
             return path, path.stem
         raise
     return Path(entry.path), entry.name

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from .errors import BadRequest
 from .presets import preset
-from .settings import DTYPES, OPTIONS, RECIPE_DTYPE, RECIPES, Option, Settings, setting_of
+from .settings import DTYPES, RECIPE_DTYPE, RECIPES, Option, Settings, typed_over
 from .target import DEFAULT_NAME, Sidecar
 
 
@@ -49,27 +49,6 @@ class Options:
         rest = typed_over(typed_over(RECIPES.get(recipe, {}), preset(known) if known else {}), rest)
         Settings.parse(rest)
         return cls(rest, model, dtype, name, overwrite, cast(Sidecar, chosen))
-
-
-_BY_METHOD = {name for name, option in OPTIONS.items() if option.by_model} | {"steps", "layers"}
-"""What a model has defaults of its own for, other ones for each method."""
-
-
-def typed_over(inherited: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
-    """Options over those of a sidecar, a recipe or a preset, whose numbers do not outlive what they came from.
-
-    Steps give way to a quality, and all that is a method's own to another method.
-
-    >>> typed_over({"steps": 50, "gamma": 0.75}, {"quality": "fast"})
-    {'gamma': 0.75, 'quality': 'fast'}
-    >>> typed_over({"method": "conditional", "steps": 1, "gamma": 0.0, "mix": 0.5}, {"method": "injection"})
-    {'mix': 0.5, 'method': 'injection'}
-    """
-    names = {setting_of(name): value for name, value in typed.items()}
-    gone = {"steps"} if "quality" in names else set()
-    if "method" in names and names["method"] != inherited.get("method", names["method"]):
-        gone |= _BY_METHOD
-    return {name: value for name, value in inherited.items() if setting_of(name) not in gone} | dict(typed)
 
 
 def _text(values: dict[str, Any], key: str, default: str) -> str:

@@ -86,10 +86,8 @@ def read_recipe(file: Path) -> Recipe:
     that is nowhere, `BadRequest` for a sidecar that is none.
     """
     values = read_sidecar(file)
+    settings = _settings(file, values)
     try:
-        if values["schema"] != SCHEMA:
-            raise BadRequest(f"{file.name} has schema {values['schema']}; this version reads {SCHEMA}")
-        settings = Settings.parse(_possible(values["settings"]))
         places = (file.parent, Path.cwd())
         return Recipe(
             _found(values["content"], places),
@@ -99,6 +97,20 @@ def read_recipe(file: Path) -> Recipe:
             str(values["dtype"]),
             settings,
         )
+    except (KeyError, TypeError, AttributeError):
+        raise BadRequest(f"{file.name} is not a sidecar of a stem (STEM.json)") from None
+
+
+def read_settings(file: Path) -> Settings:
+    """The settings alone, whatever has become of clip and reference; raises `BadRequest` as `read_recipe` does."""
+    return _settings(file, read_sidecar(file))
+
+
+def _settings(file: Path, values: dict[str, Any]) -> Settings:
+    try:
+        if values["schema"] != SCHEMA:
+            raise BadRequest(f"{file.name} has schema {values['schema']}; this version reads {SCHEMA}")
+        return Settings.parse(_possible(values["settings"]))
     except (KeyError, TypeError, AttributeError):
         raise BadRequest(f"{file.name} is not a sidecar of a stem (STEM.json)") from None
 
@@ -130,8 +142,7 @@ def read_sources(stem: Path, places: Sequence[Path]) -> Sources:
     def found(identity: dict[str, Any]) -> Path | None:
         try:
             return _found(identity, places)
-        except (NotFound, NotAllowed, OSError):
-            # Where it was may be another user's.
+        except NotFound:
             return None
 
     try:
@@ -181,7 +192,7 @@ def stem_of(file: Path) -> str | None:
 
 def _found(identity: dict[str, Any], places: Iterable[Path]) -> Path:
     path, size, digest = Path(identity["path"]), int(identity["bytes"]), str(identity["sha256"])
-    if path.is_file() and path.stat().st_size == size and sha256(path) == digest:
+    if _is(path, size, digest):
         return path
     looked = 0
     for place in places:
@@ -189,6 +200,14 @@ def _found(identity: dict[str, Any], places: Iterable[Path]) -> Path:
             looked += 1
             if looked > _SEARCHED:
                 break
-            if candidate.is_file() and candidate.stat().st_size == size and sha256(candidate) == digest:
+            if _is(candidate, size, digest):
                 return candidate
     raise NotFound(f"{path.name} (SHA-256 {digest[:12]}…) is neither at {path} nor beside the sidecar")
+
+
+def _is(path: Path, size: int, digest: str) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size == size and sha256(path) == digest
+    except (NotAllowed, OSError):
+        # Another user's, or gone meanwhile.
+        return False

@@ -329,7 +329,7 @@ class Settings:
         """The published values of `stylus` or `styleid`, with changes; what each holds stands in `RECIPES`."""
         if name not in RECIPES:
             raise BadRequest(f"recipe: {name!r} is not one of {', '.join(RECIPES)}")
-        return cls.parse({**RECIPES[name], **changes})
+        return cls.parse(typed_over(RECIPES[name], changes))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values; `Settings.parse` reads it back."""
@@ -362,6 +362,28 @@ def setting_of(name: str) -> str:
     """
     name = name.replace("-", "_")
     return ALIASES.get(name, name)
+
+
+_BY_METHOD = {name for name, option in OPTIONS.items() if option.by_model} | {"steps", "layers"}
+"""What a model has defaults of its own for, other ones for each method."""
+
+
+def typed_over(inherited: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Options over those of a sidecar, a recipe or a preset, whose numbers do not outlive what they came from.
+
+    Steps give way to a quality, and all that is a method's own to another method.
+
+    >>> typed_over({"steps": 50, "gamma": 0.75}, {"quality": "fast"})
+    {'gamma': 0.75, 'quality': 'fast'}
+    >>> typed_over({"method": "conditional", "steps": 1, "gamma": 0.0, "mix": 0.5}, {"method": "injection"})
+    {'mix': 0.5, 'method': 'injection'}
+    """
+    names = {setting_of(name): value for name, value in typed.items()}
+    # By whatever name: of two names of one setting the last would count.
+    gone = set(names) | ({"steps"} if "quality" in names else set())
+    if "method" in names and names["method"] != inherited.get("method", names["method"]):
+        gone |= _BY_METHOD
+    return {name: value for name, value in inherited.items() if setting_of(name) not in gone} | dict(typed)
 
 
 RECIPES: dict[str, dict[str, object]] = {

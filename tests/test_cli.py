@@ -216,6 +216,43 @@ def test_a_preset_of_a_stem_with_another_quality_has_its_steps(shell: Shell) -> 
     assert "steps" not in held
 
 
+def test_a_preset_needs_no_more_of_a_stem_than_its_sidecar(shell: Shell) -> None:
+    shell.render("--keep", 0.3)
+    shell.clip.unlink()
+    assert shell("preset", "save", "kept", "--from", shell.folder / "riff_hiss.json")[0] == 0
+    assert json.loads((user_data() / "presets.json").read_text("utf-8"))["kept"]["gamma"] == 0.3
+
+
+def test_a_recipe_over_a_sidecar_computes_as_published(shell: Shell) -> None:
+    shell.render("--mix", 0)
+    sidecar = shell.folder / "riff_hiss.json"
+    written = json.loads(sidecar.read_text("utf-8"))
+    sidecar.write_text(json.dumps({**written, "dtype": "bfloat16"}), "utf-8")
+    words = ("render", "--from", sidecar, "--recipe", "stylus", "--layers", "0,1", "--steps", 2, "--mix", 0, "--json")
+    assert json.loads(shell(*words)[1])["dtype"] == "float32"
+
+
+def test_a_sidecar_is_embedded_in_a_folder_with_a_dot(shell: Shell) -> None:
+    folder = shell.folder / "Song v1.2"
+    folder.mkdir()
+    code, out, _ = shell.render("--mix", 0, "--sidecar", "embed", "-o", folder)
+    assert (code, out) == (0, f"{folder / 'riff_hiss.wav'}\n")
+
+
+def test_a_models_folder_is_found_again_from_elsewhere(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shell.model.parent)
+    words = ("render", shell.clip, "--style", shell.style, "--model", shell.model.name, "--mix", 0)
+    assert shell(*words)[0] == 0
+    monkeypatch.chdir(shell.folder)
+    assert shell("render", "--from", shell.folder / "riff_hiss.json")[0] == 0
+
+
+def test_what_no_file_can_be_called_is_a_mistake(shell: Shell) -> None:
+    for words in (("x" * 300, "--style", shell.style), (shell.clip, "--style", "x" * 300)):
+        code, _, err = shell("render", *words)
+        assert (code, err.count("\n")) == (2, 1)
+
+
 def test_what_a_file_without_floats_would_clip_is_lowered_and_said(shell: Shell) -> None:
     stem = shell.folder / "loud.flac"
     code, _, err = shell.render("--bits", "32f", "--loudness", 0, "-o", stem)

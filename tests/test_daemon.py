@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from stylus_daemon.check import run_check
 from stylus_daemon.client import Client, Refused
-from stylus_daemon.service import Options
+from stylus_daemon.lock import Lock
+from stylus_daemon.service import Options, home_folder
 
 from stylus_audio.audio import sha256
-from stylus_audio.errors import BadRequest
+from stylus_audio.errors import BadRequest, NotAllowed
 from tests.daemons import DEADLINE, Daemon, until
 
 
@@ -95,6 +97,23 @@ def test_killed_at_any_moment_every_job_ends_once_with_the_same_samples(daemon: 
 
 
 @pytest.mark.slow
+def test_a_damaged_queue_is_said_and_the_rest_is_looked_at(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = home_folder()
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "jobs.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(SystemExit):
+        run_check(Options(0, roots=(tmp_path,), model=str(tiny_folder)))
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("no ") and "cannot be used: file is not a database" in line for line in lines)
+    assert any("loads" in line for line in lines)
+    # A lock that cannot be used is held by nobody.
+    (home / "some.lock").write_bytes(b"no database" * 1000)
+    with pytest.raises(NotAllowed, match="not a database"):
+        Lock(home / "some.lock")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
 def test_a_full_disk_is_said_and_outlived(daemon: Daemon) -> None:
     import resource

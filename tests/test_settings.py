@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stylus_audio.errors import BadRequest
-from stylus_audio.settings import ALIASES, OPTIONS, RECIPES, Settings, at_step, to_samples
+from stylus_audio.settings import ALIASES, OPTIONS, RECIPES, Settings, at_step, to_samples, typed_over
 
 
 def test_every_default_is_allowed_and_survives_json() -> None:
@@ -60,6 +60,12 @@ def test_settings_that_do_not_go_together() -> None:
         Settings(preview=3, start=1)
     with pytest.raises(BadRequest):
         Settings(prompt_end="bells")
+
+
+def test_what_is_typed_wins_by_whatever_name() -> None:
+    assert Settings.parse(typed_over({"keep": 0.6, "gamma": 0.75}, {"gamma": 0.2})).gamma == 0.2
+    assert Settings.parse(typed_over({"gamma": 0.75}, {"keep": 0.5, "gamma": 0.2})).gamma == 0.2
+    assert Settings.recipe("stylus", quality="fast").steps is None
 
 
 def test_recipes_hold_the_published_values() -> None:

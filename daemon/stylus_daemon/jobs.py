@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stylus_audio.audio import sha256
-from stylus_audio.errors import BadRequest, Busy, NotFound
+from stylus_audio.errors import BadRequest, Busy, NotAllowed, NotFound
 
 State = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
@@ -117,14 +117,22 @@ class Jobs:
     def __init__(
         self, file: Path, limit: int = 1000, clock: Callable[[], float] = time.time, durable: bool = True
     ) -> None:
-        """`durable` false is for what may be lost with the power, and shall not hold up others that write."""
+        """`durable` false is for what may be lost with the power, and shall not hold up others that write.
+
+        Raises `NotAllowed` for a file that cannot be opened or is damaged.
+        """
         self.limit = limit
         self._clock = clock
         self._in_batch = False
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(file, timeout=30, isolation_level=None)
+        try:
+            self._connection = sqlite3.connect(file, timeout=30, isolation_level=None)
+            self._open("FULL" if durable else "NORMAL")
+        except sqlite3.DatabaseError as error:
+            raise NotAllowed(f"the queue {file} cannot be used: {error}") from error
+
+    def _open(self, synchronous: str) -> None:
         self._connection.row_factory = sqlite3.Row
-        synchronous = "FULL" if durable else "NORMAL"
         for pragma in ("journal_mode = WAL", f"synchronous = {synchronous}", "busy_timeout = 30000"):
             self._connection.execute(f"PRAGMA {pragma}")
         if self._connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:

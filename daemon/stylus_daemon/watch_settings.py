@@ -16,9 +16,8 @@ from stylus_audio import library
 from stylus_audio.audio import same_file
 from stylus_audio.errors import BadRequest, NotAllowed, NotFound, StylusError
 from stylus_audio.files import typed_path
-from stylus_audio.options import typed_over
 from stylus_audio.presets import preset
-from stylus_audio.settings import ALIASES, Settings
+from stylus_audio.settings import ALIASES, Settings, typed_over
 
 SIDECAR = ".stylus.json"
 FOLDER_FILE = "stylus.toml"

@@ -144,7 +144,7 @@ def reskin(instrument: Instrument, sound: Sound, output: Path | None) -> Reskin:
     Raises `BadRequest` where only parts of the samples are asked for.
     """
     settings = Settings.parse(sound.options.settings)
-    if is_segment(settings) or settings.preview is not None:
-        raise BadRequest("an instrument plays its samples whole: start, end and preview are for clips")
+    if is_segment(settings) or settings.preview is not None or settings.auto is not None:
+        raise BadRequest("an instrument plays its samples whole and alike: start, end, preview and auto are for clips")
     name = stem_name(instrument.path.stem, [name for _, name in sound.styles]).removesuffix(".wav")
     return Reskin(instrument, sound, (output or whole_path(instrument.path).parent) / name)
