@@ -59,4 +59,11 @@ def _interrupt(*_: object) -> None:
     # and go on: the event ends the work then.
     sys.unraisablehook = _unraisable
     interruption.set()
-    raise KeyboardInterrupt
+    # PyTorch's C++ ends the process by itself where an exception goes through it while it is imported.
+    if not _is_being_imported("torch"):
+        raise KeyboardInterrupt
+
+
+def _is_being_imported(name: str) -> bool:
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))

@@ -625,6 +625,20 @@ def test_ctrl_c_leaves_nothing_and_exits_130(shell: Shell, after: float) -> None
     assert shell.files() == before
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C reaches a child process in another way on Windows")
+def test_ctrl_c_waits_for_the_import_of_torch_whose_code_would_end_the_process(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nsum(range(1000))\nprint('to the end')\n", "utf-8"
+    )
+    code = (
+        "from stylus_audio.interruption import heed_signals, interruption\nheed_signals()\nimport torch\n"
+        "print(interruption.is_set())\nimport os, signal\nos.kill(os.getpid(), signal.SIGINT)\nsum(range(1000))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
+    assert done.stdout == "to the end\nTrue\n", done.stderr
+
+
 # Ctrl-C while an object of the first import of torch is thrown away, where Python cannot raise anything.
 CTRL_C_IN_A_FINALISER = """
 import os, signal, sys

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from stylus_daemon.jobs import Job, Jobs, LostLease, State
 
-from stylus_audio.errors import BadRequest, Busy, NotFound
+from stylus_audio.errors import BadRequest, Busy, NotAllowed, NotFound
 
 REQUEST = {"content": "a.wav"}
 
@@ -244,6 +244,6 @@ def test_two_doors_never_claim_the_same_job(tmp_path: Path, jobs: Jobs) -> None:
 def test_a_file_that_is_no_queue_is_not_touched(tmp_path: Path) -> None:
     file = tmp_path / "jobs.sqlite"
     file.write_bytes(b"something else" * 100)
-    with pytest.raises(sqlite3.DatabaseError):
+    with pytest.raises(NotAllowed, match="cannot be used"):
         Jobs(file)
     assert file.read_bytes() == b"something else" * 100
