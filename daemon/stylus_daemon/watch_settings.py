@@ -17,7 +17,7 @@ from stylus_audio.audio import same_file
 from stylus_audio.errors import BadRequest, NotAllowed, NotFound, StylusError
 from stylus_audio.files import typed_path
 from stylus_audio.presets import preset
-from stylus_audio.settings import ALIASES, Settings, typed_over
+from stylus_audio.settings import Settings, setting_of, typed_over
 
 SIDECAR = ".stylus.json"
 FOLDER_FILE = "stylus.toml"
@@ -203,8 +203,8 @@ def _table(file: Path) -> dict[str, Any]:
 def _by_their_names(values: Mapping[str, object]) -> dict[str, Any]:
     """Settings as typed, checked, under the names that `Settings` has for them, so that layers compare."""
     parsed = Settings.parse(values).to_dict()
-    names = [name.replace("-", "_") for name in values]
-    return {name: parsed[name] for name in ("injection" if n == "no_injection" else ALIASES.get(n, n) for n in names)}
+    names = map(setting_of, values)
+    return {name: parsed[name] for name in ("injection" if n == "no_injection" else n for n in names)}
 
 
 def _model(layer: _Layer) -> str:
