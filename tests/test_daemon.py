@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +18,7 @@ import soundfile
 from stylus_daemon.check import run_check
 from stylus_daemon.client import Client, Refused
 from stylus_daemon.lock import Lock
+from stylus_daemon.osc_server import Server
 from stylus_daemon.service import Options, home_folder
 
 from stylus_audio.audio import sha256
@@ -26,6 +31,13 @@ def daemon(tmp_path: Path, tiny_folder: Path) -> Iterator[Daemon]:
     one = Daemon(tmp_path, tiny_folder)
     yield one
     one.end()
+
+
+def stylus(*words: str) -> subprocess.CompletedProcess[str]:
+    """A command, as it is typed, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "stylus_audio", *words], capture_output=True, text=True, check=False, timeout=DEADLINE
+    )
 
 
 def ignore(*_: object) -> None:
@@ -139,9 +151,83 @@ def test_a_second_daemon_says_who_has_the_port(daemon: Daemon) -> None:
         [sys.executable, "-m", "stylus_audio", "daemon", "--osc-port", str(daemon.port)],
         capture_output=True, text=True, check=False, timeout=DEADLINE,
     )  # fmt: skip
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"port {daemon.port} on 127.0.0.1 is taken by another Stylus daemon" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_on_another_port_too_there_is_one_daemon_for_each_user(daemon: Daemon, tiny_folder: Path) -> None:
+    free = Server("127.0.0.1", 0)
+    other = ["--osc-port", str(free.port), "--no-page"]
+    free.close()
+    said = f"another daemon of yours is running, on OSC port {daemon.port}; there is one for each user"
+    done = stylus("daemon", *other)
+    assert (done.returncode, done.stderr.strip()) == (2, f"stylus: {said}")
+    checked = stylus("daemon", *other, "--check", "--model", str(tiny_folder))
+    assert checked.returncode == 1
+    assert [line for line in checked.stdout.splitlines() if line.startswith("no ")] == [f"no   daemon       {said}"]
+    # On its own port it is what is looked for.
+    assert stylus("daemon", "--osc-port", str(daemon.port), "--check", "--model", str(tiny_folder)).returncode == 0
+
+
+def test_several_styles_are_sent_and_a_stem_that_cannot_be_is_told_at_once(daemon: Daemon) -> None:
+    words = ["send", daemon.clip, "-s", daemon.style, "-s", daemon.clip, "--style-weight", "0.3,0.7"]
+    words += ["--osc-port", str(daemon.port), "--no-wait"]
+    sent = stylus(*words)
+    assert sent.returncode == 0, sent.stderr
+    jobs = daemon.jobs()
+    request = jobs.get(int(sent.stdout)).request
+    jobs.close()
+    assert [path for path, _ in request["styles"]] == [daemon.style, daemon.clip]
+    assert request["settings"] == {"style_weight": "0.3,0.7"}
+    refused = stylus(*words, "-o", str(daemon.folder / "x.mp3"))
+    assert refused.returncode == 2
+    assert "x.mp3: a stem is one of .wav" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_folder_is_watched_beside_a_daemon_once_it_is_allowed(
+    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "the home"
+    bounces, sounds = home / "Bounces", home / "Sounds"
+    for folder in (bounces, sounds):
+        folder.mkdir(parents=True)
+    for folder in (home, sounds):
+        shutil.copy(daemon.style, folder / "glass.wav")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    # One reference does not open the home folder.
+    near = stylus("watch", str(bounces), "--style", str(home / "glass.wav"))
+    assert near.returncode == 2
+    assert f'`stylus root add "{bounces}" "{bounces}-stylus"` allows it' in near.stderr
+    assert "`stylus style add NAME FILE`" in near.stderr
+    words = ["watch", str(bounces), "--style", str(sounds / "glass.wav"), "--model", str(daemon.model)]
+    refused = stylus(*words)
+    (command,) = re.findall("`(stylus root add [^`]*)`", refused.stderr)
+    assert shlex.split(command)[3:] == [str(bounces), f"{bounces}-stylus", str(sounds)]
+    added = stylus(*shlex.split(command)[1:])
+    assert added.returncode == 0, added.stderr
+    watching = subprocess.Popen([sys.executable, "-m", "stylus_audio", *words], stderr=subprocess.DEVNULL)
+    try:
+        shutil.copy(daemon.clip, bounces / "riff.wav")
+        until((home / "Bounces-stylus" / "riff_glass.wav").is_file)
+    finally:
+        watching.send_signal(signal.SIGINT)
+        watching.wait(DEADLINE)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"), [("none.txt", "does not exist"), (".", "cannot be read"), ("bytes.txt", "is not text")]
+)
+def test_a_token_file_that_holds_none_is_the_users_mistake(tmp_path: Path, file: str, said: str) -> None:
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\xfd")
+    done = stylus("daemon", "--token-file", str(tmp_path / file), "--check")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"stylus: token-file: {tmp_path / file} {said}")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Errno" not in done.stderr
 
 
 def test_outside_of_loopback_it_wants_a_token_and_a_list() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import soundfile
-from stylus_daemon.desk import ADDRESSES, Desk
+from stylus_daemon.desk import ADDRESSES, Answer, Desk
 from stylus_daemon.events import Events, Listeners
 from stylus_daemon.jobs import Jobs
 from stylus_daemon.osc_messages import Argument, Message, Peer
@@ -127,6 +127,13 @@ def test_a_place_for_the_stem(bench: Bench) -> None:
         bench.refused("/stylus/render", bench.clip, bench.style, "output", f"{bench.folder}/no/x.wav")[0]
         == "bad-request"
     )
+    for words, said in (
+        (("output", f"{bench.folder}/x.mp3"), "x.mp3: a stem is one of .wav"),
+        (("output", f"{bench.folder}/x.flac", "sidecar", "embed"), "embed needs a .wav stem"),
+    ):
+        code, text = bench.refused("/stylus/render", bench.clip, bench.style, *words)
+        assert code == "bad-request"
+        assert said in text
 
 
 @pytest.mark.parametrize(
@@ -269,12 +276,34 @@ def test_a_long_library_comes_in_pages_that_fit_a_packet(bench: Bench) -> None:
     assert len(set(names)) == 90
 
 
-def test_models(bench: Bench) -> None:
+def test_models(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "mini" in bench.ask("/stylus/models")
     assert bench.ask("/stylus/model") == ["mini"]
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     assert bench.ask("/stylus/model", "sd15") == ["sd15"]
     assert bench.workers.chosen == ["sd15"]
     assert bench.refused("/stylus/model", "what")[0] == "bad-request"
+
+
+def test_a_model_that_cannot_be_had_is_refused_at_once(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bench.folder / "model.ckpt").write_bytes(b"")
+    for name in ("nowhere", "nowhere.safetensors", "model.ckpt", "clip.wav", "x" * 300):
+        assert bench.refused("/stylus/model", str(bench.folder / name))[0] == "no-model"
+        assert (
+            bench.refused("/stylus/render", bench.clip, bench.style, "model", str(bench.folder / name))[0] == "no-model"
+        )
+    # Where it may be downloaded, it is.
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    assert bench.ask("/stylus/model", "sd15") == ["sd15"]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    code, text = bench.refused("/stylus/model", "sd15")
+    assert code == "no-model"
+    assert "stylus models pull sd15" in text
+    assert bench.ask("/stylus/model", "mini") == ["mini"]
+    assert bench.workers.chosen == ["sd15", "mini"]
 
 
 def test_a_request_from_a_file(bench: Bench) -> None:
@@ -294,6 +323,10 @@ def test_replies_go_to_the_port_that_was_asked_for_on_the_same_host(bench: Bench
     answer = bench.desk.answer(Message(HERE, "/stylus/render", ("a", *asked)))
     assert answer is not None
     assert answer.peer == Peer("udp", "127.0.0.1", 7777)
+    # As a shell sends it.
+    answer = bench.desk.answer(Message(HERE, "/stylus/render", ("text", *asked[:3], "7777")))
+    assert answer is not None
+    assert (answer.peer, answer.address) == (Peer("udp", "127.0.0.1", 7777), "/stylus/reply")
     bench.ask("/stylus/notify", 1, 8888)
     answer = bench.desk.answer(Message(HERE, "/stylus/ping", ("b",)))
     assert answer is not None
@@ -302,6 +335,40 @@ def test_replies_go_to_the_port_that_was_asked_for_on_the_same_host(bench: Bench
     answer = bench.desk.answer(Message(HERE, "/stylus/ping", ("c",)))
     assert answer is not None
     assert answer.peer == HERE
+
+
+@pytest.mark.parametrize("port", [0, 70000, -1, 1.5, "x", "", None, b"7777"])
+def test_what_is_no_port_for_replies_is_told(bench: Bench, port: Argument) -> None:
+    code, text = bench.refused("/stylus/render", bench.clip, bench.style, "reply_port", port)
+    assert code == "bad-request"
+    assert text.startswith("reply_port: ")
+    assert text.endswith("is not a whole number from 1 to 65535")
+    assert bench.jobs.listed() == []
+
+
+def test_a_file_says_where_replies_go(bench: Bench) -> None:
+    file, there = bench.folder / "request.json", Peer("udp", "127.0.0.1", 7777)
+    asked: dict[str, object] = {"content": bench.clip, "style": bench.style, "reply_port": 7777}
+
+    def answered(rid: str, *words: Argument) -> Answer:
+        file.write_text(json.dumps(asked), "utf-8")
+        answer = bench.desk.answer(Message(HERE, "/stylus/render/file", (rid, str(file), *words)))
+        assert answer is not None
+        return answer
+
+    first = answered("a")
+    assert (first.peer, first.address) == (there, "/stylus/reply")
+    # Events too.
+    assert {event[0] for event in bench.events.of_changes()} == {there}
+    # Again it is the same request, also after a new start.
+    assert answered("a") == first
+    bench.desk.forget()
+    assert answered("a") == first
+    assert answered("b", "reply_port", 8888).peer == Peer("udp", "127.0.0.1", 8888)
+    asked["keep"] = 7
+    assert (answered("c").peer, answered("c").arguments[2]) == (there, "bad-request")
+    asked["reply_port"] = 70000
+    assert (answered("d").peer, answered("d").arguments[2]) == (HERE, "bad-request")
 
 
 def test_owners_and_registered_clients_hear_what_happens(bench: Bench) -> None:
@@ -340,5 +407,7 @@ def test_the_reference_page_is_the_table() -> None:
     page = (Path(__file__).parents[1] / "docs" / "osc.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `(/stylus/\S+) rid([^`\n]*)`", page, re.MULTILINE))
     assert {address: takes.strip() for address, takes in rows.items()} == {
-        address: one.takes for address, one in ADDRESSES.items()
+        **{address: one.takes for address, one in ADDRESSES.items()},
+        # Before the desk.
+        "/stylus/token": "TOKEN",
     }

@@ -49,6 +49,17 @@ def submitted(desk: Desk, words: list[Any]) -> RenderJob:
     return RenderJob.from_dict(desk.jobs.get(int(str(answer.arguments[2]))).request)
 
 
+def words_of(message: str) -> list[Any]:
+    """A message's arguments behind its request id."""
+    _, _, rest = message.split(" ", 2)
+    words, decoder = [], json.JSONDecoder()
+    while rest:
+        word, end = decoder.raw_decode(rest)
+        words.append(word)
+        rest = rest[end:].lstrip()
+    return words
+
+
 @pytest.mark.parametrize("values", ASKED, ids=lambda values: ",".join(values) or "none")
 def test_an_osc_message_asks_for_the_same_job(desk: Desk, tmp_path: Path, values: dict[str, Any]) -> None:
     flat = [",".join(map(str, one)) if isinstance(one, list) else one for pair in values.items() for one in pair]
@@ -56,17 +67,23 @@ def test_an_osc_message_asks_for_the_same_job(desk: Desk, tmp_path: Path, values
         desk, [0, str(tmp_path / "clip é.wav"), "bells 2", "style", str(tmp_path / "style $x.wav"), *flat]
     )
     assert [name for _, name in first.styles] == ["bells 2", "style $x"]
-    address, rid, rest = as_message(first).split(" ", 2)
+    address, rid, _ = as_message(first).split(" ", 2)
     # Sent twice it is to be rendered twice.
     assert (address, rid) == ("/stylus/render", "0")
-    words, decoder = [], json.JSONDecoder()
-    while rest:
-        word, end = decoder.raw_decode(rest)
-        words.append(word)
-        rest = rest[end:].lstrip()
-    again = submitted(desk, [0, *words])
+    again = submitted(desk, [0, *words_of(as_message(first))])
     assert (again.content, again.styles, again.folder) == (first.content, first.styles, first.folder)
     assert Settings.parse(again.settings) == Settings.parse(first.settings)
+
+
+def test_an_osc_message_says_where_the_stem_goes_and_what_comes_with_it(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "out é").mkdir()
+    asked = ["recipe", "styleid", "name", "{style} of {content}", "sidecar", "none", "overwrite", True]
+    for output in ("out é", "out é/stem.flac"):
+        first = submitted(desk, [0, str(tmp_path / "clip é.wav"), "bells 2", *asked, "output", str(tmp_path / output)])
+        assert submitted(desk, [0, *words_of(as_message(first))]) == first
+    # What was not asked for is not said.
+    plain = submitted(desk, [0, str(tmp_path / "clip é.wav"), "bells 2"])
+    assert len(words_of(as_message(plain))) == 2
 
 
 def test_lines_from_a_file_are_said_as_lines(tmp_path: Path) -> None:

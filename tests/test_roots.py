@@ -103,6 +103,11 @@ def test_the_refusal_names_the_command_that_allows_it(roots: Roots, outside: Pat
         roots.file(str(outside / "clip.wav"))
 
 
+def test_a_refused_folder_is_named_itself_and_not_what_holds_it(roots: Roots, outside: Path) -> None:
+    with pytest.raises(NotAllowed, match=r"`stylus root add \S*/allowed-not` allows it"):
+        roots.resolved(str(outside))
+
+
 def test_on_macos_the_system_says_whether_two_folders_are_one(
     roots: Roots, inside: Path, outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -622,6 +622,22 @@ def test_a_settings_file_may_name_a_preset(bench: Bench) -> None:
     assert "other.stylus.json: preset: 'loud' is not there" in bench.error("other.wav")
 
 
+def test_a_settings_file_may_name_a_recipe_and_a_precision(bench: Bench) -> None:
+    (bench.root / "stylus.toml").write_text('recipe = "styleid"\nkeep = 0.5', "utf-8")
+    bench.clip()
+    bench.clip("other.wav", seed=1)
+    (bench.root / "other.stylus.json").write_text('{"mix": 0.25, "dtype": "bfloat16"}', "utf-8")
+    bench.scan()
+    found = {}
+    for _ in range(2):
+        request = RenderJob.from_dict(bench.claim().request)
+        found[Path(request.content).name] = request
+    assert {name: request.dtype for name, request in found.items()} == {"riff.wav": "float32", "other.wav": "bfloat16"}
+    assert [found[name].settings["gamma"] for name in found] == [0.5, 0.5]
+    assert [found[name].settings["tau"] for name in found] == [1.5, 1.5]
+    assert found["other.wav"].settings["mix"] == 0.25
+
+
 def test_whoever_waits_for_a_stem_comes_before_a_folder(bench: Bench) -> None:
     bench.clip()
     bench.scan()

@@ -13,12 +13,12 @@ from .client import ping
 from .jobs import Jobs
 from .osc_server import Server
 from .roots import Roots
-from .service import Options, home_folder
+from .service import Options, home_folder, other_daemon
 
 
 def checks(options: Options) -> Iterator[Check]:
     """Every check, as it is made."""
-    yield _at_the_port(options)
+    yield from _at_the_port(options, refused=True)
     yield _tried("queue", f"in {home_folder()}", _queue)
     yield _tried("model", f"{options.model} loads", lambda: Engine(options.model, options.device))
     yield from _folders(options)
@@ -27,15 +27,24 @@ def checks(options: Options) -> Iterator[Check]:
 def for_doctor() -> Iterator[Check]:
     """What needs no second look at the model: the port, or the daemon at it, and the folders."""
     options = Options()
-    yield _at_the_port(options)
+    yield from _at_the_port(options, refused=False)
     yield from _folders(options)
 
 
-def _at_the_port(options: Options) -> Check:
+def _at_the_port(options: Options, refused: bool) -> Iterator[Check]:
+    """The daemon at the port, or the port, and a daemon elsewhere, beside which another one is `refused`."""
     answer = ping(options.port, 0.5)
     if answer is not None:
-        return Check("daemon", True, f"runs on port {options.port}, version {answer[0]!s}")
-    return _tried("port", f"{options.host}:{options.port} is free for UDP and TCP", lambda: _port(options))
+        yield Check("daemon", True, f"runs on port {options.port}, version {answer[0]!s}")
+        return
+    yield _tried("port", f"{options.host}:{options.port} is free for UDP and TCP", lambda: _port(options))
+    try:
+        other = other_daemon()
+    except StylusError as error:
+        yield Check("daemon", False, str(error))
+    else:
+        if other:
+            yield Check("daemon", not refused, other)
 
 
 def _folders(options: Options) -> Iterator[Check]:

@@ -12,7 +12,7 @@ import typer
 
 from stylus_audio import installed, store
 from stylus_audio.cli import Device, Json, ModelName, with_settings
-from stylus_audio.errors import BadRequest, NotAllowed, StylusError
+from stylus_audio.errors import BadRequest, NotAllowed, NotFound, StylusError
 from stylus_audio.files import typed_path
 
 root_app = typer.Typer(no_args_is_help=True, help="Folders that the daemon may use.", rich_markup_mode=None)
@@ -110,16 +110,16 @@ def watch(
     device: Device = "auto",
 ) -> None:
     """Render what appears in a folder; the originals stay as they are."""
-    from .service import PORT, Options, daemon_runs, watch_beside
+    from .service import PORT, Options, other_daemon, watch_beside
     from .watch_settings import Watch
 
     watched = Watch(
         folder, out, tuple(style), asked, model, move, polling or None,
     )  # fmt: skip
-    roots = (watched.root, watched.output, *(Path(one).resolve().parent for one in style if _is_path(one)))
+    roots = (watched.root, watched.output, *(typed_path(one).resolve().parent for one in style if _is_path(one)))
     # There is one daemon for each user: a DAW finds this one.
     options = Options(PORT, roots=roots, model=model, device=device, watches=(watched,), any_port=True)
-    if daemon_runs():
+    if other_daemon():
         watch_beside(options)
     else:
         _run(options, f"watching {watched.root}")
@@ -141,7 +141,7 @@ def _run(options: Any, what: str) -> None:
 def send(
     asked: dict[str, Any],
     content: Annotated[Path, typer.Argument(help="the clip to restyle")],
-    style: Annotated[str, typer.Option("--style", "-s", metavar="FILE|NAME", help="the reference")],
+    style: Styles,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE|DIR", help="the stem")] = None,
     model: Annotated[str, typer.Option("--model", metavar="NAME|PATH", help="another than the daemon's")] = "",
     recipe: Annotated[str, typer.Option("--recipe", metavar="NAME", help="every published value of a paper")] = "",
@@ -163,8 +163,9 @@ def send(
         "output": str(output.absolute()) if output else "",
     }  # fmt: skip
     values = {**asked, **{key: value for key, value in about.items() if value}}
-    reference = str(typed_path(style).absolute()) if _is_path(style) else style
-    words = [str(content.absolute()), reference, *(word for pair in values.items() for word in pair)]
+    first, *more = [str(typed_path(one).absolute()) if _is_path(one) else one for one in style]
+    pairs = [*(("style", one) for one in more), *values.items()]
+    words = [str(content.absolute()), first, *(word for pair in pairs for word in pair)]
     if report is not None:
         _check_report(report)
     try:
@@ -224,11 +225,12 @@ def _waited(client: Any, job: int) -> str:
 
 
 @root_app.command("add")
-def root_add(folder: Path) -> None:
-    """Let the daemon use a folder, from now on and after the next start."""
+def root_add(folder: list[Path]) -> None:
+    """Let the daemon use folders, from now on and after the next start."""
     from .roots import keep_root
 
-    print(keep_root(folder))
+    for one in folder:
+        print(keep_root(one))
 
 
 @root_app.command("list")
@@ -265,5 +267,9 @@ def _token(file: Path | None) -> str:
         return ""
     try:
         return file.read_text("utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise StylusError(f"{file} cannot be read: {error}") from error
+    except FileNotFoundError:
+        raise NotFound(f"token-file: {file} does not exist") from None
+    except OSError as error:
+        raise NotAllowed(f"token-file: {file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise BadRequest(f"token-file: {file} is not text") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import pairwise
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stylus_audio import library
-from stylus_audio.errors import BadRequest, Busy, NotAllowed, StylusError
+from stylus_audio.errors import BadRequest, Busy, NoModel, NotAllowed, StylusError
 from stylus_audio.files import can_write
 from stylus_audio.presets import presets
+from stylus_audio.settings import Option
+from stylus_audio.stem import check_container
 from stylus_audio.target import Target, stem_path
-from stylus_audio.weights import KNOWN
+from stylus_audio.weights import KNOWN, is_offline, located, named
 
 from .events import Listeners, to_text
 from .jobs import Job, Jobs
@@ -148,8 +151,8 @@ class Desk:
         rid = message.arguments[0] if message.arguments else None
         if isinstance(rid, float) and rid.is_integer():
             rid = int(rid)
-        peer = self._home(message)
-        key = (to_text(peer), message.address, repr(rid))
+        call = Call(self._home(message), message.address, rid, message.arguments[1:])
+        key = (to_text(call.peer), message.address, repr(rid))
         repeats = rid not in (0, "", None)
         if repeats and key in self._answered:
             self._answered.move_to_end(key)
@@ -159,13 +162,12 @@ class Desk:
                 raise Unknown(f"{message.address[:100]} is none of our addresses")
             if not isinstance(rid, str | int) or len(str(rid)) > 200:
                 raise BadRequest("the first argument is a request id: a whole number, or text of up to 200 letters")
-            call = Call(peer, message.address, rid, message.arguments[1:])
             reply = ADDRESSES[message.address].serve(self, call)
-            answer = Answer(peer, "/stylus/reply", (message.address, rid, *reply))
+            answer = Answer(call.peer, "/stylus/reply", (message.address, rid, *reply))
         except StylusError as error:
             rid = rid if isinstance(rid, str | int) and len(str(rid)) <= 200 else 0
             text = " ".join(str(error).split())[:1000]
-            answer = Answer(peer, "/stylus/error", (message.address[:200], rid, error.code, text))
+            answer = Answer(call.peer, "/stylus/error", (message.address[:200], rid, error.code, text))
             # What there was no room for may be asked again under the same id.
             repeats = repeats and not isinstance(error, Busy)
         if repeats:
@@ -181,10 +183,11 @@ class Desk:
     def _home(self, message: Message) -> Peer:
         """Where a client hears from us: its `reply_port`, the port of its `/stylus/notify`, or where it sent from."""
         if message.address in ("/stylus/render", "/stylus/render/file"):
-            words = message.arguments
-            for name, value in pairwise(words):
-                if name == "reply_port" and isinstance(value, int | float) and 1 <= value <= 65535:
-                    return Peer("udp", message.peer.host, int(value))
+            for name, value in pairwise(message.arguments):
+                if name == "reply_port":
+                    # What is no port is told when the options are read.
+                    with suppress(BadRequest):
+                        return _reply_port(message.peer, value)
         return self.listeners.home(message.peer)
 
     def ping(self, call: Call) -> list[Argument]:
@@ -285,7 +288,9 @@ class Desk:
 
     def _render(self, call: Call, content: str, styles: list[str], values: dict[str, Any]) -> list[Argument]:
         values = dict(values)
-        values.pop("reply_port", None)
+        if "reply_port" in values:
+            # A file may say it too.
+            call.peer = _reply_port(call.peer, values.pop("reply_port"))
         output = values.pop("output", "")
         clip = self.roots.file(content)
         known = [self._style(style) for style in styles]
@@ -313,6 +318,9 @@ class Desk:
                 return replace(request, folder=str(place)), ""
             if not self.roots.holds(place.parent) or not place.parent.is_dir():
                 raise BadRequest(f"output: the folder {place.parent} is not there")
+            check_container(place)
+            if request.sidecar == "embed" and place.suffix.lower() not in (".wav", ".rf64"):
+                raise BadRequest(f"sidecar: embed needs a .wav stem, not {place.suffix}")
             return replace(request, folder=str(place.parent), file=place.name), ""
         folder = self.roots.own_output
         if clip.is_relative_to(self.roots.uploads):
@@ -380,14 +388,24 @@ class Desk:
         return [self.workers.conditions[0].model]
 
     def _model(self, name: str) -> None:
-        """`BadRequest` or `NotAllowed` for what is neither a known model nor one in an allowed folder."""
-        if name and name not in KNOWN:
+        """Raise what can be said of a model at once: `BadRequest` or `NotAllowed` for what is neither a known one nor
+        in an allowed folder, `NoModel` for what is not there and will not come.
+        """
+        if name in KNOWN:
+            # Where it may be downloaded it is, by a worker.
+            if is_offline():
+                located(KNOWN[name])
+        elif name:
             try:
-                self.roots.resolved(name)
+                path = self.roots.resolved(name)
             except BadRequest:
                 raise BadRequest(f"model: {name[:100]!r} is none of {', '.join(KNOWN)}, nor a path") from None
             except NotAllowed as error:
                 raise NotAllowed(f"model: {error}") from None
+            try:
+                named(str(path))
+            except OSError as error:
+                raise NoModel(f"model: {name[:100]!r} cannot be read: {error.strerror}") from error
 
 
 ADDRESSES: dict[str, Address] = {
@@ -407,7 +425,8 @@ ADDRESSES: dict[str, Address] = {
     ),
     "/stylus/render": Address(
         "content style [key value …]", "job [note]", "puts a render in the queue; keys are the options of "
-        "`stylus render` with `_` (`style` again for several), `output` and `reply_port`", Desk.render,
+        "`stylus render` with `_` (`style` again for several) but what is the command line's own, and `reply_port`",
+        Desk.render,
     ),
     "/stylus/render/file": Address(
         "path.json [key value …]", "job [note]", 'as /stylus/render, from a file with "content", "style" or "styles", '
@@ -430,6 +449,11 @@ ADDRESSES: dict[str, Address] = {
     "/stylus/model": Address("[name]", "name", "the one for jobs that name none; loads another", Desk.model),
 }  # fmt: skip
 """Everything that can be asked. The reference page (docs/osc.md) and the device's test read it too."""
+
+
+def _reply_port(peer: Peer, value: object) -> Peer:
+    """Where a client on that host hears from us; numbers are taken as text too, as from a file or a shell."""
+    return Peer("udp", peer.host, Option("integer", "", low=1, high=65535).check("reply_port", value))
 
 
 def _page(rows: list[list[Argument]], first: int) -> list[Argument]:

@@ -71,12 +71,7 @@ def as_command(job: RenderJob) -> str:
     words = ["stylus", "render", job.content]
     for style in job.styles:
         words += ["--style", _reference(style)]
-    about = {
-        "model": job.model, "dtype": job.dtype if job.dtype != "auto" else "",
-        "name": job.name if job.name != DEFAULT_NAME else "", "sidecar": job.sidecar if job.sidecar != "file" else "",
-        "output": str(job.target / job.file) if job.target != Path(job.content).parent or job.file else "",
-    }  # fmt: skip
-    for name, value in {**job.settings, **about}.items():
+    for name, value in {**job.settings, **_about(job)}.items():
         option = f"--{name.replace('_', '-')}"
         if name in ("injection", "no_injection"):
             words += ["--no-injection"] * (bool(value) == (name == "no_injection"))
@@ -95,10 +90,20 @@ def as_message(job: RenderJob) -> str:
         if value is not None
         for word in (name, _plain(value, name) if isinstance(value, list | tuple) else value)
     ]
-    about = ["model", job.model] if job.model else []
+    about = [word for pair in _about(job).items() for word in pair] + ["overwrite", True] * job.overwrite
     words = [job.content, first, *(word for style in more for word in ("style", style)), *values, *about]
     # Any other request id would have it rendered once, however often it is sent.
     return " ".join(["/stylus/render", "0", *(json.dumps(word, ensure_ascii=False) for word in words)])
+
+
+def _about(job: RenderJob) -> dict[str, str]:
+    """What was asked for beside the sound, where it is not the default."""
+    about = {
+        "model": job.model, "dtype": job.dtype if job.dtype != "auto" else "",
+        "name": job.name if job.name != DEFAULT_NAME else "", "sidecar": job.sidecar if job.sidecar != "file" else "",
+        "output": str(job.target / job.file) if job.target != Path(job.content).parent or job.file else "",
+    }  # fmt: skip
+    return {name: value for name, value in about.items() if value}
 
 
 def _reference(style: tuple[str, str]) -> str:

@@ -135,9 +135,10 @@ class Roots:
         except (OSError, RuntimeError, ValueError) as error:
             raise BadRequest(f"path: {_short(text)} leads nowhere") from error
         if not self.holds(path):
+            # What holds a folder holds more than was asked for.
+            folder = path if os.path.isdir(path) else path.parent  # noqa: PTH112  # pathlib may raise
             raise NotAllowed(
-                f"{_short(text)} is outside of the folders that the daemon may use;"
-                f" `stylus root add {_quoted(path.parent)}` allows it"
+                f"{_short(text)} is outside of the folders that the daemon may use; {adding([folder])} allows it"
             )
         return path
 
@@ -220,6 +221,11 @@ def _state(file: Path) -> object:
 def _short(text: str) -> str:
     shown = f"'{text}'" if text.isprintable() else repr(text)
     return shown if len(shown) <= 200 else f"{shown[:190]}…'"
+
+
+def adding(folders: Sequence[Path]) -> str:
+    """The command that allows folders, as it is typed."""
+    return f"`stylus root add {' '.join(map(_quoted, folders))}`"
 
 
 def _quoted(path: Path) -> str:

@@ -11,14 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from ctypes.util import find_library
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from stylus_audio.errors import BadRequest, StylusError
+from stylus_audio.errors import BadRequest, NotAllowed, StylusError
 from stylus_audio.files import remove_old_folders, writable_folder
 from stylus_audio.places import user_data
 
@@ -32,7 +32,7 @@ from .lock import Lock, Taken
 from .log import to_stderr
 from .osc_messages import Message, Peer
 from .osc_server import Server
-from .roots import Roots
+from .roots import Roots, adding
 from .supervisor import STALL, Supervisor
 from .watch_events import run
 from .watch_settings import Watch, check_apart
@@ -56,9 +56,11 @@ GRACE = 10.0
 
 
 class PortTaken(StylusError):
-    """Another program listens where the daemon should."""
+    """Another program listens where the daemon should, or another daemon of the user's runs."""
 
     code = "busy"
+    exit_code = 2
+    """The user's to mend: another port, or the daemon that there is."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Service:
     """One daemon. `turn` does one unit of its work; `run` turns until `stop`."""
 
     def __init__(self, options: Options) -> None:
-        """Opens everything; raises `PortTaken`, and `BadRequest` where another daemon uses the same home."""
+        """Opens everything; raises `PortTaken`, also where another daemon uses the same home."""
         self.options = options
         home = home_folder()
         writable_folder(home)
@@ -109,9 +111,9 @@ class Service:
             try:
                 self._lock = Lock(home / "daemon.lock")
             except Taken:
-                said = f"another daemon of yours is running on {home}; `stylus daemon --check` asks it"
-                raise PortTaken(said) from None
+                raise PortTaken(_said_of_other()) from None
             opened.pop_all()
+        _say_port(home, self.server.port)
         self.jobs = Jobs(home / "jobs.sqlite", options.queue)
         self.roots = Roots(options.roots)
         self._plans = plans(options, home)
@@ -289,13 +291,36 @@ def _cuda_devices() -> int:
     return torch.cuda.device_count()
 
 
-def daemon_runs() -> bool:
-    """Whether a daemon of this user is running."""
+def other_daemon() -> str:
+    """Where a daemon of this user is running, in words; "" where none is."""
+    lock = home_folder() / "daemon.lock"
     try:
-        Lock(home_folder() / "daemon.lock").release()
+        # Only to look must make no folders.
+        if lock.exists():
+            Lock(lock).release()
     except Taken:
-        return True
-    return False
+        return _said_of_other()
+    return ""
+
+
+def _said_of_other() -> str:
+    try:
+        where = f"on OSC port {int(_port_file(home_folder()).read_text('utf-8'))}"
+    except (OSError, ValueError):
+        where = f"with {home_folder()}"
+    return f"another daemon of yours is running, {where}; there is one for each user"
+
+
+def _say_port(home: Path, port: int) -> None:
+    """For who meets the lock, which says only that it is held."""
+    try:
+        _port_file(home).write_text(str(port), "utf-8")
+    except OSError as error:
+        log.warning("%s cannot be written: %s", _port_file(home), error)
+
+
+def _port_file(home: Path) -> Path:
+    return home / "daemon.port"
 
 
 def on_signal(stop: Callable[[], None]) -> None:
@@ -307,18 +332,35 @@ def on_signal(stop: Callable[[], None]) -> None:
 def watch_beside(options: Options) -> None:
     """Watch folders for a daemon that is running already, which renders; until Ctrl-C.
 
-    Raises `NotAllowed` for folders that it may not use.
+    Raises `NotAllowed` for folders that it may not use, all at once; outputs are made first, so that they can be added.
     """
     stopping = threading.Event()
     roots = Roots()
-    for folder in options.roots:
-        roots.resolved(str(folder))
+    outside = [folder for folder in dict.fromkeys(options.roots) if not roots.holds(folder)]
+    if outside:
+        for watch in options.watches:
+            with suppress(OSError):
+                watch.output.mkdir(exist_ok=True)
+        raise NotAllowed(
+            _said_of_outside(outside, [one for watch in options.watches for one in (watch.root, watch.output)])
+        )
     to_stderr()
     log.info("the daemon that is running renders what appears; Ctrl-C ends the watching")
     on_signal(stopping.set)
     for thread in _start_watching(options.watches, home_folder(), options.queue, stopping):
         while thread.is_alive():
             thread.join(0.5)
+
+
+def _said_of_outside(outside: Sequence[Path], watched: Sequence[Path]) -> str:
+    """What to do about folders that a daemon may not use: those that are watched, and those of styles."""
+    # One reference is no reason to open everything of the user's.
+    wide = [folder for folder in outside if folder not in watched and Path.home().resolve().is_relative_to(folder)]
+    rest = [folder for folder in outside if folder not in wide]
+    said = [f"the daemon that is running may not use {', '.join(repr(str(folder)) for folder in outside)}"]
+    said += [f"{adding(rest)} allows it"] if rest else []
+    said += [f"a style in {str(folder)!r} goes to the library by `stylus style add NAME FILE`" for folder in wide]
+    return "; ".join(said)
 
 
 def _listening(options: Options) -> Server:

@@ -16,13 +16,15 @@ from stylus_audio import library
 from stylus_audio.audio import same_file
 from stylus_audio.errors import BadRequest, NotAllowed, NotFound, StylusError
 from stylus_audio.files import typed_path
-from stylus_audio.presets import preset
+from stylus_audio.options import Options
 from stylus_audio.settings import Settings, setting_of, typed_over
 
 SIDECAR = ".stylus.json"
 FOLDER_FILE = "stylus.toml"
 _MOST = 2**20
 """A settings file over so many bytes is none."""
+_OF_THE_STEM = {"name", "output", "overwrite", "sidecar"}
+"""Options of a render that its files do not hold."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Wish:
     styles: tuple[tuple[Path, str], ...]
     settings: dict[str, Any]
     model: str
+    dtype: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class _Layer:
     model: str
     base: Path
     name: str
+    dtype: str = ""
 
 
 class Wishes:
@@ -125,7 +129,7 @@ class Wishes:
         layers = [_Layer(watch.styles, _by_their_names(watch.values), watch.model, watch.base, "")]
         layers += [self._layer(file) for file in sources]
         settings: dict[str, Any] = {}
-        styles, model = layers[0], ""
+        styles, model, dtype = layers[0], "", "auto"
         for layer in layers:
             if layer.styles:
                 # Weights belong to the styles beside which they stand.
@@ -133,6 +137,7 @@ class Wishes:
                 styles = layer
             settings = typed_over(settings, layer.settings)
             model = _model(layer) or model
+            dtype = layer.dtype or dtype
         Settings.parse(settings)
         if not styles.styles:
             raise BadRequest(
@@ -140,7 +145,7 @@ class Wishes:
                 f' style = "NAME or file" to {FOLDER_FILE}, or start with --style'
             )
         found = tuple(_style(reference, styles) for reference in styles.styles)
-        return Wish(found, settings, model)
+        return Wish(found, settings, model, dtype)
 
     def _layer(self, file: Path) -> _Layer:
         if file not in self._layers:
@@ -166,21 +171,14 @@ def _read(file: Path) -> _Layer:
         model = values.pop("model", "")
         if not isinstance(model, str) or "\0" in model:
             raise BadRequest("model: a name is wanted")
-        values = _with_preset(values)
-        return _Layer(tuple(styles), _by_their_names(values), model, file.parent, f"{file.name}: ")
+        if stray := values.keys() & _OF_THE_STEM:
+            raise BadRequest(f"{min(stray)} is not an option of a watched folder, which says itself where stems go")
+        asked = Options.parse(values)
+        # A recipe says in what precision, too.
+        dtype = asked.dtype if values.keys() & {"dtype", "recipe"} else ""
+        return _Layer(tuple(styles), _by_their_names(asked.settings), model, file.parent, f"{file.name}: ", dtype)
     except (BadRequest, NotFound) as error:
         raise type(error)(f"{file.name}: {error}") from None
-
-
-def _with_preset(values: dict[str, Any]) -> dict[str, Any]:
-    """Options with those of the preset that they name under them."""
-    rest = dict(values)
-    known = rest.pop("preset", None)
-    if known is None:
-        return rest
-    if not isinstance(known, str):
-        raise BadRequest("preset: a name is wanted")
-    return typed_over(preset(known), rest)
 
 
 def _table(file: Path) -> dict[str, Any]:

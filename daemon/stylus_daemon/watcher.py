@@ -257,7 +257,7 @@ class Watcher:
         wish = asked[0]
         styles = tuple((str(path), name) for path, name in wish.styles)
         request = RenderJob(
-            str(clip.path), styles, wish.settings, wish.model, folder=str(stem.parent), file=stem.name
+            str(clip.path), styles, wish.settings, wish.model, wish.dtype, str(stem.parent), stem.name
         ).to_dict()
         about = clip.path.stat()
         if self._cancelled.get(_text(request), 0.0) >= max(about.st_mtime, about.st_ctime):
@@ -356,7 +356,10 @@ def _text(request: object) -> str:
 
 def _key(digests: Sequence[str], wish: Wish, stem: Path) -> str:
     """The name of a piece of work: the same clip, styles and settings to the same place are done once."""
-    return hashlib.sha256(_text([digests, wish.settings, wish.model, str(stem)]).encode()).hexdigest()
+    asked = [digests, wish.settings, wish.model, str(stem)]
+    # Only where it is asked for: what was done before there was this choice stays done.
+    asked += [wish.dtype] if wish.dtype != "auto" else []
+    return hashlib.sha256(_text(asked).encode()).hexdigest()
 
 
 def _line(code: str, message: str, advice: str) -> str:
