@@ -20,7 +20,7 @@ import typer
 from .errors import BadRequest, Cancelled, StylusError
 from .files import in_text
 from .interruption import heed_signals, interruption, leave
-from .settings import LATENT_OPTIONS, OPTIONS, RECIPES, Settings
+from .settings import LATENT_OPTIONS, OPTIONS, RECIPES, Settings, producers_name
 
 app = typer.Typer(
     name="stylus",
@@ -76,7 +76,7 @@ def with_settings(
     def run(**values: Any) -> None:
         asked = {p.name: values.pop(p.name) for p in settings}
         # By the producer's names, so that a mistake is answered in the words that it was made in.
-        named = {(*OPTIONS[name].names, name)[0] if name in OPTIONS else name: value for name, value in asked.items()}
+        named = {producers_name(name) if name in OPTIONS else name: value for name, value in asked.items()}
         command(**values, asked={name: value for name, value in named.items() if value not in (None, False)})
 
     run.__doc__ = command.__doc__
@@ -107,9 +107,12 @@ def render(
         list[str], typer.Option("--style", "-s", metavar="FILE|NAME", help="the reference; repeat it to blend several")
     ] = [],  # noqa: B006
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE|DIR", help="the stem, or a folder [beside the content]"),
-    ] = None,
+        str,
+        # Text: a path has no slash at its end, which says that a folder is meant.
+        typer.Option(
+            "--output", "-o", metavar="FILE|DIR", help="the stem, or a folder, made if need be [beside the content]"
+        ),
+    ] = "",
     from_: Annotated[
         Path | None, typer.Option("--from", metavar="STEM.json", help="render again what made this stem")
     ] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from . import library
-from .audio import read_clip, same_file
+from .audio import read_clip
 from .engine import Engine, Render
 from .errors import BadRequest, Cancelled, NoModel, NotFound
 from .files import exists, typed_path, writable_folder
@@ -24,6 +25,7 @@ from .playback import open_player
 from .presets import preset as preset_values
 from .provenance import is_sidecar, read_recipe, read_sources
 from .settings import RECIPE_DTYPE, RECIPES, Settings, typed_over
+from .stem import made_folder
 from .style_cache import StyleCache
 from .sweep import Axis, combinations, swept, unswept
 from .target import DEFAULT_NAME, Sidecar, Target
@@ -42,7 +44,7 @@ class RenderRequest:
 
     content: Path | None
     styles: tuple[str, ...]
-    output: Path | None
+    output: str
     origin: Path | None
     model: str
     recipe: str
@@ -82,14 +84,12 @@ def run_render(request: RenderRequest) -> None:
         return
     Settings.parse(values)
     output = Path(request.output) if request.output else None
-    if (
-        request.sidecar == "embed"
-        and output
-        and not output.is_dir()
-        and output.suffix.lower() not in (".wav", ".rf64", "")
-    ):
+    into = output if _is_folder(request.output) else None
+    if request.sidecar == "embed" and output and not into and output.suffix.lower() not in (".wav", ".rf64"):
         raise BadRequest(f"sidecar: embed needs a .wav stem, not {output.suffix}")
     with ExitStack() as stack:
+        if into:
+            stack.enter_context(made_folder(into))
         player = open_player() if request.play else None
         near_live = NearLive(stack.enter_context(player).hear) if player else None
         with shown_progress() as progress:
@@ -106,6 +106,12 @@ def run_render(request: RenderRequest) -> None:
                 near_live=near_live,
             )
         _say(request, result, content, styles)
+
+
+def _is_folder(output: str) -> bool:
+    """Whether a stem's place is a folder, there or to be made: no stem's name ends in a slash or has no suffix."""
+    path = Path(output)
+    return bool(output) and (output.endswith(("/", os.sep)) or not path.suffix or (exists(path) and path.is_dir()))
 
 
 def _check_plot(picture: Path) -> None:
@@ -149,7 +155,8 @@ def _run_sweep(
         raise BadRequest("plot: a sweep draws a contact sheet in its folder; leave --plot out")
     for combination in combinations(axes):
         Settings.parse({**fixed, **combination})
-    target = Target(request.output, request.name or DEFAULT_NAME, request.overwrite, cast(Sidecar, request.sidecar))
+    output = Path(request.output) if request.output else None
+    target = Target(output, request.name or DEFAULT_NAME, request.overwrite, cast(Sidecar, request.sidecar))
     target = replace(target, output=sweep_folder(content, [name for _, name in styles], target))
     with shown_progress() as progress:
         progress(0.0, "loading the model")
@@ -230,7 +237,7 @@ def run_evaluate(request: EvaluateRequest) -> None:
 
 
 def _evaluate_file(request: EvaluateRequest, page: EvaluationReport | None) -> None:
-    from .evaluate_folder import Item, content_of
+    from .evaluate_folder import passage_under
     from .metrics import evaluate_clips
 
     if request.content is None:
@@ -239,9 +246,7 @@ def _evaluate_file(request: EvaluateRequest, page: EvaluationReport | None) -> N
 
     places = [request.content.parent, request.output.parent]
     stem, said = read_clip(request.output), read_sources(request.output, places)
-    # A start is the sidecar's of its own content.
-    start = said.start if said.content and same_file(said.content, request.content) else 0
-    clip, _ = content_of(Item(request.output, request.content, start=start), stem)
+    clip, _ = passage_under(request.output, request.content)
     reference = read_clip(request.style) if request.style else None
     metrics = evaluate_clips(stem, clip, reference, said.seams)
     metrics["instrument_match"] = instrument_match(stem, reference)
@@ -393,6 +398,7 @@ def shown_progress() -> Iterator[Callable[[float, str], None]]:
                 said = True
                 left = (time.monotonic() - begun) * (1 / fraction - 1)
                 if left > SAYS_HOW_LONG:
-                    console.print(f"this will take about {max(1, round(left / 60))} minutes")
+                    minutes = max(1, round(left / 60))
+                    console.print(f"this will take about {minutes} minute{'s' * (minutes > 1)}")
 
         yield progress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from .errors import BadRequest, NotAllowed, NotFound, UnsupportedAudio
 from .files import in_text
 from .frechet import frechet_distance, mel_embeddings
 from .instruments import instrument_match
-from .metrics import evaluate_clips
-from .provenance import read_sources
+from .metrics import SI_SDR_LIMIT, evaluate_clips
+from .provenance import Given, read_given, read_sources
+from .scratch import padded
 
 Floats = NDArray[np.floating[Any]]
 Values = dict[str, float | None]
@@ -27,22 +28,23 @@ See = Callable[[str, Values, Clip, Clip, Clip | None], None]
 """Called with a stem's file name and metrics, the stem, what it was made from, and its style."""
 Heard = dict[str, NDArray[np.float64]]
 """A file's embeddings by the name of what made them."""
+Passage = tuple[Path, Given | None]
+"""A file, and what of it; None: all."""
 
 _UNREADABLE = (UnsupportedAudio, NotFound, NotAllowed, BadRequest)
 
 
 @dataclass(frozen=True)
 class Item:
-    """A stem, the passage of the content that it was made from, and its own style where that is known.
+    """A stem, the content that it was made from, and its own style where that is known.
 
-    `styles` are all that its sidecar names; the first is the one that it is compared with. `start` is the sample of the
-    content that it begins at, `seams` the seconds of it where windows meet.
+    `styles` are all that its sidecar names; the first is the one that it is compared with. `seams` are the seconds of
+    it where windows meet.
     """
 
     stem: Path
     content: Path
     styles: tuple[Path, ...] = ()
-    start: int = 0
     seams: tuple[float, ...] = ()
 
 
@@ -89,9 +91,7 @@ def find_items(folder: Path, content: Path | None, style: Path | None, leave_out
             )
             continue
         own = _named(styles, stem, style, lambda name, own: f"_{own}".endswith(f"_{name}"))
-        # A start is the sidecar's of its own content.
-        start = said.start if said.content else 0
-        items.append(Item(stem, origin, said.styles or ((own,) if own else ()), start, said.seams))
+        items.append(Item(stem, origin, said.styles or ((own,) if own else ()), seams=said.seams))
     return items
 
 
@@ -138,13 +138,13 @@ def evaluate_items(
             leave_out(f"the style {in_text(path.name)} is left out: {error}")
     rows: dict[str, Values] = {}
     stems: list[Heard] = []
-    contents: dict[tuple[Path, int, int], Heard] = {}
+    contents: dict[Passage, Heard] = {}
     for number, item in enumerate(items, len(own | chosen)):
         progress(number / steps, item.stem.name)
         style = next((path for path in item.styles[:1] if path in styles), None)
         try:
             stem = read_clip(item.stem)
-            content, passage = content_of(item, stem)
+            content, passage = passage_under(item.stem, item.content)
         except _UNREADABLE as error:
             leave_out(f"{in_text(item.stem.name)} is left out: {error}")
             continue
@@ -171,13 +171,17 @@ def evaluate_items(
     return {"stems": rows, "mean": _means(list(rows.values())), "sets": _distances(sets, list(embeds))}
 
 
-def content_of(item: Item, stem: Clip) -> tuple[Clip, tuple[Path, int, int]]:
-    """The passage of the content that lies under a stem, and which one it is: file, first sample, number of samples."""
-    if not item.start:
-        return read_clip(item.content), (item.content, 0, 0)
-    samples = stem.audio.shape[1]
-    clip = read_clip(item.content, item.start, item.start + samples)
-    return clip, (item.content, item.start, samples)
+def passage_under(stem: Path, content: Path) -> tuple[Clip, Passage]:
+    """What of a content a stem's render was given, as the stem's own sidecar says, and which passage that is.
+
+    Under a tail there is silence, as for the sidecar's metrics. Without a sidecar of this content it is all of the
+    clip. Raises what `read_clip` does.
+    """
+    given = read_given(stem, content)
+    if given is None:
+        return read_clip(content), (content, None)
+    clip = read_clip(content, given.start, given.end)
+    return replace(clip, audio=padded(clip.audio, 0, given.tail)), (content, given)
 
 
 def similarities(stem: Floats, content: Floats, style: Floats | None) -> Values:
@@ -197,7 +201,14 @@ def _cosine(one: Floats, other: Floats) -> float | None:
 def _means(rows: Sequence[Values]) -> Values:
     """Of every metric the mean of the values that exist."""
     known = {name: [value for row in rows if (value := row[name]) is not None] for name in rows[0]}
+    known["si_sdr_db"] = _within_limits(known["si_sdr_db"])
     return {name: _finite(float(np.mean(values))) if values else None for name, values in known.items()}
+
+
+def _within_limits(decibels: Sequence[float]) -> list[float]:
+    """What a mean can be taken of: not what stands for infinity, unless all are the same one."""
+    within = [value for value in decibels if abs(value) < SI_SDR_LIMIT]
+    return within or (list(decibels) if len(set(decibels)) == 1 else [])
 
 
 def _distances(sets: Mapping[str, Sequence[Heard]], names: Sequence[str]) -> Values:

@@ -11,6 +11,9 @@ from .presets import preset
 from .settings import DTYPES, RECIPE_DTYPE, RECIPES, Option, Settings, typed_over
 from .target import DEFAULT_NAME, Sidecar
 
+BESIDES = ("recipe", "preset", "model", "dtype", "name", "overwrite", "sidecar", "style", "output")
+"""What may be given beside settings. Style and output are taken out before, by who knows what a path is relative to."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -47,7 +50,9 @@ class Options:
             raise BadRequest(f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
         # Read now: what a preset means later is no longer what was asked for.
         rest = typed_over(typed_over(RECIPES.get(recipe, {}), preset(known) if known else {}), rest)
-        Settings.parse(rest)
+        Settings.parse(rest, besides=BESIDES)
+        # As numbers: a toggle's `mix True` is shown as the command that renders the same, and that has no booleans.
+        rest = {key: int(value) if isinstance(value, bool) else value for key, value in rest.items()}
         return cls(rest, model, dtype, name, overwrite, cast(Sidecar, chosen))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from .audio import sha256
 from .errors import BadRequest, NotAllowed, NotFound
 from .riff import read_chunk
-from .settings import Settings
+from .settings import Settings, to_samples
 from .unchanged import WhileUnchanged
 
 SCHEMA = 1
@@ -124,12 +124,11 @@ def _possible(settings: dict[str, Any]) -> dict[str, Any]:
 class Sources:
     """What a stem was made from, as far as it is found.
 
-    `start` is the sample of the content that the stem begins at, `seams` the seconds of it where windows meet.
+    `seams` are the seconds of the stem where windows meet.
     """
 
     content: Path | None = None
     styles: tuple[Path, ...] = ()
-    start: int = 0
     seams: tuple[float, ...] = ()
 
 
@@ -151,11 +150,38 @@ def read_sources(stem: Path, places: Sequence[Path]) -> Sources:
         return Sources(
             found(values["content"]),
             tuple(style for style in styles if style is not None),
-            int(values.get("start_sample", 0)),
             tuple(float(seam) for seam in values.get("seams", [])),
         )
     except (BadRequest, KeyError, TypeError, ValueError, AttributeError):
         return Sources()
+
+
+@dataclass(frozen=True)
+class Given:
+    """What of a clip's file a render was given: samples `[start, end)`, and so many of silence behind for the tail."""
+
+    start: int
+    end: int
+    tail: int
+
+
+def read_given(stem: Path, content: Path) -> Given | None:
+    """What of a content a stem was rendered from; None where no sidecar of the stem's says it of this content.
+
+    In samples of the content, whatever rate the stem has been converted to since. Raises `NotFound` where there is no
+    stem.
+    """
+    try:
+        values = read_sidecar(stem)
+        said = values["content"]
+        if _contents(content) != {"bytes": said["bytes"], "sha256": said["sha256"]}:
+            return None
+        tail = to_samples(_settings(stem, values).tail, int(values["sample_rate"]))
+        start = int(values["start_sample"])
+        return Given(start, start + int(values["samples"]) - tail, tail)
+    except (BadRequest, OSError, KeyError, TypeError, ValueError, AttributeError):
+        # What cannot be read is said by who reads it.
+        return None
 
 
 def read_sidecar(file: Path) -> dict[str, Any]:

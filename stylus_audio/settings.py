@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from dataclasses import replace as dataclass_replace
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from .errors import BadRequest
@@ -60,10 +61,11 @@ class Option:
         }[self.kind]
 
     def _span(self) -> str:
+        # More digits than `g` has by itself, which would make 4.29497e+09 of a seed's highest.
         if math.isfinite(self.low) and math.isfinite(self.high):
-            return f" from {self.low:g} to {self.high:g}"
+            return f" from {self.low:.15g} to {self.high:.15g}"
         if math.isfinite(self.low):
-            return f" from {self.low:g}"
+            return f" from {self.low:.15g}"
         return ""
 
     def check(self, name: str, value: object) -> Any:
@@ -76,7 +78,8 @@ class Option:
             raise BadRequest(f"{name}: {_shown(value)} is not {self.allowed}") from None
 
     def _number(self, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
+        # True and False are 1 and 0: what a controller's toggle sends over OSC.
+        if not isinstance(value, int | float | str):
             raise TypeError
         number = float(value)
         if not (math.isfinite(number) and self.low <= number <= self.high):
@@ -97,9 +100,20 @@ class Option:
         return self._number(pair)
 
     def _choice(self, value: object) -> str:
-        if not isinstance(value, str) or value not in self.choices:
+        chosen = _whole(value)
+        if chosen not in self.choices:
             raise ValueError
-        return value
+        return chosen
+
+
+def _whole(value: object) -> str:
+    """A value as text, a whole number without a point: OSC, JSON and tables may have 24 or 24.0 for "24".
+
+    >>> _whole(24), _whole("24.0"), _whole("32f")
+    ('24', '24', '32f')
+    """
+    text = str(value)
+    return text.removesuffix(".0") if text.removesuffix(".0").isdecimal() else text
 
 
 def _shown(value: object) -> str:
@@ -126,10 +140,11 @@ _MOST_LAYERS = 100
 
 
 def _layers(value: object) -> tuple[int, ...]:
-    """Layer numbers from `[6, 7]`, "6,7" or "6-7"."""
+    """Layer numbers from `[6, 7]`, "6,7" or "6-7"; of a single one from 6."""
     numbers: list[int] = []
-    for part in value.split(",") if isinstance(value, str) else list(value):  # type: ignore[call-overload]
-        first, _, last = str(part).strip().partition("-")
+    parts = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int | float) else value
+    for part in parts:  # type: ignore[attr-defined]
+        first, _, last = _whole(str(part).strip()).partition("-")
         # Bounded before it is spelt out: a request may say 0-99999999999.
         if int(last or first) >= _MOST_LAYERS:
             raise ValueError
@@ -306,10 +321,13 @@ class Settings:
             raise BadRequest("tail: a loop has no end that rings out; leave out loop or tail")
 
     @classmethod
-    def parse(cls, values: Mapping[str, object], base: Settings | None = None) -> Settings:
+    def parse(
+        cls, values: Mapping[str, object], base: Settings | None = None, besides: Collection[str] = ()
+    ) -> Settings:
         """Settings from names and values (text or numbers), as OSC, CSV, presets and sidecars give them.
 
-        Every name of an option is taken, with `_` or `-`; `no_injection` too.
+        Every name of an option is taken, with `_` or `-`; `no_injection` too. `besides` are what else may be given
+        there and was taken out before: a mistyped name is told of them.
 
         >>> Settings.parse({"keep": "0.5", "amount": "0:1.5", "no_injection": "1"}).alpha
         (0.0, 1.5)
@@ -320,7 +338,7 @@ class Settings:
             if name == "no_injection":
                 name, value = "injection", not _checked_switch(given, value)  # noqa: PLW2901
             if name not in OPTIONS:
-                raise BadRequest(f"{given} is not an option; there are {', '.join(sorted(OPTIONS))}")
+                raise BadRequest(_no_option(given, besides))
             taken[name] = OPTIONS[name].check(given, value)
         return dataclass_replace(base, **taken) if base else cls(**taken)  # type: ignore[arg-type]
 
@@ -339,6 +357,14 @@ class Settings:
 
 def _checked_switch(name: str, value: object) -> bool:
     return bool(Option("switch", "").check(name, value))
+
+
+def _no_option(given: str, besides: Collection[str]) -> str:
+    """What is said of an unknown name: the one that was meant, and all of them as producers know them."""
+    named = {"no_injection", *map(producers_name, OPTIONS), *besides} - {given}
+    near = get_close_matches(given.lower().replace("-", "_"), sorted(named | set(OPTIONS)), 1)
+    meant = f"; did you mean {near[0]}? There" if near else "; there"
+    return f"{given} is not an option{meant} are {', '.join(sorted(named))}"
 
 
 OPTIONS: dict[str, Option] = {item.name: item.metadata["option"] for item in fields(Settings)}
@@ -362,6 +388,15 @@ def setting_of(name: str) -> str:
     """
     name = name.replace("-", "_")
     return ALIASES.get(name, name)
+
+
+def producers_name(setting: str) -> str:
+    """The first name of a setting's option: a producer's, where it has one of its own.
+
+    >>> producers_name("gamma"), producers_name("mix")
+    ('keep', 'mix')
+    """
+    return (*OPTIONS[setting].names, setting)[0]
 
 
 _BY_METHOD = {name for name, option in OPTIONS.items() if option.by_model} | {"steps", "layers"}

@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from .errors import BadRequest, DiskFull, NotAllowed, NotFound
 from .files import (
     ASIDE,
     can_write,
+    exists,
     flush_file,
     flush_folder,
     hidden,
@@ -185,6 +186,32 @@ def check_target(target: Path, overwrite: bool = False, protect: Sequence[Path] 
         raise NotAllowed(f"{target.name} is what is being rendered; a stem never replaces it")
     if not can_write(folder):
         raise NotAllowed(f"{folder} cannot be written")
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[Path]:
+    """A folder for stems, made if it is not there; one made here goes again after a failure that leaves it empty.
+
+    Its parent has to be there: one that is not is more likely a slip, or a disk that is not connected. Raises
+    `BadRequest` for a file's name, `NotFound` and `NotAllowed`.
+    """
+    there = exists(folder)
+    if there and not folder.is_dir():
+        raise BadRequest(f"output: {folder} is a file, not a folder")
+    if not there:
+        if not folder.parent.is_dir():
+            raise NotFound(f"the folder {folder.parent} does not exist")
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise NotAllowed(f"{folder} cannot be made: {error.strerror}") from error
+    try:
+        yield folder
+    except BaseException:
+        if not there:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def check_container(target: Path) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from .files import can_write, name_endings, write_files
 from .job import FileRender, Result, render_file
 from .plot import MelPanel, mel_panel
 from .progress import Progress, part
+from .stem import made_folder
 from .sweep import Axis, combinations, in_file_name, in_words
 from .target import Target, stem_path
 
@@ -79,7 +79,7 @@ def render_sweep(
     panels: list[MelPanel] = []
     rows: list[dict[str, Any]] = []
     notes: dict[str, None] = {}
-    with _made(sweep_folder(content, [name for _, name in styles], target)) as folder:
+    with made_folder(sweep_folder(content, [name for _, name in styles], target)) as folder:
         places = [replace(target, output=folder, name=f"{target.name}_{in_file_name(one)}") for one, _ in planned]
         for place in places:
             FileRender(content, styles, place).check()
@@ -115,23 +115,6 @@ def _content_panel(result: Result, content: Path) -> MelPanel:
     passage = result.render.passage
     dry = passage.dry[:, passage.first : passage.last]
     return mel_panel(f"content: {content.name}", dry, passage.sample_rate, COLUMNS)
-
-
-@contextmanager
-def _made(folder: Path) -> Iterator[Path]:
-    """A folder, made if it is not there; one made here goes again after a failure that leaves it empty."""
-    there = folder.is_dir()
-    try:
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise NotAllowed(f"{folder} cannot be made: {error.strerror}") from error
-        yield folder
-    except BaseException:
-        if not there:
-            with suppress(OSError):
-                folder.rmdir()
-        raise
 
 
 def _write_summary(folder: Path, sheet: bytes, table: str, overwrite: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "stylus_audio"
 MODULES = sorted(PACKAGE.glob("*.py"))
 BATCH = sorted((PACKAGE / "batch").glob("*.py"))
+DAEMON = sorted((PACKAGE.parent / "daemon" / "stylus_daemon").glob("*.py"))
 
 SOUND = {"audio", "riff", "files", "stem", "loudness", "onsets", "spectrogram", "windows", "gains", "phase", "passage",
          "finish", "reference", "match_eq", "metrics", "oracle_metrics", "frechet", "plot", "contact_sheet",
@@ -21,6 +23,18 @@ SOUND = {"audio", "riff", "files", "stem", "loudness", "onsets", "spectrogram", 
 METHOD = {"attention", "features", "denoiser", "inversion", "sampling", "style", "stylize", "shelf", "conditional"}
 NETWORKS = {"pretrained", "unet", "style_encoder", "noise_schedule"}
 MODEL = {"latent", "model", "text", "quiet", "clap", "guidediff", *NETWORKS}
+
+
+def documented() -> dict[str, set[str]]:
+    """The modules that docs/architecture.md has a row for, by the first column of the table."""
+    tables: dict[str, set[str]] = {}
+    for line in (PACKAGE.parent / "docs" / "architecture.md").read_text("utf-8").splitlines():
+        first = line.split("|")[1].strip() if line.startswith("|") else ""
+        if first.startswith("module"):
+            modules = tables.setdefault(first, set())
+        elif first.startswith("`"):
+            modules |= set(re.findall("`(.+?)`", first))
+    return tables
 
 
 def imports(path: Path) -> tuple[set[str], set[str]]:
@@ -35,6 +49,17 @@ def imports(path: Path) -> tuple[set[str], set[str]]:
         elif isinstance(node, ast.Import):
             others |= {alias.name.split(".")[0] for alias in node.names}
     return ours, others
+
+
+def test_every_module_has_a_row_and_every_row_a_module() -> None:
+    def there(paths: list[Path], *folders: str) -> set[str]:
+        return {path.stem for path in paths if not path.stem.startswith("__")} | set(folders)
+
+    assert documented() == {
+        "module": there(MODULES, "batch", "training"),
+        "module of `batch`": there(BATCH),
+        "module of `daemon/stylus_daemon`": there(DAEMON, "page/"),
+    }
 
 
 def test_errors_and_settings_stand_alone() -> None:
@@ -96,9 +121,6 @@ def test_nothing_unsafe(path: Path) -> None:
 def test_every_public_name_is_there() -> None:
     package = importlib.import_module("stylus_audio")
     assert all(getattr(package, name) is not None for name in package.__all__)
-
-
-DAEMON = sorted((PACKAGE.parent / "daemon" / "stylus_daemon").glob("*.py"))
 
 
 def test_the_package_knows_nothing_of_the_daemon() -> None:

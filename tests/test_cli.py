@@ -232,6 +232,28 @@ def test_a_recipe_over_a_sidecar_computes_as_published(shell: Shell) -> None:
     assert json.loads(shell(*words)[1])["dtype"] == "float32"
 
 
+@pytest.mark.parametrize(("typed", "named"), [("stems/", "stems"), ("stems", "stems"), ("Song v1.2/", "Song v1.2")])
+def test_a_folder_that_is_not_there_is_made(shell: Shell, typed: str, named: str) -> None:
+    words = ("--mix", 0, "--sidecar", "embed", "-o", f"{shell.folder}/{typed}")
+    code, out, err = shell.render(*words)
+    assert (code, out, err) == (0, f"{shell.folder / named / 'riff_hiss.wav'}\n", "")
+    # And is the same one the next time.
+    assert shell.render(*words)[1] == f"{shell.folder / named / 'riff_hiss_2.wav'}\n"
+
+
+def test_a_folder_of_no_stem_is_not_left_behind(shell: Shell) -> None:
+    before = shell.files()
+    for words, said in (
+        (("-o", f"{shell.folder}/stems/", "--prompt", "bells"), "no text encoder"),
+        (("-o", f"{shell.folder}/no/stems/"), "no does not exist"),
+        (("-o", f"{shell.clip}/"), "riff.wav is a file, not a folder"),
+        (("-o", shell.folder / "Song v1.2"), "a stem is one of .wav"),
+    ):
+        code, out, err = shell.render(*words)
+        assert (code, out, said in err, err.count("\n")) == (2, "", True, 1), err
+        assert shell.files() == before
+
+
 def test_a_sidecar_is_embedded_in_a_folder_with_a_dot(shell: Shell) -> None:
     folder = shell.folder / "Song v1.2"
     folder.mkdir()
@@ -507,6 +529,7 @@ BAD_OPTIONS: list[tuple[list[Any], int, str]] = [
     (["--keep", "x:y"], 2, "FIRST:LAST"),
     (["--steps", 0], 2, "whole number from 1 to 1000"),
     (["--steps", 2.5], 2, "whole number"),
+    (["--seed", -1], 2, "from 0 to 4294967295"),
     (["--layers", "99"], 2, "it has 0, 1"),
     (["--reconstruction", "magic"], 2, "gain, phase, griffin-lim"),
     (["--bits", 12], 2, "16, 24, 32f"),

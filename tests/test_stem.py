@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from stylus_audio.errors import BadRequest, DiskFull, NotAllowed, NotFound
-from stylus_audio.stem import quantise, settle, write_stem
+from stylus_audio.errors import BadRequest, Cancelled, DiskFull, NotAllowed, NotFound
+from stylus_audio.stem import made_folder, quantise, settle, write_stem
 from tests.sounds import RATE, noise, plucks
 
 
@@ -152,6 +152,44 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path) -> None:
         write_stem(audio, RATE, tmp_path / "stem.wav", subtype="PCM_16", sidecar=lambda _: bytes([1 // 0]))
     assert [path.name for path in tmp_path.iterdir()] == ["source.wav"]
     assert source.read_bytes() == before
+
+
+def test_a_folder_that_was_made_stays_only_with_something_in_it(tmp_path: Path) -> None:
+    made, there = tmp_path / "made", tmp_path / "there"
+    there.mkdir()
+
+    def cancelled(folder: Path, stems: int) -> None:
+        with made_folder(folder):
+            for number in range(stems):
+                (folder / f"{number}.wav").touch()
+            raise Cancelled("cancelled")
+
+    for folder in (made, there):
+        with pytest.raises(Cancelled):
+            cancelled(folder, 0)
+    assert (made.exists(), there.is_dir()) == (False, True)
+    with pytest.raises(Cancelled):
+        cancelled(made, 1)
+    assert [path.name for path in made.iterdir()] == ["0.wav"]
+    with pytest.raises(BadRequest, match="is a file, not a folder"):
+        cancelled(made / "0.wav", 0)
+    with pytest.raises(NotFound, match=r"the folder .*no does not exist"):
+        cancelled(tmp_path / "no" / "such", 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "there"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no user ids")
+def test_a_folder_in_a_closed_one_is_not_allowed(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # nothing is closed to root
+    try:
+        with pytest.raises(NotAllowed, match="may not be read"), made_folder(closed / "stems"):
+            pass
+    finally:
+        os.seteuid(user)
 
 
 def test_not_finite_is_never_written(tmp_path: Path) -> None:
