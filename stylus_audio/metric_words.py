@@ -14,7 +14,9 @@ class Words(NamedTuple):
 
 
 OF_STEM = {
-    "chroma_similarity": Words("Notes kept", "", "1: the same notes as the content's; towards 0: others"),
+    "chroma_similarity": Words(
+        "Notes kept", "", "1: the same notes as the content's; towards 0: others; of drums and noise it says nothing"
+    ),
     "onset_f1": Words("Attacks kept", "", "how many attacks are at their place within 50 ms; 1: all of them"),
     "log_mel_distance_content": Words(
         "Distance from the content", "× 20 dB", "how far the spectrum is from the content's, moment by moment"
@@ -25,7 +27,10 @@ OF_STEM = {
     "log_mel_distance_content_style": Words(
         "Content's distance from the style", "× 20 dB", "where the stem set out; under this, it has moved to the style"
     ),
-    "si_sdr_db": Words("Waveform kept", "dB", "how much of the waveform is still the content's; 200: all of it"),
+    "si_sdr_db": Words(
+        "Waveform kept", "dB",
+        "how much of the waveform is still the content's; 200: all of it, −200: nothing, and no part of a mean",
+    ),
     "seam_step_db": Words(
         "Step at the seams", "dB", "the largest step in level where windows of the model meet; small is good"
     ),

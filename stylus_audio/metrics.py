@@ -150,8 +150,8 @@ def validate(audio: Floats, sample_rate: int, name: str) -> None:
 def log_mel_distance(output: Picture, content: Picture) -> float:
     """RMSE of the log-mels of two equally long sounds in decades (20 dB), on the grid of `MINI`.
 
-    Both at the same mean power; what lies `RANGE_DB` under the content's maximum counts as that. NaN where the content
-    is silent.
+    Both at the same mean power; what lies `RANGE_DB` under the content's maximum counts as that. All frames count,
+    also those that are silent in both, so that rests make the distance smaller. NaN where the content is silent.
     """
     floor = _floor(content)
     pairs = zip(_logs(output, floor), _logs(content, floor), strict=True)
@@ -256,6 +256,7 @@ def _chroma_filters() -> NDArray[np.float32]:
 def chroma_similarity(output: Floats, content: Floats) -> float:
     """Mean cosine of chroma frames `[12, frame]`, weighted by the content's energy: 1 for the same notes, 0 to 1.
 
+    Noise has something of every note, so that two unlike ones have about 0.8: of drums and noise it says nothing.
     NaN where the content has no notes.
     """
     energy = np.linalg.norm(content, axis=0)
@@ -291,7 +292,8 @@ def onset_f1(output: Sequence[float] | Floats, content: Sequence[float] | Floats
 def si_sdr(output: Floats, content: Floats) -> float:
     """Scale-invariant signal-to-distortion ratio in dB, within ±`SI_SDR_LIMIT` (Le Roux et al., ICASSP 2019).
 
-    Both equally long, with one scale for all channels. NaN where the content is silent or has other channels.
+    Both equally long, each channel without its mean (DC is nothing that is heard), with one scale for all channels.
+    NaN where the content is silent or has other channels.
 
     >>> si_sdr(np.array([[0.5, 1.0]]), np.array([[1.0, 2.0]]))
     200.0
@@ -304,11 +306,11 @@ def si_sdr(output: Floats, content: Floats) -> float:
     pairs = list(zip(output, content, strict=True))
     scale = sum(_dot(ours, theirs) for ours, theirs in pairs) / energy
     errors = (
-        ours[here].astype(np.float64) - scale * theirs[here].astype(np.float64)
+        piece - scale * wanted
         for ours, theirs in pairs
-        for here in blocks(len(ours), SAMPLES)
+        for piece, wanted in zip(_centred(ours), _centred(theirs), strict=True)
     )
-    noise = sum(_dot(error, error) for error in errors)
+    noise = sum(float(error @ error) for error in errors)
     target = scale**2 * energy
     if target <= 0:
         return -SI_SDR_LIMIT
@@ -317,8 +319,15 @@ def si_sdr(output: Floats, content: Floats) -> float:
 
 
 def _dot(one: Floats, other: Floats) -> float:
-    pieces = ((one[here], other[here]) for here in blocks(len(one), SAMPLES))
-    return sum(float(np.dot(ours.astype(np.float64), theirs.astype(np.float64))) for ours, theirs in pieces)
+    return sum(float(ours @ theirs) for ours, theirs in zip(_centred(one), _centred(other), strict=True))
+
+
+def _centred(channel: Floats) -> Iterator[NDArray[np.float64]]:
+    """A channel without its mean, some samples at a time."""
+    pieces = (channel[here] for here in blocks(len(channel), SAMPLES))
+    mean = sum(float(piece.sum(dtype=np.float64)) for piece in pieces) / len(channel)
+    for here in blocks(len(channel), SAMPLES):
+        yield channel[here].astype(np.float64) - mean
 
 
 def seam_step(output: Floats, sample_rate: int, seams: Sequence[float], content: Floats | None = None) -> float:

@@ -25,7 +25,7 @@ LOW, HIGH = 20.0, 20000.0
 """Hz."""
 
 _FRAMES_A_COLUMN = 4
-"""The loudest of them is shown, so that a long file keeps its attacks."""
+"""At least, of a file that is not short; the loudest of them is shown, so that a long file keeps its attacks."""
 
 _COLOURS = ((0, 0, 4), (40, 17, 89), (101, 26, 128), (159, 47, 127), (212, 72, 106), (245, 125, 92), (254, 187, 129),
             (252, 253, 191))  # fmt: skip
@@ -93,17 +93,19 @@ class _Peaks:
 
 
 class _Levels:
-    """The mel-spectrogram of what comes, of all channels together, a few frames a column."""
+    """The mel-spectrogram of what comes, of all channels together, the loudest of some frames a column."""
 
     def __init__(self, rate: int, samples: int) -> None:
-        hop = max(rate // 200, samples // (COLUMNS * _FRAMES_A_COLUMN))
         window = 2 * round(0.0464 * rate)
+        # Up to half a window, so that no sample lies between two frames.
+        hop = max(rate // 200, min(window // 2, samples // (COLUMNS * _FRAMES_A_COLUMN)))
         self._profile = Profile(rate, hop, window, 2 * window, BANDS, LOW, HIGH, 1, "log", range_db=RANGE_DB)
         self._margin = -(-window // (2 * hop))
         """Frames before one whose samples it needs."""
         self._waiting: Floats | None = None
-        self._before, self._left = 0, frame_count(samples, hop)
-        self._mels: list[NDArray[np.float32]] = []
+        self._before, self._at, self._frames = 0, 0, frame_count(samples, hop)
+        self._a_column = -(-self._frames // COLUMNS)
+        self._highest = np.zeros((BANDS, -(-self._frames // self._a_column)), np.float32)
 
     def add(self, block: Floats) -> None:
         hop = self._profile.hop
@@ -120,16 +122,19 @@ class _Levels:
 
     def _take(self, audio: Floats, count: int) -> None:
         mel = picture_of(audio, self._profile.sample_rate, self._profile).mel[0]
-        self._mels.append(mel[:, self._before : self._before + count])
-        self._left -= count
+        # A column that the last piece has begun goes on in this one.
+        first, behind = self._at // self._a_column, -(-(self._at + count) // self._a_column)
+        starts = np.maximum(np.arange(first, behind) * self._a_column - self._at, 0) + self._before
+        loudest = np.maximum.reduceat(mel[:, : self._before + count], starts, axis=1)
+        here = self._highest[:, first:behind]
+        np.maximum(here, loudest, out=here)
+        self._at += count
 
     def relative(self) -> NDArray[np.float32]:
         """`[band, column]` in dB under the highest of all."""
-        if self._left and self._waiting is not None:
-            self._take(self._waiting, self._left)
-        mel = np.concatenate(self._mels, axis=1)
-        mel = np.maximum.reduceat(mel, np.arange(0, mel.shape[1], -(-mel.shape[1] // COLUMNS)), axis=1)
-        relative = np.maximum(mel / (mel.max() or 1.0), 10 ** (-RANGE_DB / 20))
+        if self._at < self._frames and self._waiting is not None:
+            self._take(self._waiting, self._frames - self._at)
+        relative = np.maximum(self._highest / (self._highest.max() or 1.0), 10 ** (-RANGE_DB / 20))
         return np.asarray(20 * np.log10(relative), np.float32)
 
 

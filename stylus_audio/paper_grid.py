@@ -78,11 +78,19 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Grid:
-    """Contents, styles, and where everything about them lies: a folder of stems for each system, `grid.json`."""
+    """Contents, styles, and where everything about them lies: a folder of stems for each system, `grid.json`.
+
+    `plan` is what `grid.json` holds: what another grid in the same folder is known by.
+    """
 
     contents: Sequence[Path]
     styles: Sequence[Path]
     out: Path
+    plan: Mapping[str, object]
+
+    def begin(self) -> None:
+        """Make the folder this grid's; raises `NotAllowed` where it cannot be written."""
+        store.save(self.out / "grid.json", dict(self.plan))
 
     def stem(self, system: System, row: int, column: int) -> Path:
         """Where the stem of a content in a style lies; numbers keep names apart."""
@@ -96,22 +104,25 @@ class Grid:
 
 
 def planned(contents: Path, styles: Path, out: Path, model: str, settings: Mapping[str, str]) -> Grid:
-    """The grid of two folders; `BadRequest` for empty ones, and where another grid has been begun in `out`."""
-    grid = Grid(audio_files(contents), audio_files(styles), out)
-    if not grid.contents or not grid.styles:
-        raise BadRequest(f"{styles if grid.contents else contents} holds no audio files")
+    """The grid of two folders, of which nothing is written yet.
+
+    `BadRequest` for empty ones, and where `out` has another grid, or tables that are none's.
+    """
+    files = audio_files(contents), audio_files(styles)
+    if not all(files):
+        raise BadRequest(f"{styles if files[0] else contents} holds no audio files")
     plan = {
         "model": model,
         "settings": dict(settings),
-        "contents": [identity(file) for file in grid.contents],
-        "styles": [identity(file) for file in grid.styles],
+        "contents": [identity(file) for file in files[0]],
+        "styles": [identity(file) for file in files[1]],
     }
     begun = store.load_whole(out / "grid.json")
     if begun and begun != json.loads(json.dumps(plan)):
         raise BadRequest(f"{out} holds another grid, of other files, model or settings; take a new folder")
-    out.mkdir(parents=True, exist_ok=True)
-    store.save(out / "grid.json", plan)
-    return grid
+    if not begun and (out / "tables.md").exists():
+        raise BadRequest(f"{out} holds a tables.md that is no grid's, and would be replaced; take a new folder")
+    return Grid(*files, out, plan)
 
 
 def render(grid: Grid, engine: Engine, system: System, values: Settings, progress: Progress | None, say: Say) -> None:
@@ -152,7 +163,7 @@ def measured(
     kept = store.load(kept_in)
     if kept.get("of") == of:
         return dict(kept["values"])
-    items = [Item(stem, content, (style,), 0, read_sources(stem, []).seams) for stem, content, style in stems]
+    items = [Item(stem, content, (style,), seams=read_sources(stem, []).seams) for stem, content, style in stems]
     try:
         report = evaluate_items(items, grid.styles, clap, progress or (lambda fraction, stage: None), say)
     except BadRequest:
@@ -199,6 +210,8 @@ def run(
             unfinished[name] = engine, engine.settings(**{**system.settings, **own})
             for content in grid.contents:
                 engine.check(content, grid.styles[0], unfinished[name][1])
+    # Only now is the folder taken: a mistake in the command leaves it free for the right one.
+    grid.begin()
     rows: dict[str, Values] = {}
     for number, system in enumerate(systems.values()):
         here = part(progress, number / len(systems), (number + 1) / len(systems), f"{system.name} {{}}")

@@ -14,6 +14,7 @@ import soundfile
 
 from stylus_audio.audio import read_clip
 from stylus_audio.clap import Clap
+from stylus_audio.evaluate_folder import Values, _means, passage_under
 from stylus_audio.frechet import frechet_distance, mel_embeddings
 from stylus_audio.instruments import instrument_match
 from stylus_audio.metrics import evaluate
@@ -142,6 +143,53 @@ def test_a_segment_is_measured_against_its_passage(shell: Shell) -> None:
     other = shell.folder / "other.wav"
     soundfile.write(other, noise(0.6, seed=5).T, RATE)
     assert json.loads(shell("evaluate", stem, "--content", other, "--json")[1])["log_mel_distance_content"] > 0.1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--start", 0.1, "--end", 0.35, "--tail", 0.2),
+        ("--start", 0.1, "--end", 0.35, "--tail", 0.2, "--mix", 0),
+        ("--end", 0.2),
+        ("--preview", 0.2, "--tail", 0.1),
+        ("--tail", 0.3),
+    ],
+)
+def test_the_metrics_of_a_sidecar_come_out_again(shell: Shell, words: tuple[object, ...]) -> None:
+    # Loud at first, so that the clip is louder than most of its parts.
+    sound = np.concatenate([plucks(0.25), 0.2 * plucks(0.75, 0.1)], axis=1)
+    save(shell.clip, sound)
+    stems = shell.folder / "stems"
+    stems.mkdir()
+    assert shell.render(*words, "--bits", "32f", "-o", stems / "one.wav")[0] == 0
+    expected = json.loads((stems / "one.json").read_text("utf-8"))["metrics"]
+    row = report_of(shell("evaluate", stems, "--json"))["stems"]["one.wav"]
+    assert {name: row[name] for name in expected} == pytest.approx(expected, abs=1e-5)
+    said = shell("evaluate", stems / "one.wav", "--content", shell.clip, "--style", shell.style, "--json")
+    alone = json.loads(said[1])
+    assert {name: alone[name] for name in expected} == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_stem_at_another_rate_lies_over_the_same_passage(shell: Shell) -> None:
+    stem = shell.folder / "part.wav"
+    assert shell.render("--start", 0.2, "--end", 0.5, "--mix", 0, "-o", stem)[0] == 0
+    before = passage_under(stem, shell.clip)
+    audio, _ = soundfile.read(stem, always_2d=True)
+    soundfile.write(stem, audio[::2], RATE // 2)
+    clip, given = passage_under(stem, shell.clip)
+    assert given == before[1]
+    assert np.array_equal(clip.audio, read_clip(shell.clip).audio[:, round(0.2 * RATE) : round(0.5 * RATE)])
+
+
+def test_what_stands_for_infinity_is_no_part_of_a_mean() -> None:
+    def mean(*values: float | None) -> float | None:
+        rows: list[Values] = [{"si_sdr_db": value, "peak_db": 200.0} for value in values]
+        assert _means(rows)["peak_db"] == 200.0
+        return _means(rows)["si_sdr_db"]
+
+    assert mean(200.0, 10.0, -200.0, None, 20.0) == 15.0
+    assert mean(200.0, 200.0) == 200.0
+    assert mean(200.0, -200.0) is None
 
 
 def test_what_lies_beside_its_stem_is_no_stem(shell: Shell) -> None:

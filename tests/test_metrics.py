@@ -207,12 +207,24 @@ def test_si_sdr_of_orthogonal_noise() -> None:
     rng = np.random.default_rng(2)
     content = rng.normal(size=(2, 1000))
     noise = rng.normal(size=(2, 1000))
+    content, noise = (one - one.mean(1, keepdims=True) for one in (content, noise))
     noise -= (noise * content).sum() / (content**2).sum() * content
     noise *= np.linalg.norm(content) / np.linalg.norm(noise) / 10
     assert si_sdr(content + noise, content) == pytest.approx(20.0, abs=1e-9)
     assert si_sdr(-3 * (content + noise), content) == pytest.approx(20.0, abs=1e-9)
     assert -200.0 <= si_sdr(noise, content) < -100.0
     assert math.isnan(si_sdr(content, content * 0))
+
+
+def test_dc_is_no_distortion() -> None:
+    rng = np.random.default_rng(2)
+    content, noise = (rng.normal(0, level, (2, 300_000)) for level in (0.1, 0.01))
+    clean = si_sdr(content + noise, content)
+    offset = np.array([[0.2], [-0.05]])
+    assert si_sdr(content + noise + offset, content) == pytest.approx(clean, abs=1e-6)
+    assert si_sdr(content + noise, content + offset) == pytest.approx(clean, abs=1e-6)
+    # Of nothing but DC there is nothing to keep.
+    assert math.isnan(si_sdr(content, np.full_like(content, 0.3, np.float32)))
 
 
 def test_seam_step_is_the_dip_at_the_seam() -> None:

@@ -68,6 +68,23 @@ def test_a_long_file_has_no_more_columns_and_keeps_its_attacks(tmp_path: Path) -
         assert np.abs(heard - at).min() < 0.25
 
 
+def test_a_hit_between_the_frames_of_a_long_file_is_seen(tmp_path: Path) -> None:
+    rate, minutes = 22050, 20
+    sound = np.zeros((1, minutes * 60 * rate), np.float32)
+    # A frame in each quarter of a column would look at none of them.
+    quarter = sound.shape[1] // (4 * COLUMNS)
+    places = [(number + 0.5) * quarter for number in (0, 601, 2500, 4798)]
+    for at in places:
+        sound[0, round(at) : round(at) + 200] = noise(1)[0, :200]
+    path = tmp_path / "long.wav"
+    soundfile.write(path, sound.T, rate)
+    about = overview(path)
+    columns = about.levels.shape[1]
+    assert 0.6 * COLUMNS <= columns <= COLUMNS
+    heard = np.flatnonzero(about.levels.max(0) > -30)
+    assert sorted({int(at / sound.shape[1] * columns) for at in places}) == heard.tolist()
+
+
 @pytest.mark.parametrize("block", [1, 777, 4410, 20000])
 def test_it_is_the_same_however_the_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     left = np.concatenate([noise(0.1), 0.2 * noise(0.3)], axis=1)[:, 3:]

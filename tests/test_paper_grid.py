@@ -14,8 +14,8 @@ import pytest
 import soundfile
 
 from stylus_audio import paper_grid
-from stylus_audio.errors import BadRequest
-from stylus_audio.paper_grid import METHODS, PARTS, markdown, planned
+from stylus_audio.errors import BadRequest, NoModel
+from stylus_audio.paper_grid import METHODS, PARTS, markdown, planned, run
 from tests.sounds import RATE, noise, plucks
 
 SYSTEMS = {system.name for system in (*METHODS, *PARTS)}
@@ -97,6 +97,7 @@ def test_what_cannot_be_rendered_leaves_a_row_without_values(folders: Path, tiny
 def test_another_grid_is_not_mixed_in(folders: Path) -> None:
     places = (folders / "c", folders / "s", folders / "out")
     assert planned(*places, "sd15", {}).contents == [folders / "c" / "a.wav"]
+    planned(*places, "sd15", {}).begin()
     planned(*places, "sd15", {})
     with pytest.raises(BadRequest, match="holds another grid"):
         planned(*places, "sd21", {})
@@ -107,6 +108,20 @@ def test_another_grid_is_not_mixed_in(folders: Path) -> None:
     with pytest.raises(BadRequest, match="empty holds no audio files"):
         planned(folders / "empty", folders / "s", folders / "new", "sd15", {})
     assert not (folders / "new").exists()
+
+
+def test_a_command_that_cannot_run_takes_no_folder(folders: Path) -> None:
+    grid = planned(folders / "c", folders / "s", folders / "out", "nosuch", {})
+    with pytest.raises(NoModel, match="nosuch"):
+        run(grid, "nosuch", "cpu", {}, None, None, print)
+    assert not (folders / "out").exists()
+
+
+def test_tables_of_others_are_not_replaced(folders: Path) -> None:
+    (folders / "out").mkdir()
+    (folders / "out" / "tables.md").write_text("mine", "utf-8")
+    with pytest.raises(BadRequest, match=r"tables\.md that is no grid's"):
+        planned(folders / "c", folders / "s", folders / "out", "sd15", {})
 
 
 def test_names_that_run_together_stay_apart(folders: Path) -> None:
