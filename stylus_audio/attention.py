@@ -42,7 +42,7 @@ class Attend(Protocol):
 
     @property
     def constants(self) -> Hashable:
-        """All that it depends on beside its tensors."""
+        """All that it depends on beside its tensors; None where the next pass has others, so that none is captured."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:

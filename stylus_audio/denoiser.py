@@ -168,7 +168,7 @@ class Denoiser:
 
         tensors |= attend.tensors()
         # A graph has no watchers.
-        if self.graphs is None or hand.observe is not None:
+        if self.graphs is None or hand.observe is not None or attend.constants is None:
             made = dict(work(tensors))
         else:
             made = dict(self.graphs((tuple(hand.layers), attend.constants), work, tensors))

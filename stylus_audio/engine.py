@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from . import auto
@@ -21,7 +20,7 @@ from .errors import BadRequest, NotAllowed, NotFound, OutOfMemory, StylusError, 
 from .finish import finish, lowered
 from .gains import Gains
 from .loudness import integrated
-from .memory import feature_budget, windows_per_pass
+from .memory import Budget, give_back
 from .model import Model, load_model
 from .near_live import NearLive
 from .passage import Passage, is_segment, is_silent, passage_of, segment_of
@@ -78,8 +77,7 @@ class Engine:
     ) -> None:
         self.model: Model = load_model(model, device, dtype) if isinstance(model, str) else model
         self.cache = cache
-        self.windows_per_pass = windows_per_pass(self.model.device)
-        self.feature_budget = feature_budget(self.model.device)
+        self.budget = Budget(self.model.device)
         self._others: dict[str, Model] = {}
 
     def _on(self, method: str) -> Restyler:
@@ -90,29 +88,23 @@ class Engine:
             if name not in self._others:
                 self._others[name] = load_model(name, str(model.device), str(model.dtype).removeprefix("torch."))
             model = self._others[name]
-        return Restyler(model, self.cache, self.windows_per_pass, self.feature_budget)
+        return Restyler(model, self.cache, self.budget.windows_per_pass, self.budget.features)
 
-    def use_less_memory(self) -> str | None:
-        """After `OutOfMemory`: halve the windows of a pass, then keep nothing on the device; None where that is all.
+    def use_less_memory(self) -> str:
+        """After `OutOfMemory`, once its traceback holds nothing any more: give memory back, and lower the budget.
 
-        Returns what it did, in words. It stays so for this engine.
+        Returns what it did, in words. It stays so until more memory is free (`Budget`).
         """
-        if self.model.device.type == "cuda":
-            for model in (self.model, *self._others.values()):
-                if model.graphs is not None:
-                    model.graphs.clear()
-            torch.cuda.empty_cache()
-        elif self.model.device.type == "mps":
-            torch.mps.empty_cache()
-        if self.windows_per_pass > 1:
-            self.windows_per_pass //= 2
-            return f"memory did not suffice; {self.windows_per_pass} windows at a time"
-        if self.feature_budget:
-            self.feature_budget = 0
-            if self.cache:
-                self.cache.offload()
+        for model in (self.model, *self._others.values()):
+            if model.graphs is not None:
+                model.graphs.clear()
+        if self.cache:
+            self.cache.limit(0)
+        give_back(self.model.device)
+        self.budget.lower()
+        if self.budget.is_least:
             return "memory did not suffice; features are computed again for every step"
-        return None
+        return f"memory did not suffice; {self.budget.windows_per_pass} windows at a time"
 
     def settings(self, **changes: object) -> Settings:
         """The model's own defaults with changes, by any name of an option."""
@@ -236,14 +228,20 @@ class Engine:
     def _within_memory(self, work: Callable[[], Done]) -> tuple[Done, list[str]]:
         """Work, on less and less memory at a time where it does not suffice; with what that took, in words."""
         said: list[str] = []
+        self.budget.begin()
         while True:
+            if self.cache:
+                self.cache.limit(self.budget.most)
             try:
                 return work(), said
             except OutOfMemory:
-                if (step := self.use_less_memory()) is None:
+                if self.budget.is_least:
+                    # It was this work that is too large, whatever the sizes.
+                    self.budget.reset()
                     raise
-                log.warning("out of memory: %s", step)
-                said.append(step)
+            # Not sooner: the error's traceback holds what the attempt had in memory.
+            said.append(self.use_less_memory())
+            log.warning("out of memory: %s", said[-1])
 
     def _several(
         self,
@@ -322,6 +320,7 @@ class Engine:
         place. Raises what `render` does for settings, and `UnsupportedAudio` for a silent passage.
         """
         settings = self.model.with_steps(settings)
+        self.budget.begin()
         restyler, watch = self._on(settings.method), Watch(None)
         _check_counts(settings, 1, len(passage.dry))
         if is_silent(passage.carrier):

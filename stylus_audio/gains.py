@@ -29,21 +29,16 @@ class Gains:
     """Gains of a clip per band and frame.
 
     `styled` and `reference` are magnitude mels `[channel, mel, frame]` at `profile`: what the model returned with and
-    without style. One channel serves all channels of the clip. `amount` bends the gains after the fact: 0 is none.
+    without style. One channel serves all channels of the clip.
     """
 
     styled: NDArray[np.float32]
     reference: NDArray[np.float32]
     profile: Profile
-    amount: float = 1.0
     seams: tuple[float, ...] = ()
     """Where the model's windows were joined, in seconds."""
     standing_out: float = math.inf
     """How far the styles' loudest moment lies over what is usual in them, in dB (`bursts`); what follows is bounded."""
-
-    def scaled(self, amount: float) -> Gains:
-        """The same gains, `amount` times as strong in dB."""
-        return replace(self, amount=amount)
 
     @cached_property
     def _floor(self) -> float:
@@ -59,7 +54,7 @@ class Gains:
         if self._floor <= 0:
             return np.zeros_like(styled)
         ratio = np.maximum(styled, self._floor) / np.maximum(reference, self._floor)
-        return np.asarray(np.clip(self.amount * 20 * np.log10(ratio), -LIMIT_DB, LIMIT_DB), np.float32)
+        return np.asarray(np.clip(20 * np.log10(ratio), -LIMIT_DB, LIMIT_DB), np.float32)
 
     def db_at(self, times: Floats, frequencies: Floats) -> NDArray[np.float32]:
         """Gain in dB at ascending `times` (s) and `frequencies` (Hz), `[channel, bin, time]`, as `spread` has it.
@@ -70,13 +65,6 @@ class Gains:
         first = min(int(times[0] * rate), frames - 1)
         last = int(times[-1] * rate) + 2
         return spread(self._db(slice(first, last)), self.profile, times - first / rate, frequencies)
-
-    @property
-    def mel(self) -> NDArray[np.float32]:
-        """The stylised mel with `amount` in it, `[channel, mel, frame]`."""
-        if self.amount == 1.0:
-            return self.styled
-        return np.asarray(self.reference * 10 ** (self.db / 20), np.float32)
 
     def channel(self, number: int) -> Gains:
         """The gains that one channel of the clip takes."""

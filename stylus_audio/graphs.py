@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .memory import MANY, free_bytes
+
 log = logging.getLogger(__name__)
 
 Work = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
@@ -19,8 +21,12 @@ Work = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 KEPT = 12
 """Graphs to keep, each with its inputs and outputs: some sizes of a batch, inverted, sampled and led back."""
 
-MOST_ROWS = 8
-"""Over so many windows a pass takes longer than its launches, which go ahead of it, and a graph gains nothing."""
+MOST_ROWS = MANY
+"""Windows of a pass up to which it is captured: with as many as there are its launches still take longer than its
+arithmetic (docs/performance.md)."""
+
+ROOM = 8
+"""So many times what a graph's inputs and outputs take has to be free, for those and what is in between."""
 
 
 class Captured(Protocol):
@@ -32,8 +38,9 @@ class Captured(Protocol):
 class Graphs:
     """Does work, and the second time that it comes with the same key and shapes, captures it (`capture`).
 
-    The first time warms up what may not happen in a capture. Where a capture fails, nothing is captured any more and
-    work is done plainly. For one thread at a time, and for as long as the weights that the work uses stay in place.
+    The first time warms up what may not happen in a capture. Where there is no room for one, work of so many rows is
+    done plainly from then on; where it fails otherwise, all work. For one thread at a time, and for as long as the
+    weights that the work uses stay in place.
     """
 
     def __init__(self, capture: Callable[[Work, Mapping[str, Tensor]], Captured], most_rows: int = MOST_ROWS) -> None:
@@ -45,30 +52,44 @@ class Graphs:
 
         `key` says all that the work depends on beside the tensors, whose first has a row for each window.
         """
-        if len(next(iter(tensors.values()))) > self.most_rows:
+        rows = len(next(iter(tensors.values())))
+        if rows > self.most_rows:
             return work(tensors)
         whole = (key, tuple((name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()))
         if whole not in self._kept:
+            made = work(tensors)
+            if not _has_room(tensors, made):
+                self.most_rows = min(self.most_rows, rows - 1)
+                return made
             self._kept[whole] = None
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
-            return work(tensors)
+            return made
         self._kept.move_to_end(whole)
         captured = self._kept[whole]
         if captured is None:
             try:
                 captured = self._kept[whole] = self._capture(work, tensors)
+            except torch.OutOfMemoryError:
+                self.most_rows = rows - 1
+                self.clear()
             except RuntimeError as error:
                 reason = str(error).strip().splitlines()
                 log.warning("no CUDA graphs: %s", reason[0] if reason else type(error).__name__)
                 self.most_rows = 0
                 self.clear()
+            if captured is None:
                 return work(tensors)
         return {name: tensor.clone() for name, tensor in captured(tensors).items()}
 
     def clear(self) -> None:
         """Give the memory of all of them back."""
         self._kept.clear()
+
+
+def _has_room(inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> bool:
+    tensors = (*inputs.values(), *outputs.values())
+    return ROOM * sum(tensor.nbytes for tensor in tensors) <= free_bytes(tensors[0].device)
 
 
 def cuda_graphs(most_rows: int = MOST_ROWS) -> Graphs:
@@ -87,9 +108,12 @@ class CudaGraph:
         self._graph = torch.cuda.CUDAGraph()
         self._device = next(iter(tensors.values())).device
         self._done: torch.cuda.Event | None = None
-        # Other threads may use the device meanwhile.
-        with torch.cuda.device(self._device), torch.cuda.graph(self._graph, pool, capture_error_mode="thread_local"):
-            self._outputs = work(self._inputs)
+        with torch.cuda.device(self._device):
+            # A capture that fails may leave its own stream behind as the current one.
+            here = torch.cuda.stream(torch.cuda.current_stream())
+            # Other threads may use the device meanwhile.
+            with here, torch.cuda.graph(self._graph, pool, capture_error_mode="thread_local"):
+                self._outputs = work(self._inputs)
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Copy in, launch; one launch may wait behind the one that runs, so that who counts passes is not far ahead."""

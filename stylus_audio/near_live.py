@@ -65,8 +65,9 @@ class NearLive:
         # On a whole second, where at every rate a frame begins.
         low = max(0, self._made // rate - CONTEXT_SECONDS) * rate
         first = round(low / rate * self._profile.frame_rate)
-        styled, reference = np.split(blended.part(first, settled), 2)
+        styled = reference = blended.part(first, settled)
         if self._settings.reconstruction == "gain":
+            styled, reference = np.split(styled, 2)
             limit_edges(styled, reference, sounding - first, settled - first - 1)
         piece = replace(
             passage,

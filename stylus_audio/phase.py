@@ -163,7 +163,7 @@ def _inverted_mel(content: Tensor, gains: Gains, stft: Stft, first: int) -> Tens
     """
     filters, _ = _filters(gains.profile, stft)
     times = stft.times(content.shape[-1]) + first / stft.sample_rate
-    mel = torch.from_numpy(spread(gains.mel, gains.profile, times, band_centres(gains.profile))).to(content.device)
+    mel = torch.from_numpy(spread(gains.styled, gains.profile, times, band_centres(gains.profile))).to(content.device)
     if mel.shape[0] < content.shape[0]:
         mel = shared_out(mel, filters.to(content.device) @ content.abs())
     return inverted_mel(mel, gains.profile, stft)

@@ -36,6 +36,11 @@ from .windows import Blend, seams, window_starts
 STATISTICS_WINDOWS = 16
 """A preview's statistics come from so many windows, spread over the whole clip."""
 
+DECODED = 4
+"""Windows whose pictures are made at once."""
+
+Floats = NDArray[np.float32]
+
 Reference = tuple[Picture, list[int]]
 """A style's picture, with the first frames of its windows."""
 
@@ -135,42 +140,41 @@ class Restyler:
         with _enough_memory(self.model):
             sampled = [task for task in tasks if task.kept]
             if not sampled:
-                latents: Iterator[torch.Tensor] = iter(())
+                images: Iterator[Floats] = iter(())
             elif settings.method == "conditional":
-                latents = self._conditional(sampled, references, settings, watch, one_by_one=near_live is not None)
+                images = self._conditional(sampled, references, settings, watch, one_by_one=near_live is not None)
             else:
-                latents = self._injection(sampled, references, settings, watch, as_one)
+                images = self._injection(sampled, references, settings, watch, as_one)
             for task in tasks:
                 if task.kept:
-                    yield self._gains(task, latents, settings, near_live)
+                    yield self._gains(task, images, settings, near_live)
                 else:
                     # A segment of silence, with sound around it alone.
                     yield Gains(task.picture.mel, task.picture.mel, self.model.profile)
 
-    def _gains(
-        self, task: Task, latents: Iterator[torch.Tensor], settings: Settings, near_live: NearLive | None
-    ) -> Gains:
-        """Those of one clip, from as many of the latents as it has windows."""
+    def _gains(self, task: Task, images: Iterator[Floats], settings: Settings, near_live: NearLive | None) -> Gains:
+        """Those of one clip, from as many of the images as it has windows."""
         profile, picture, kept = self.model.profile, task.picture, task.kept
         blended, (first, last) = Blend(kept, picture.mel.shape[-1]), _full_frames(picture)
         # With a phase of its own a piece would not fit the one before; with injection all windows come at once.
         heard = settings.method == "conditional" and settings.reconstruction in OF_CONTENT
         for _ in kept:
-            image = self.model.latent.decode(next(latents)).cpu().numpy()
-            blended.add(from_image(image, profile, picture.maximum))
+            blended.add(from_image(next(images), profile, picture.maximum))
             if heard and near_live:
                 near_live.window(blended, first)
-        styled, reference = np.split(blended.result(), 2)
+        styled, reference = blended.result(), picture.mel
         if settings.reconstruction == "gain":
+            styled, reference = np.split(styled, 2)
             limit_edges(styled, reference, first, last)
         joints = tuple(frame / profile.frame_rate for frame in seams(kept, profile.frames))
         return Gains(styled, reference, profile, seams=joints)
 
     def _injection(
         self, tasks: Sequence[Task], references: Sequence[Reference], settings: Settings, watch: Watch, as_one: bool
-    ) -> Iterator[torch.Tensor]:
-        """Of each wanted window latents `[2 · channel, ...]`, stylised by inversion and injection (METHOD 2–4), and the
-        content's behind them.
+    ) -> Iterator[Floats]:
+        """Of each wanted window log pictures `[channel, mel, frame]`, stylised by inversion and injection (METHOD 2–4).
+
+        For gains the content's are behind them, through the same autoencoder.
         """
         stylizer = self._stylizer(settings, watch)
         # Gains compare with the content; the published reconstructions take the model's own way back as it is.
@@ -192,7 +196,10 @@ class Restyler:
             styled = stylizer.run(content, prepared, columns, sampled, exact, clips)
             watch.stage("decoding")
             rows = [task.channels for task in run for _ in task.kept]
-            yield from _paired(styled, content[sampled.to(content.device)], rows)
+            images = self._decoded(styled, rows)
+            if exact:
+                images = _paired(images, self._decoded(content[sampled.to(content.device)], rows))
+            yield from images
 
     def _conditional(
         self,
@@ -201,7 +208,7 @@ class Restyler:
         settings: Settings,
         watch: Watch,
         one_by_one: bool,
-    ) -> Iterator[torch.Tensor]:
+    ) -> Iterator[Floats]:
         """As `_injection`, by a network that is told of content and style; here every window is wanted.
 
         One by one, windows can be heard the sooner.
@@ -235,11 +242,11 @@ class Restyler:
             )
             content, columns = _joined([(self._latent(picture), columns) for picture, columns in windows])
             styled = way.run(content, self._latent(guides), prepared, columns)
-            images = self.model.latent.decode(styled).cpu().numpy()
+            answers = self.model.latent.decode(styled).cpu().numpy()
             aims = pictures + np.float32(way.alpha) * (guides - pictures)
-            styled = self._latent(releveled(images, aims, noise, profile))
             rows = [task.channels for task, _ in group]
-            yield from _paired(styled, content, rows)
+            images = _split(releveled(answers, aims, noise, profile), rows)
+            yield from _paired(images, _split(pictures, rows)) if settings.reconstruction == "gain" else images
 
     def _way(self, settings: Settings, watch: Watch) -> _Way[Any]:
         return self._told(settings, watch) if settings.method == "conditional" else self._stylizer(settings, watch)
@@ -331,6 +338,13 @@ class Restyler:
 
     def _latent(self, windows: NDArray[np.float32]) -> torch.Tensor:
         return self.model.latent.encode(torch.from_numpy(windows)).to(self.model.device)
+
+    def _decoded(self, latents: torch.Tensor, rows: Sequence[int]) -> Iterator[Floats]:
+        """Log pictures of each window, which has so many rows; a few are decoded at a time, however many there are."""
+        windows = torch.split(latents, list(rows))
+        for first in range(0, len(windows), DECODED):
+            few = slice(first, first + DECODED)
+            yield from _split(self.model.latent.decode(torch.cat(windows[few])).cpu().numpy(), rows[few])
 
     def _sampler(self, inverter: Denoiser, settings: Settings) -> Denoiser:
         if not settings.prompt:
@@ -427,11 +441,14 @@ def _joined(parts: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> tuple[
     return latents, torch.cat(counted)
 
 
-def _paired(styled: torch.Tensor, content: torch.Tensor, rows: Sequence[int]) -> Iterator[torch.Tensor]:
-    """Of each window, which has so many rows, those of the one, and behind them those of the other."""
-    sizes = list(rows)
-    for pair in zip(torch.split(styled, sizes), torch.split(content, sizes), strict=True):
-        yield torch.cat(pair)
+def _split(images: Floats, rows: Sequence[int]) -> Iterator[Floats]:
+    """The images of each window, which has so many rows."""
+    return iter(np.split(images, np.cumsum(rows)[:-1]))
+
+
+def _paired(styled: Iterator[Floats], content: Iterator[Floats]) -> Iterator[Floats]:
+    """Of each window the images of the one, and behind them those of the other."""
+    return (np.concatenate(pair) for pair in zip(styled, content, strict=True))
 
 
 def _planned(picture: Picture, overlap: float) -> list[int]:

@@ -28,11 +28,13 @@ class Injector(Attend):
     gamma: float
     alpha: float
     tau: float
+    fleeting: bool = False
+    """Whether the next step has other numbers."""
 
     @property
     def constants(self) -> Hashable:
         """γ, α, τ and the weights."""
-        return "injector", tuple(self.weights), self.gamma, self.alpha, self.tau
+        return None if self.fleeting else ("injector", tuple(self.weights), self.gamma, self.alpha, self.tau)
 
     def tensors(self) -> dict[str, Tensor]:
         """The features of content and styles."""
@@ -157,6 +159,7 @@ def sample(
     gives the content's `drift` at each step.
     """
     steps = len(schedule)
+    fleeting = any(isinstance(line, tuple) for line in (settings.gamma, settings.alpha, settings.tau))
     z = noisy.float()
     for step, time in enumerate(schedule.times):
         left = steps - 1 - step
@@ -168,6 +171,7 @@ def sample(
                 at_step(settings.gamma, step, steps),
                 at_step(settings.alpha, step, steps),
                 at_step(settings.tau, step, steps),
+                fleeting,
             )
         hand = Hand(layers, attend, observer(trace, "sampling", step, time))
         z = schedule.down(step, *denoiser(z, time, schedule.signal[step], hand))

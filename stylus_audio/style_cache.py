@@ -105,6 +105,7 @@ class StyleCache:
         host_bytes: int = HOST_BYTES,
         disk_bytes: int = DISK_BYTES,
     ) -> None:
+        self._device_bytes = device_bytes
         self._device = _Memory(device_bytes)
         self._host = _Memory(host_bytes)
         self._disk = _Disk(folder, disk_bytes) if folder else None
@@ -141,9 +142,12 @@ class StyleCache:
             self._disk.put(key, tensors)
         self._keep(key, tensors)
 
-    def offload(self) -> None:
-        """Keep nothing in the device's memory from now on: what it holds goes to the host, as if it had no room."""
-        self._device.budget = 0
+    def limit(self, most: float) -> None:
+        """Keep no more than `most` bytes in the device's memory until it is said again; what is over goes to the host.
+
+        More than the budget is the budget.
+        """
+        self._device.budget = int(min(self._device_bytes, most))
         self._to_host(self._device.trim())
 
     def statistics(self) -> Statistics:

@@ -190,9 +190,8 @@ class Stylizer:
         # Windows to be sampled first, so that a group is of one kind.
         order = torch.cat([wanted.nonzero()[:, 0], (~wanted).nonzero()[:, 0]])
         count = int(wanted.sum())
-        size = self.windows_per_pass
-        groups = torch.split(order[:count], size)
-        others = torch.split(order[count:], size) if count < len(order) else ()
+        groups = self._grouped(order[:count])
+        others = self._grouped(order[count:]) if count < len(order) else ()
         parts = self.content_parts if styles else ()
         sources = [style.features for style in styles]
         with self._shelf() as shelf:
@@ -200,14 +199,20 @@ class Stylizer:
             noisy = [one.noisy for one in waiting]
             noisy += [self._inverted(content[group], (), _of(columns, group)).noisy for group in others]
             first = self._initial_of(clips or [len(content)], torch.cat(noisy), styles, columns, order)
+            starts = torch.split(first[:count], [len(group) for group in groups])
             styled = [
                 sample(
                     self.sampler, start, self.schedule, self.settings, self.layers, one.features, sources, weights,
                     _of(columns, group), self.trace, self.tick, one.missed,
                 )
-                for group, start, one in zip(groups, torch.split(first[:count], size), waiting, strict=True)
+                for group, start, one in zip(groups, starts, waiting, strict=True)
             ]  # fmt: skip
         return torch.cat(styled)
+
+    def _grouped(self, windows: Tensor) -> tuple[Tensor, ...]:
+        """In as few passes as hold them, all of about one size: a window takes the longer the fewer are beside it."""
+        passes = -(-len(windows) // self.windows_per_pass)
+        return torch.tensor_split(windows, passes)
 
     def _initial_of(
         self,
@@ -240,9 +245,11 @@ class Stylizer:
         missed = drift(self.inverter, inversion, self.schedule, self.layers, columns, self.tick) if exact else []
         errors = [shelf.put({"error": error}) for error in missed]
         steps = [shelf.put(step_to_tensors(step)) for step in inversion.recorded]
+        # Its latents of the way back are not wanted any more.
+        trajectory = replace(inversion, recorded=[], back={})
         return _Waiting(
             inversion.noisy,
-            (lambda step: step_from_tensors(steps[step]())) if recorded else self._replayed(inversion, parts, columns),
+            (lambda step: step_from_tensors(steps[step]())) if recorded else self._replayed(trajectory, parts, columns),
             (lambda step: errors[step]()["error"]) if exact else None,
         )
 
@@ -261,7 +268,11 @@ class _Waiting:
 
 
 def _of(columns: Tensor | None, windows: Tensor) -> Tensor | None:
-    return None if columns is None else columns[windows]
+    """The columns of some windows; None where all of them count, since attention is quicker without a mask."""
+    if columns is None:
+        return None
+    marks = columns[windows]
+    return None if bool(marks.all()) else marks
 
 
 def stylize_latents(

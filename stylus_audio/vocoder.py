@@ -52,7 +52,7 @@ def decoded(
     stft = Stft.like(MINI, MINI.sample_rate, padded=True)
     content = resample(audio, sample_rate, MINI.sample_rate)
     samples = content.shape[1]
-    mel = torch.from_numpy(gains.mel)
+    mel = torch.from_numpy(gains.styled)
     if mel.shape[0] < len(content):
         mel = shared_out(mel, torch.from_numpy(mel_spectrogram(content, MINI)))
     maximum = float(mel.max())

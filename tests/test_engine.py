@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from stylus_audio import Engine
+from stylus_audio import Engine, memory
 from stylus_audio.audio import Clip
 from stylus_audio.engine import Render
-from stylus_audio.errors import BadRequest, Cancelled, UnsupportedAudio
+from stylus_audio.errors import BadRequest, Cancelled, OutOfMemory, UnsupportedAudio
 from stylus_audio.finish import finish, lowered
 from stylus_audio.loudness import integrated
 from stylus_audio.metrics import si_sdr
@@ -254,7 +262,8 @@ def test_gains_can_be_finished_again_without_the_model(tiny: Engine) -> None:
     settings = tiny.settings(mix=0.5, keep_below=300)
     again, _ = finish(render.passage, reconstruct(render.passage, render.gains, settings), settings, False)
     assert np.array_equal(again, rendered(tiny, audio, mix=0.5, keep_below=300).audio)
-    none = reconstruct(render.passage, render.gains.scaled(0.0), settings)
+    unchanged = replace(render.gains, styled=render.gains.reference)
+    none = reconstruct(render.passage, unchanged, settings)
     assert si_sdr(none[:, render.passage.first : render.passage.last], audio) > 100
 
 
@@ -321,3 +330,106 @@ def test_how_soft_a_clip_is_does_not_change_how_its_level_is_kept(tiny: Engine, 
     plain, scaled = (rendered(tiny, one).audio for one in (audio, (scale * audio).astype(np.float32)))
     change = integrated(scaled, RATE, 1 / scale) - integrated(plain, RATE)
     assert abs(change) < 0.1
+
+
+# --- Where memory does not suffice
+
+
+@contextmanager
+def before_each_pass(engine: Engine, act: Callable[[torch.Tensor], None]) -> Iterator[None]:
+    """`act` sees the windows of every pass of the UNet."""
+
+    def seen(_: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        act(arguments[0] if arguments else named["sample"])
+
+    hook = engine.model.unet.register_forward_pre_hook(seen, with_kwargs=True)
+    yield
+    hook.remove()
+
+
+def full() -> torch.OutOfMemoryError:
+    """A new one each time: it holds the frames that it goes through."""
+    return torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_memory_that_others_take_and_give_back(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that has what is kept of a clip only while nobody else takes of it."""
+    free, needed = 120, 26
+    monkeypatch.setattr(memory, "free_bytes", lambda _: free)
+    engine = Engine(str(tiny_folder), device="cpu", dtype="float32")
+    tried: list[tuple[int, int]] = []
+    taken_meanwhile = False
+
+    def take(_: torch.Tensor) -> None:
+        nonlocal free
+        if taken_meanwhile:
+            free = 20
+        sizes = engine.budget.windows_per_pass, engine.budget.features
+        if sizes not in tried:
+            tried.append(sizes)
+        if min(engine.budget.features, needed) > free:
+            raise full()
+
+    def attempts() -> tuple[list[tuple[int, int]], list[str]]:
+        """Windows of a pass and budget of each, and what the report says."""
+        tried.clear()
+        notes = rendered(engine, plucks(2.0), steps=1).report["notes"]
+        return tried.copy(), notes
+
+    with before_each_pass(engine, take):
+        assert attempts() == ([(4, 30)], [])
+        free = 20
+        # Taken before the render: nothing fails.
+        assert attempts() == ([(4, 5)], [])
+        free, taken_meanwhile = 120, True
+        assert attempts() == ([(4, 30), (2, 5)], ["memory did not suffice; 2 windows at a time"])
+        # The next one does not fail anew, and the one after that has what it had at first.
+        assert attempts() == ([(2, 5)], [])
+        free, taken_meanwhile = 120, False
+        assert attempts() == ([(4, 30)], [])
+
+
+def test_a_clip_that_nothing_helps_leaves_the_others_their_sizes(tiny_folder: Path) -> None:
+    engine = Engine(str(tiny_folder), device="cpu", dtype="float32")
+    fits = False
+    windows: list[int] = []
+
+    def take(sample: torch.Tensor) -> None:
+        windows.append(len(sample))
+        if not fits:
+            raise full()
+
+    with before_each_pass(engine, take):
+        with pytest.raises(OutOfMemory, match="not enough memory on cpu"):
+            rendered(engine, plucks(3.0), steps=1)
+        fits = True
+        windows.clear()
+        assert rendered(engine, plucks(3.0), steps=1).report["notes"] == []
+    assert max(windows) == 4
+
+
+def test_what_a_failed_attempt_had_is_gone_before_the_next(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(str(tiny_folder), device="cpu", dtype="float32")
+    had: list[weakref.ref[torch.Tensor]] = []
+    left: list[int] = []
+
+    def take(sample: torch.Tensor) -> None:
+        had.append(weakref.ref(sample))
+        if len(had) == 5:
+            left.append(alive())
+            raise full()
+
+    def alive() -> int:
+        return sum(ref() is not None for ref in had)
+
+    def free(_: torch.device) -> int:
+        if had:
+            left.append(alive())
+        return 2**30
+
+    monkeypatch.setattr(memory, "free_bytes", free)
+    with before_each_pass(engine, take):
+        assert rendered(engine, plucks(2.0)).report["notes"] == ["memory did not suffice; 2 windows at a time"]
+    # When it failed, and when it was asked what is free.
+    assert left[0] > 1
+    assert set(left[1:]) == {0}

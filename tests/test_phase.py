@@ -54,7 +54,7 @@ def test_at_the_edges_no_gain_is_over_those_of_the_first_and_last_whole_frame() 
 @pytest.mark.parametrize("first", [0.0, 0.0123, 0.5, 3.0])
 def test_gains_at_some_times_are_those_of_the_whole(first: float) -> None:
     styled, reference = np.random.default_rng(0).uniform(0.01, 1, (2, 1, MINI.bands, 90)).astype(np.float32)
-    gains = Gains(styled, reference, MINI, amount=0.7)
+    gains = Gains(styled, reference, MINI)
     times, frequencies = first + np.arange(40) * 0.0087, np.linspace(0, 24000, 300)
     expected = spread(gains.db, MINI, times, frequencies)
     assert np.allclose(gains.db_at(times, frequencies), expected, atol=1e-4)

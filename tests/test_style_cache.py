@@ -359,6 +359,25 @@ def test_the_least_recently_used_leaves_memory_first() -> None:
     assert cache.statistics().host.entries == 0
 
 
+def test_a_limit_holds_until_another_is_said() -> None:
+    cache = StyleCache(device_bytes=3 * SIZE)
+    for number, key in enumerate("abc"):
+        cache.put(key, tensors(number))
+    cache.limit(2 * SIZE)
+    assert [key for key in "abc" if cache.has(key)] == ["b", "c"]
+    cache.put("d", tensors(3))
+    assert [key for key in "abcd" if cache.has(key)] == ["c", "d"]
+    cache.limit(0)
+    assert cache.statistics().device.bytes == 0
+    cache.put("a", tensors(0))
+    assert cache.statistics().device.bytes == 0
+    # No more than the cache was made for.
+    cache.limit(float("inf"))
+    for number, key in enumerate("abcd"):
+        cache.put(key, tensors(number))
+    assert [key for key in "abcd" if cache.has(key)] == ["b", "c", "d"]
+
+
 def test_the_least_recently_used_leaves_the_disk_first(tmp_path: Path) -> None:
     StyleCache(tmp_path / "one").put("a", tensors(0))
     (file,) = entries(tmp_path)

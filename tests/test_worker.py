@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -110,10 +111,11 @@ def test_where_no_number_of_windows_fits_the_job_fails_and_the_next_is_done(shop
     with room_for(shop, lambda _: False):
         job = shop.do()
     assert (job.state, job.code) == ("failed", "out-of-memory")
-    assert shop.engine.windows_per_pass == 1
-    assert shop.engine.feature_budget == 0
     assert sorted(path.name for path in shop.folder.iterdir()) == ["clip.wav", "home", "style.wav"]
-    assert shop.do().state == "done"
+    after = shop.do()
+    assert (after.state, after.notes) == ("done", ())
+    # Styles are kept in memory as before.
+    assert shop.worker.cache.statistics().device.entries == 1
 
 
 def test_after_a_job_that_the_cpu_took_over_the_next_is_tried_on_the_device(
@@ -138,6 +140,31 @@ def test_after_a_job_that_the_cpu_took_over_the_next_is_tried_on_the_device(
     assert loaded == ["cpu"]
     assert shop.do(name="small").notes == ()
     assert loaded == ["cpu", "auto"]
+
+
+def test_when_the_cpu_takes_over_nothing_is_left_of_the_attempt_on_the_device(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    had: list[weakref.ref[Any]] = [weakref.ref(shop.engine), weakref.ref(shop.engine.model.unet)]
+    left: list[list[bool]] = []
+    load = shop.worker._load
+
+    def noted(what: tuple[str, str], device: str, progress: Callable[[float, str], None]) -> Engine:
+        left.append([ref() is not None for ref in had])
+        return load(what, device, progress)
+
+    def full(*_: object) -> None:
+        latent = torch.zeros(1)
+        had.append(weakref.ref(latent))
+        raise OutOfMemory("not enough memory on the device for this render")
+
+    monkeypatch.setattr(shop.worker, "_load", noted)
+    shop.engine.model.unet.to("meta")
+    # By no patch, which would hold the engine.
+    vars(shop.engine)["render_several"] = full
+    del shop.engine
+    assert shop.do().state == "done"
+    assert left == [[False, False, False]]
 
 
 def test_a_style_is_warm_once_it_was_read_with_the_default_settings(shop: Shop) -> None:

@@ -25,7 +25,7 @@ from stylus_audio.engine import Engine, Render
 from stylus_audio.errors import BadRequest, NotAllowed, NotFound, OutOfMemory, StylusError
 from stylus_audio.files import lower_priority, writable_folder
 from stylus_audio.job import FileRender
-from stylus_audio.memory import taken_bytes
+from stylus_audio.memory import give_back, taken_bytes
 from stylus_audio.passage import segment_of
 from stylus_audio.stem import Journal, settle
 from stylus_audio.style_cache import StyleCache
@@ -288,18 +288,27 @@ class Worker:
         """Work with the engine, on the CPU where the device's memory does not suffice; says so then."""
         model = request.model or self.model
         engine = self.engine(model, batch.progress, request.dtype)
+        device = engine.model.device
         try:
             return work(engine), []
         except OutOfMemory:
-            if engine.model.device.type == "cpu":
+            if device.type == "cpu":
                 raise
-            log.warning("out of memory: the CPU takes over")
-            try:
-                done = work(self._load((model, request.dtype), "cpu", batch.progress))
-            finally:
-                # The next job is tried on the device again.
-                self._engine, self._loaded = None, None
-            return done, ["the CPU took over: the device's memory did not suffice"]
+        # Not sooner: the error's traceback holds what the attempt had on the device, whose memory may be the CPU's.
+        log.warning("out of memory: the CPU takes over")
+        del engine
+        self._drop()
+        give_back(device)
+        try:
+            done = work(self._load((model, request.dtype), "cpu", batch.progress))
+        finally:
+            # The next job is tried on the device again.
+            self._drop()
+        return done, ["the CPU took over: the device's memory did not suffice"]
+
+    def _drop(self) -> None:
+        """Let go of the engine."""
+        self._engine, self._loaded = None, None
 
     def engine(self, model: str, progress: Callable[[float, str], None], dtype: str = "auto") -> Engine:
         """The engine with a model, loaded where it is another than before."""
@@ -309,7 +318,7 @@ class Worker:
 
     def _load(self, what: tuple[str, str], device: str, progress: Callable[[float, str], None]) -> Engine:
         progress(0.0, "loading the model")
-        self._engine, self._loaded = None, None
+        self._drop()
         model, dtype = what
         self._download(model)
         engine = Engine(model, device, dtype, cache=self.cache)
