@@ -15,12 +15,15 @@ from pathlib import Path
 
 import torch
 
+from stylus_audio.errors import BadRequest, StylusError
 from stylus_audio.model import choose_device
 
 from . import batch, clips, latents, queued
 from .table import Row, printed
 
 Part = Callable[[], Row | list[Row]]
+
+SECONDS = 140.0
 
 
 def quick() -> Iterable[Part]:
@@ -61,22 +64,30 @@ def whole() -> Iterable[Part]:
 
 
 def on_gpu(seconds: float, file: Path | None, only: str = "", tiny: bool = False) -> list[Row]:
-    """What `--gpu` measures, as it says; `only` names sections."""
+    """What `--gpu` measures, as it says; `only` names sections.
+
+    Raises `BadRequest` for a section that is none, and where there is no GPU.
+    """
     from . import gpu
     from .gpu_bench import TINY, Bench
 
     named = {one.__name__: (one, estimate) for one, estimate in (*gpu.SECTIONS, *gpu.ON_DEMAND)}
-    chosen = [named[name] for name in only.split(",")] if only else gpu.SECTIONS
-    bench = Bench(choose_device(), TINY) if tiny else Bench(torch.device("cuda"))
+    names = only.split(",") if only else []
+    for name in names:
+        if name not in named:
+            raise BadRequest(f"--only: {name!r} is no section; there are {', '.join(named)}")
+    chosen = [named[name] for name in names] or gpu.SECTIONS
+    bench = Bench(choose_device(), TINY) if tiny else Bench(choose_device("cuda"))
     return gpu.measure(seconds, file, bench, chosen)
 
 
 def main() -> None:
     """Run, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed, side by side in one run.")
-    parser.add_argument("--quick", action="store_true", help="small sizes, two minutes")
-    parser.add_argument("--gpu", action="store_true", help="Stable Diffusion 1.5 on a GPU, in as much time as is given")
-    parser.add_argument("--seconds", type=float, default=140.0, help="with --gpu: what would take longer is left out")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--quick", action="store_true", help="small sizes, two minutes")
+    what.add_argument("--gpu", action="store_true", help="Stable Diffusion 1.5 on a GPU, in as much time as is given")
+    parser.add_argument("--seconds", type=float, help=f"with --gpu: what would take longer is left out [{SECONDS:g}]")
     parser.add_argument("--only", default="", metavar="NAME,...", help="with --gpu: these sections, in this order")
     parser.add_argument("--tiny", action="store_true", help="with --gpu: tiny networks, to try it out on any device")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="the rows as JSON, into a file or here")
@@ -84,8 +95,15 @@ def main() -> None:
     rows: list[Row] = []
     if chosen.gpu:
         file = None if chosen.json in (None, "-") else Path(chosen.json)
-        rows = on_gpu(chosen.seconds, file, chosen.only, chosen.tiny)
+        seconds = SECONDS if chosen.seconds is None else chosen.seconds
+        try:
+            rows = on_gpu(seconds, file, chosen.only, chosen.tiny)
+        except StylusError as error:
+            parser.exit(error.exit_code, f"{error}\n")
     else:
+        for name in ("seconds", "only", "tiny"):
+            if getattr(chosen, name) != parser.get_default(name):
+                parser.error(f"--{name} is for --gpu")
         for part in quick() if chosen.quick else whole():
             made = part()
             rows += made if isinstance(made, list) else [made]

@@ -7,6 +7,7 @@ fp16. It takes one window after the other, so that a clip takes as long as its w
 from __future__ import annotations
 
 import json
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +23,8 @@ from .table import Row
 Section = Callable[[Bench], Iterator[Row]]
 
 SECTIONS: Sequence[tuple[Section, float]] = (
-    (floor, 6), (tuned, 10), (passes, 20), (window, 35), (clip, 18), (render, 30), (warmth, 14), (several, 24),
-    (queue, 30), (kernels, 5), (attention_kernels, 3), (features, 18), (styles, 20), (mini, 25), (long, 30),
+    (floor, 6), (tuned, 10), (passes, 20), (window, 50), (clip, 18), (render, 60), (warmth, 14), (several, 34),
+    (queue, 56), (kernels, 5), (attention_kernels, 3), (features, 18), (styles, 20), (mini, 34), (long, 58),
 )  # fmt: skip
 """With about how many seconds each takes on an H100: it is left out where less is left."""
 
@@ -32,7 +33,7 @@ ON_DEMAND: Sequence[tuple[Section, float]] = ((compiled_parts, 60), (compiled, 1
 
 
 def measure(seconds: float, file: Path | None, bench: Bench, sections: Sequence[tuple[Section, float]]) -> list[Row]:
-    """Section after section while there is time; every row is printed and written to `file` as soon as it is there."""
+    """Section after section while there is time; every row is said, and written to `file`, as soon as it is there."""
     begun = time.perf_counter()
     rows: list[Row] = []
 
@@ -40,7 +41,7 @@ def measure(seconds: float, file: Path | None, bench: Bench, sections: Sequence[
         rows.append(row)
         left = seconds - (time.perf_counter() - begun)
         shown = row.missing or f"{row.ratio:.4g} {row.verdict} {' '.join(f'{one:.4g}' for one in row.seconds)}"
-        print(f"[{left:5.1f} s left] {row.name}: {shown}", flush=True)
+        print(f"[{left:5.1f} s left] {row.name}: {shown}", file=sys.stderr, flush=True)
         if file is not None:
             file.write_text(json.dumps([one.to_dict() for one in rows], indent=1), "utf-8")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from stylus_audio import Settings
 from stylus_audio.denoiser import Denoiser
@@ -105,6 +105,18 @@ class Bench:
         text: Any = lambda prompt: self.embedding  # noqa: E731  (stands for an encoder of text, which runs once)
         return laid_out(Model("sd15", "random", self.size.profile, unet, self.scheduler, Autoencoder(vae), text))
 
+    def let_go(self) -> None:
+        """Of all but the engine's model, as on a user's device; the others are made again when they are needed."""
+        model = self.model  # is made of the others
+        for name in ("unet", "vae", "plain_half", "channels_last", "encoded", "styles"):
+            self.__dict__.pop(name, None)
+        for graphs in (self.graphs, model.graphs):
+            if graphs is not None:
+                graphs.clear()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     @cached_property
     def rate(self) -> float:
         """FLOPs a second of a matrix product in our precision."""
@@ -119,9 +131,7 @@ class Bench:
     @cached_property
     def flops(self) -> int:
         """Of one pass over one window."""
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            self.unet(self.noise(1), 1, encoder_hidden_states=self.embedding.to(self.device))
-        return int(counter.get_total_flops())
+        return sd15.flops(self.unet, self.size.latent)
 
     @property
     def floor(self) -> float:
@@ -149,6 +159,14 @@ class Bench:
         """Latents of all pictures in our precision, `[window, ...]`; the last four are styles."""
         return self.model.latent.encode(self.pictures).to(self.device)
 
+    @cached_property
+    def start(self) -> list[Tensor]:
+        """Latents of the first picture and of the last, a style, in strict float32: every precision starts from them,
+        so that what an encoder adds is no drift.
+        """
+        with tf32(False, False):
+            return [Autoencoder(self.vae).encode(one[None]) for one in (self.pictures[0], self.pictures[-1])]
+
     @property
     def content(self) -> Tensor:
         """Latents of the clip's windows."""
@@ -163,7 +181,7 @@ class Bench:
     @cached_property
     def published(self) -> dict[str, float]:
         """Seconds of the published loop's parts for one window, and of one decoding."""
-        latents = [Autoencoder(self.vae).encode(one[None]) for one in (self.pictures[0], self.pictures[-1])]
+        latents = self.start
         embedding = self.embedding.to(self.device)
 
         def whole(steps: int) -> Tensor:
@@ -227,3 +245,15 @@ def tf32(convolutions: bool, products: bool) -> Iterator[None]:
         yield
     finally:
         cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+@contextmanager
+def exact_sums() -> Iterator[None]:
+    """Partial sums of products in fp16 are added in float32, which cuBLAS may do in fp16."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_fp16_reduced_precision_reduction
+    matmul.allow_fp16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        matmul.allow_fp16_reduced_precision_reduction = before

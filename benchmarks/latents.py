@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from stylus_audio import Settings, stylize_latents
 from stylus_audio.latent import Autoencoder
@@ -88,11 +87,10 @@ def _ours(module: Any, dtype: str = "auto") -> Any:
 def _above_floor(unet: Any, rounds: int) -> Row:
     """A pass's seconds over its floating-point operations at the rate of this machine's matrix products."""
     device, dtype = unet.device, unet.dtype
-    latent = torch.randn(1, 4, 64, 64, device=device, dtype=dtype)
-    embedding = torch.randn(1, 77, 768, device=device, dtype=dtype)
-    with FlopCounterMode(display=False) as counter:
-        unet(latent, 1, encoder_hidden_states=embedding)
-    operations = counter.get_total_flops()
+    size = unet.config.sample_size
+    latent = torch.randn(1, 4, size, size, device=device, dtype=dtype)
+    embedding = torch.randn(1, 77, unet.config.cross_attention_dim, device=device, dtype=dtype)
+    operations = sd15.flops(unet, size)
     side = 4096 if device.type == "cuda" else 2048
     one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     _, (product, taken), _ = side_by_side(

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from stylus_audio.places import CONFIGS
 
@@ -61,6 +63,17 @@ def autoencoder(device: torch.device, size: int = 64, **changes: Any) -> Any:
     _scaled(made.quant_conv, made.encode(picture).latent_dist.mode(), 1 / scale)
     _scaled(made.decoder.conv_out, made.decode(latent / scale).sample, PICTURE)
     return made
+
+
+@torch.no_grad()
+def flops(unet: Any, size: int) -> int:
+    """Of a pass over one window's latent of `size`; a multiplication and an addition are two."""
+    latent = torch.zeros(1, 4, size, size, device=unet.device, dtype=unet.dtype)
+    embedding = torch.zeros(1, 77, unet.config.cross_attention_dim, device=unet.device, dtype=unet.dtype)
+    # Attention as products: of the call that fuses it on a CPU the counter knows nothing.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        unet(latent, 1, encoder_hidden_states=embedding)
+    return int(counter.get_total_flops())
 
 
 def _scaled(layer: Any, output: Tensor, deviation: float) -> None:

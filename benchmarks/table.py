@@ -69,12 +69,13 @@ def printed(rows: Sequence[Row]) -> str:
 def side_by_side(ways: Sequence[Callable[[], Any]], rounds: int) -> tuple[list[Any], list[float], list[int]]:
     """Each way's result, its median seconds and its peak of memory; in turns, so that all meet the same machine.
 
-    The first turn of each, which loads and compiles, does not count where there are several.
+    The first turn of each, which loads, compiles and finds the device's memory, does not count; on a CPU, where it may
+    take minutes, it does if it is the only one.
     """
     results: list[Any] = [None] * len(ways)
     seconds: list[list[float]] = [[] for _ in ways]
     peaks = [0] * len(ways)
-    for _ in range(rounds + (rounds > 1)):
+    for _ in range(rounds + (rounds > 1 or torch.cuda.is_available())):
         for number, way in enumerate(ways):
             results[number] = None
             gc.collect()
