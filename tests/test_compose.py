@@ -12,6 +12,7 @@ from stylus_audio.errors import Internal, NotFound
 from stylus_audio.spectrogram import MINI, mel_spectrogram
 from stylus_audio.training.additive import Additive
 from stylus_audio.training.compose import DRUM_CHANNEL, KINDS, Note, Piece, compose, in_a_row, to_midi
+from stylus_audio.training.dataset import SECONDS
 from stylus_audio.training.percussion import Percussion
 from stylus_audio.training.sounds import (
     HELD_OUT_FONT,
@@ -54,6 +55,39 @@ def test_a_piece_is_the_same_for_the_same_seed_and_playable(kind: str) -> None:
         assert 24 <= note.key <= 103
         assert 25 <= note.velocity <= 127
         assert (note.part == DRUM_CHANNEL) == (kind == "drums") or kind == "ensemble"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_note_is_over_before_its_key_is_struck_again_and_with_its_piece(kind: str) -> None:
+    """FluidSynth's note-off ends all notes of a key; what is heard is to be what the notes say."""
+    for seed in range(150):
+        piece = compose(seed, kind, 6.0)
+        assert max(note.start for note in piece.notes) < piece.seconds
+        assert max(note.start + note.length for note in piece.notes) <= piece.seconds + 1e-9
+        sounding: set[tuple[int, int]] = set()
+        for message in to_midi(in_a_row([piece, piece], 1.0)).tracks[0]:
+            if message.type == "note_on":
+                assert (message.channel, message.note) not in sounding
+                sounding.add((message.channel, message.note))
+            elif message.type == "note_off":
+                sounding.remove((message.channel, message.note))
+        assert not sounding
+
+
+def test_a_swung_hit_does_not_come_behind_the_end() -> None:
+    """These groups of the training could not be made."""
+    for group in (9736, 10293):
+        for seed in (2 * group, 2 * group + 1):
+            piece = compose(seed, "drums", SECONDS)
+            (audio,) = Percussion(1).play([piece], 0.0)
+            assert audio.shape == (2, round(SECONDS * SAMPLE_RATE))
+
+
+def test_what_begins_behind_the_end_of_a_piece_is_not_played() -> None:
+    notes = (Note(0.2, 0.1, 36, 100), Note(1.03, 0.1, 36, 100))
+    for sound in (Percussion(1), Additive(1)):
+        late, alone = (sound.play([Piece("drums", some, 1.0)], 0.0)[0] for some in (notes, notes[:1]))
+        assert np.array_equal(late, alone)
 
 
 def test_pieces_come_in_every_key_and_at_many_tempi() -> None:

@@ -128,6 +128,14 @@ def test_training_learns_and_exports_what_it_has(data: Waveforms, tmp_path: Path
     assert float(resumed.step()) == pytest.approx(float(trainer.step()), rel=1e-4)
 
 
+@pytest.mark.parametrize("frames", [8, 601])
+def test_windows_have_frames_that_count_and_are_no_longer_than_a_clip(
+    data: Waveforms, tmp_path: Path, frames: int
+) -> None:
+    with pytest.raises(BadRequest, match=f"--frames: {frames} is not from 9 to the 600 of a clip"):
+        GuideDiffTrainer(tmp_path / "run", data, Plan(batch=2), frames=frames, widths=(16, 16))
+
+
 def test_whitening_brings_noise_to_one(data: Waveforms) -> None:
     measured = whitening(data, np.random.default_rng(0), windows=12)
     assert measured.shape == (BINS,)

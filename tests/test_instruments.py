@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from stylus_audio.audio import Clip
+from stylus_audio.errors import NotFound
 from stylus_audio.instruments import FAMILIES, family_probabilities, instrument_match, load
-from stylus_audio.training import train_instruments
+from stylus_audio.spectrogram import MINI
+from stylus_audio.training import synthesise, train_instruments
 from stylus_audio.training.additive import Additive
 from stylus_audio.training.dataset import DRUMS, GROUP, Pictures, group_instruments
 from stylus_audio.training.heldout import make
@@ -87,6 +90,66 @@ def test_training_tells_apart_what_is_different(
         assert probable is not None
         assert probable.sum() == pytest.approx(1)
         assert probable.argmax() == family
+
+
+def test_a_picture_that_is_moved_in_pitch_has_silence_where_nothing_was(data: Pictures, tmp_path: Path) -> None:
+    pictures = np.zeros((3, *GROUP.shape), np.uint8)
+    pictures[:2, ..., -40:, :] = 250
+    (data.folder / "pictures.u8").write_bytes(pictures.tobytes())
+    trainer = InstrumentTrainer(tmp_path / "run", Pictures(data.folder), Plan(batch=64))
+    windows = trainer.batch(np.random.default_rng(0))[0].numpy()
+    lowest = {int(np.flatnonzero(window.any(1))[0]) for window in windows}
+    assert len(lowest) > 15
+    assert {abs(row - (MINI.bands - 40)) <= 12 for row in lowest} == {True}
+
+
+def test_only_groups_that_are_new_are_labelled(data: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = InstrumentTrainer(tmp_path / "run", data, Plan(batch=8))
+    labelled: list[int] = []
+
+    def label(group: int) -> list[int | None]:
+        labelled.append(group)
+        return [8, None, 0]
+
+    monkeypatch.setattr(train_instruments, "group_instruments", label)
+    trainer.refresh()
+    with (data.folder / "pictures.u8").open("ab") as stream:
+        stream.write(bytes(GROUP.itemsize))
+    (data.folder / "index.json").write_text('{"groups": 4}', "utf-8")
+    trainer.refresh()
+    assert labelled == [3]
+    assert trainer.clips[0] == [(0, 0), (0, 1), (0, 2), (3, 2)]
+    assert trainer.clips[1] == [(3, 0)]
+
+
+def test_a_resumed_training_drops_what_it_would_have_dropped(data: Pictures, tmp_path: Path) -> None:
+    whole, first = (InstrumentTrainer(tmp_path / name, data, Plan(batch=4)) for name in ("whole", "parts"))
+    for _ in range(4):
+        whole.step()
+    for _ in range(2):
+        first.step()
+    first.checkpoint()
+    second = InstrumentTrainer(tmp_path / "parts", data, Plan(batch=4))
+    for _ in range(2):
+        second.step()
+    for name, value in whole.networks.state_dict().items():
+        torch.testing.assert_close(second.networks.state_dict()[name], value, rtol=0, atol=1e-6)
+
+
+def test_without_the_held_out_sounds_training_goes_on_and_exports_its_weights(
+    data: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(synthesise, "_FOLDERS", ())
+    monkeypatch.setenv("SOUNDFONTS", str(tmp_path))
+    trainer = InstrumentTrainer(tmp_path / "run", data, Plan(batch=4))
+    trainer.train(minutes=0.02, validate=0.0)
+    assert trainer.progress.step >= 1
+    assert "no validation: " in capsys.readouterr().out
+    assert (tmp_path / "run" / "progress.json").is_file()
+    with pytest.raises(NotFound, match=r"the weights are in .*, without a card"):
+        trainer.export(tmp_path / "out")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["model.safetensors"]
+    assert torch.equal(load(tmp_path / "out").leave.bias, trainer.network().leave.bias.half().float())
 
 
 def noise_between(low: float, high: float) -> np.ndarray:

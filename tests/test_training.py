@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +22,26 @@ from torch import nn
 from stylus_audio.attention import decoder_layers
 from stylus_audio.conditional import Conditional, without_grid
 from stylus_audio.denoiser import Denoiser
-from stylus_audio.errors import BadRequest
+from stylus_audio.errors import BadRequest, DiskFull
 from stylus_audio.graphs import Captured, Graphs, Work
 from stylus_audio.latent import Patchify
 from stylus_audio.match_eq import equalised, long_term_level, match_eq
 from stylus_audio.model import load_model
+from stylus_audio.places import MODELS
 from stylus_audio.settings import Settings
 from stylus_audio.spectrogram import MINI, band_centres
 from stylus_audio.style_encoder import StyleEncoder
+from stylus_audio.training import train
 from stylus_audio.training.architecture import CHANNELS, CONTEXT, ROWS, build_scheduler, build_unet
 from stylus_audio.training.card import card
 from stylus_audio.training.dataset import FRAMES, LEVELS, SECONDS, SHAPE, Pictures, build, picture
 from stylus_audio.training.deepening import deepened
+from stylus_audio.training.growing import grow, grown
 from stylus_audio.training.muon import Muon, orthogonal
 from stylus_audio.training.objective import Latents, Regression, Transfer, contrast, error, transferred
 from stylus_audio.training.pairs import CONTENTS, REFERENCES, draw, layered, noisy, ringing
-from stylus_audio.training.run import UNCAPTURED, WARM_UP, Plan
-from stylus_audio.training.sounds import (
-    draw_effects,
-    with_effects,
-)
+from stylus_audio.training.run import UNCAPTURED, WARM_UP, Plan, sent
+from stylus_audio.training.sounds import HELD_OUT_FONT, draw_effects, with_effects
 from stylus_audio.training.synthesise import SAMPLE_RATE
 from stylus_audio.training.train import Trainer
 from tests.programs import need_font, need_program
@@ -411,6 +413,81 @@ def test_a_batch_is_whole_styles(data: Pictures, tmp_path: Path) -> None:
         Trainer(tmp_path / "run", data, Small(), Plan(batch=6), frames=32)
 
 
+@pytest.mark.parametrize("frames", [0, 6, 30, 604, 1000])
+def test_windows_are_no_longer_than_a_clip(data: Pictures, tmp_path: Path, frames: int) -> None:
+    with pytest.raises(BadRequest, match=f"--frames: {frames} is no multiple of 4 from 8 to the 600 of a clip"):
+        Trainer(tmp_path / "run", data, Small(), Plan(batch=4), frames=frames)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": -1}, "--seed: -1 is less than 0"),
+        ({"batch": 0}, "--batch: 0 is less than 1"),
+        ({"slow_down": 0}, "--slow-down: 0 is less than 1"),
+        ({"cool": -5.0, "total": 60.0}, "--cool: -5.0 is less than 0"),
+        ({"cool": 5.0}, "--cool needs --total"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadRequest, match=said):
+        Plan(**changes)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA")
+def test_a_device_that_is_not_there_is_said(data: Pictures, tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="cuda is not available"):
+        Trainer(tmp_path / "run", data, Small(), Plan(device="cuda", batch=4), frames=32)
+
+
+def test_what_is_sent_to_a_device_arrives_there() -> None:
+    # Any but the CPU and CUDA, as Apple's GPU.
+    assert sent(np.zeros(3, np.float32), "meta").device.type == "meta"
+
+
+def test_a_run_of_other_networks_or_a_damaged_one_is_said(data: Pictures, tmp_path: Path) -> None:
+    _trainer(tmp_path / "run", data).checkpoint()
+    with pytest.raises(BadRequest, match="is a run of other networks"):
+        Trainer(tmp_path / "run", data, Regression(), Plan(batch=4), frames=32)
+    (tmp_path / "run" / "checkpoint-0" / "ema.safetensors").write_bytes(b"no weights")
+    with pytest.raises(BadRequest, match="holds a damaged run"):
+        _trainer(tmp_path / "run", data)
+
+
+def test_weights_to_begin_with_that_are_none_are_said(data: Pictures, tmp_path: Path) -> None:
+    def begin(init: Path) -> None:
+        Trainer(tmp_path / "run", data, Small(), Plan(batch=4), frames=32, init=init)
+
+    with pytest.raises(BadRequest, match=r"--init: .*NOWHERE is no model that this training exports"):
+        begin(tmp_path / "NOWHERE")
+    with pytest.raises(BadRequest, match="'training' is missing"):
+        begin(MODELS / "mini-injection")
+    with pytest.raises(BadRequest, match=r"other networks|other or deeper levels"):
+        begin(MODELS / "mini")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("trainer", ["train", "train_instruments"])
+def test_a_run_that_is_not_there_is_not_exported(data: Pictures, tmp_path: Path, trainer: str) -> None:
+    command = [sys.executable, "-m", f"stylus_audio.training.{trainer}", "--data", str(data.folder)]
+    command += ["--run", str(tmp_path / "mistyped"), "--minutes", "0", "--export", str(tmp_path / "out")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == BadRequest.exit_code
+    assert ended.stderr.strip() == f"nothing has been trained in {tmp_path / 'mistyped'}"
+    assert not (tmp_path / "mistyped").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_comparator_is_validated_too(
+    data: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    need_font(HELD_OUT_FONT)
+    monkeypatch.setattr(train, "VALIDATION_PAIRS", 1)
+    Trainer(tmp_path / "run", data, Regression(), Plan(batch=4), frames=64).validate()
+    assert "| regression | 1 |" in capsys.readouterr().out
+
+
 def test_the_comparator_is_trained_on_the_same_pairs(data: Pictures, tmp_path: Path) -> None:
     # In bfloat16 oneDNN with AMX gets convolutions with a stride over two columns wrong: 32 frames would lead there.
     trainer = Trainer(tmp_path / "run", data, Regression(), Plan(batch=4), frames=64)
@@ -469,6 +546,42 @@ def test_halfway_is_the_mean_of_before_and_after(data: Pictures, tmp_path: Path)
     assert any(not torch.allclose(before[name], after[name], atol=1e-3) for name in before)
     for name, value in halfway.items():
         torch.testing.assert_close(value.float(), (before[name].float() + after[name]) / 2, rtol=2e-3, atol=1e-4)
+
+
+NUMBERED = np.dtype((np.uint8, (1000,)))
+_numbered = partial(np.full, 1000)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_a_full_disk_is_said_and_what_is_there_stays(tmp_path: Path) -> None:
+    import resource
+
+    file = tmp_path / "data" / "file"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The system refuses the write in the midst of the file.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12_500, limits[1]))
+    try:
+        with pytest.raises(DiskFull, match=r"no room for the groups that are missing, 2 MB"):
+            grow(file, NUMBERED, 2000, _numbered, workers=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert np.array_equal(grown(file, NUMBERED)[:, 0], np.arange(10))
+    grow(file, NUMBERED, 15, _numbered, workers=1)
+    assert np.array_equal(grown(file, NUMBERED), np.repeat(np.arange(15)[:, None], 1000, 1))
+    assert sorted(one.name for one in file.parent.iterdir()) == ["file", "index.json"]
+
+
+def test_groups_that_no_disk_has_room_for_are_not_begun(tmp_path: Path) -> None:
+    with pytest.raises(DiskFull, match="no room for the groups that are missing, 1000000000000 MB"):
+        grow(tmp_path / "data" / "file", NUMBERED, 10**15, _numbered)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("groups", "workers"), [(0, 2), (-1, 2), (10, 0), (10, -1)])
+def test_a_number_of_groups_or_workers_that_cannot_be_leaves_nothing(tmp_path: Path, groups: int, workers: int) -> None:
+    with pytest.raises(BadRequest, match="--workers" if groups > 0 else "--groups"):
+        grow(tmp_path / "data" / "file", NUMBERED, groups, _numbered, workers)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_killed_run_leaves_no_workers(tmp_path: Path) -> None:

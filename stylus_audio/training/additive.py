@@ -40,7 +40,8 @@ class Additive:
         audio = np.zeros(round(piece.seconds * SAMPLE_RATE), np.float32)
         for number, note in enumerate(piece.notes):
             first = round(note.start * SAMPLE_RATE)
-            sound = self._drawn.note(note, cents, np.random.default_rng([self.seed, number]))[: len(audio) - first]
+            sound = self._drawn.note(note, cents, np.random.default_rng([self.seed, number]))
+            sound = sound[: max(0, len(audio) - first)]
             audio[first : first + len(sound)] += sound
         return audio
 

@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from .evaluation import read, table
+from ..engine import Engine
+from ..errors import BadRequest
+from .evaluation import drawn_of, one_line, read, table, weights_of
 from .heldout import names
 from .sounds import HELD_OUT_FONT, HELD_OUT_KIT, HELD_OUT_PROGRAMS, TRAINING_FONTS
 
@@ -41,15 +43,21 @@ def _commands(runs: list[dict[str, Any]], left: str | None) -> str:
     return "\n".join(lines)
 
 
-def card(model: Path, scores: Path, note: str) -> str:
-    """The card's text; pictures of the first pairs and of the dials are copied beside it."""
+def card(model: Path, scores: Path, note: str, regression: Path | None = None) -> str:
+    """The card's text; pictures of the first pairs and of the dials are copied beside it.
+
+    Scores and pictures are those of the model, and of the `regression` where that is given, whatever else lies there.
+    """
     about: dict[str, Any] = json.loads((model / "stylus.json").read_text("utf-8"))
+    if "training" not in about:
+        raise BadRequest(f"{model / 'stylus.json'} says nothing of a training")
+    weights = weights_of(Engine(str(model), "cpu"), regression)
     runs, left = _behind(about["training"]), about.get("elsewhere", {}).get("injection")
     elsewhere = f"`--method injection` is left to `{left}`." if left else ""
     size = sum(file.stat().st_size for file in model.rglob("*.safetensors")) / 1e6
     pictures = []
     for file in [scores / f"{name}.png" for name in names()[:PICTURES]] + sorted(scores.glob("dials-*.png")):
-        if file.is_file():
+        if drawn_of(file) == weights["default"]:
             shutil.copy(file, model / file.name)
             pictures.append(f"![{file.stem}]({file.name})")
     return f"""# mini
@@ -79,7 +87,7 @@ python -m stylus_audio.training.dataset --out DATA --groups {runs[-1]["groups"]}
 python -m stylus_audio.training.train --data DATA --run RUN0 --objective regression --export REGRESSION
 python -m stylus_audio.training.evaluation --model MODEL --regression REGRESSION --out SCORES
 python -m stylus_audio.training.dials --model MODEL --out SCORES
-python -m stylus_audio.training.card --model MODEL --scores SCORES
+python -m stylus_audio.training.card --model MODEL --regression REGRESSION --scores SCORES
 ```
 
 ## Evaluation
@@ -91,7 +99,7 @@ reconstruction: what any model could reach. Recipes have the published values wi
 nearer to the answer than match-EQ. The voice (espeak-ng) has no true answer; its formants' drift against the content is
 reported.
 
-{table(read(scores))}
+{table(read(scores, names(), weights))}
 
 {chr(10).join(pictures)}
 
@@ -103,7 +111,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Write the model card beside the weights.")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--scores", type=Path, required=True)
+    parser.add_argument("--regression", type=Path, help="the comparator's folder, where its scores are wanted")
     parser.add_argument("--note", type=Path, help="a text on what this version is good and bad at")
     asked = parser.parse_args()
-    said = asked.note.read_text("utf-8").strip() if asked.note else ""
-    (asked.model / "MODEL_CARD.md").write_text(card(asked.model, asked.scores, said), "utf-8")
+    with one_line(parser):
+        said = asked.note.read_text("utf-8").strip() if asked.note else ""
+        text = card(asked.model, asked.scores, said, asked.regression)
+        (asked.model / "MODEL_CARD.md").write_text(text, "utf-8")

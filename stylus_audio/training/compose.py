@@ -5,6 +5,7 @@ A piece is a list of notes in seconds; the same piece on two instruments has the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -122,7 +123,8 @@ def _drums(bars: _Bars) -> list[Note]:
             hits.append(int(bars.rng.choice([41, 45, 48, 49, 56, 39])))
         late = swing * bars.beat * 0.5 * (number % 4 == 2)
         notes += [Note(time + late, 0.1, key, bars.velocity(92), DRUM_CHANNEL) for key in hits]
-    return notes
+    # What swings may come behind the end.
+    return [note for note in notes if note.start < bars.seconds]
 
 
 KINDS: dict[str, Callable[[_Bars], list[Note]]] = {
@@ -149,8 +151,21 @@ def compose(seed: int, kind: str, seconds: float = 8.0) -> Piece:
         beat=60.0 / float(rng.uniform(60, 180)),
         seconds=seconds,
     )
-    notes = sorted(KINDS[kind](bars), key=lambda note: (note.start, note.part, note.key))
-    return Piece(kind, tuple(notes), seconds)
+    return Piece(kind, _released(KINDS[kind](bars), seconds), seconds)
+
+
+def _released(notes: Sequence[Note], seconds: float) -> tuple[Note, ...]:
+    """In order, each note over by the end of the piece, and a tick before its part strikes its key again.
+
+    A synthesiser's note-off ends all that sounds on its key, the new note too.
+    """
+    struck: dict[tuple[int, int], float] = {}
+    released: list[Note] = []
+    for note in sorted(notes, key=lambda note: (note.start, note.part, note.key), reverse=True):
+        end = min(seconds, struck.get((note.part, note.key), math.inf) - 1 / TICKS_PER_SECOND)
+        released.append(replace(note, length=min(note.length, end - note.start)))
+        struck[note.part, note.key] = note.start
+    return tuple(reversed(released))
 
 
 def in_a_row(pieces: Sequence[Piece], gap: float) -> Piece:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from ..engine import Engine
-from ..errors import StylusError
 from ..metrics import timbre_distance
 from ..reference import picture_of
 from ..spectrogram import MINI
+from .evaluation import DRAWN_OF, first, one_line, weights_of
 from .heldout import Pair, make, names
 from .synthesise import SAMPLE_RATE
 
@@ -50,8 +50,8 @@ def sweep(engine: Engine, pairs: list[Pair], method: str) -> dict[str, list[floa
     return found
 
 
-def draw(path: Path, found: dict[str, list[float]]) -> None:
-    """One small plot for each dial."""
+def draw(path: Path, found: dict[str, list[float]], weights: str | None = None) -> None:
+    """One small plot for each dial; the file says of which weights."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -66,7 +66,7 @@ def draw(path: Path, found: dict[str, list[float]]) -> None:
             axis.set_xscale("log", base=2)
     axes[0].set_ylabel("style distance / content's")
     figure.tight_layout()
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=80, metadata={DRAWN_OF: weights or ""})
     pyplot.close(figure)
 
 
@@ -77,11 +77,11 @@ if __name__ == "__main__":
     parser.add_argument("--method", default="conditional")
     parser.add_argument("--pairs", type=int, help="only the first so many")
     asked = parser.parse_args()
-    try:
+    with one_line(parser):
+        chosen, engine = first(names(), asked.pairs), Engine(asked.model)
+        engine.settings(method=asked.method)
+        # All that was asked fits.
         asked.out.mkdir(parents=True, exist_ok=True)
-        chosen = [make(name) for name in names()[: asked.pairs]]
-        result = sweep(Engine(asked.model), chosen, asked.method)
+        result = sweep(engine, [make(name) for name in chosen], asked.method)
         (asked.out / f"dials-{asked.method}.json").write_text(json.dumps(result), "utf-8")
-        draw(asked.out / f"dials-{asked.method}.png", result)
-    except StylusError as error:
-        parser.exit(error.exit_code, f"{error}\n")
+        draw(asked.out / f"dials-{asked.method}.png", result, weights_of(engine)["default"])

@@ -1,15 +1,17 @@
 """How good the embedded model is, on what it has never heard: `python -m stylus_audio.training.evaluation --out DIR`.
 
 Renders held-out pairs by every system, scores each against the true answer, and prints one table. What is done is
-kept in `DIR/scores.jsonl`, so a stopped run goes on; `--table` prints what there is.
+kept in `DIR/scores.jsonl`, so a stopped run goes on; `--table` prints what there is of these weights and pairs.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..audio import sha256
 from ..engine import Engine
-from ..errors import StylusError
+from ..errors import BadRequest, NotFound, StylusError
 from ..finish import finish
 from ..gains import Gains
 from ..match_eq import equalised, match_eq
@@ -32,12 +35,26 @@ from ..reference import Picture, picture_of
 from ..settings import RECIPES, Settings
 from ..spectrogram import MINI, from_image, to_image
 from ..stem import write_stem
+from ..store import damaged
+from ..weights import fingerprint, located, named
 from ..windows import blend, window_starts
 from .heldout import Pair, make, names, validation
 from .sounds import Audio
 from .synthesise import SAMPLE_RATE
 
-System = Callable[[Pair], Audio]
+SCORES = "scores.jsonl"
+DRAWN_OF = "Weights"
+"""The text in a picture's PNG that says of which weights it is."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class System:
+    """What makes a stem of a pair, and the fingerprint of the weights that it does so with, where there are any."""
+
+    stem: Callable[[Pair], Audio]
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +82,7 @@ COLUMNS = (
 def systems(engine: Engine, regression: Path | None, only: Sequence[str] = ()) -> dict[str, System]:
     """Everything that is compared, by its name in the table; or `only` some of it."""
     default = engine.settings()
-    found: dict[str, System] = {
+    found: dict[str, Callable[[Pair], Audio]] = {
         "content": lambda pair: pair.content,
         "match-EQ": partial(_by_gains, engine, default, _match_eq),
         "oracle's mel": partial(_by_gains, engine, default, _oracle),
@@ -77,7 +94,29 @@ def systems(engine: Engine, regression: Path | None, only: Sequence[str] = ()) -
     for name, recipe in RECIPES.items():
         values = {**recipe, "reconstruction": "gain", "refine": None, "layers": None}
         found[f"recipe {name}"] = partial(_rendered, engine, engine.settings(**values))
-    return {name: system for name, system in found.items() if not only or name in only}
+    weights = weights_of(engine, regression)
+    return {name: System(stem, weights[name]) for name, stem in found.items() if not only or name in only}
+
+
+def weights_of(engine: Engine, regression: Path | None = None) -> dict[str, str | None]:
+    """The fingerprint of what each system renders with: what others have scored is not theirs.
+
+    Of the engine's model, of those that it leaves methods to, and of what they prefer, for all but the untouched
+    content; for the regression of its network too.
+    """
+    model = engine.model
+    others = [fingerprint(named(name), located(named(name))) for name in model.elsewhere.values()]
+    own = _digest(model.sha256, *others, repr((model.methods, model.spread, model.contrast)))
+    ours = ("match-EQ", "oracle's mel", "default", *(f"recipe {name}" for name in RECIPES))
+    weights = {"content": None, **dict.fromkeys(ours, own)}
+    if regression:
+        files = sorted(regression.rglob("*.safetensors"))
+        weights["regression"] = _digest(own, *(sha256(file) for file in files))
+    return weights
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _rendered(engine: Engine, settings: Settings, pair: Pair) -> Audio:
@@ -162,22 +201,24 @@ def score(pair: Pair, audio: Audio) -> dict[str, float]:
 def run(out: Path, chosen: list[str], found: dict[str, System], audio: bool = False) -> None:
     """Score what is not yet scored; each pair gets a line, a picture of all its stems and, with `audio`, the stems."""
     out.mkdir(parents=True, exist_ok=True)
-    done = {(row["pair"], row["system"]): row for row in read(out)}
+    weights = {name: system.weights for name, system in found.items()}
+    drawn = next((one for one in weights.values() if one), None)
+    done = {(row["pair"], row["system"]): row for row in read(out, chosen, weights)}
     for number, name in enumerate(chosen):
         missing = [system for system in found if (name, system) not in done]
         if not missing:
             continue
         pair = make(name)
         stems: dict[str, Audio] = {}
-        with (out / "scores.jsonl").open("a", encoding="utf-8") as stream:
-            for system in missing:
-                stems[system] = found[system](pair)
-                row = done[name, system] = {"pair": name, "system": system, **score(pair, stems[system])}
-                stream.write(json.dumps(row) + "\n")
-                stream.flush()
-        # Of some systems alone it would take the place of a picture of all.
-        if len(missing) == len(found) or not (out / f"{name}.png").is_file():
-            draw(out / f"{name}.png", pair, stems)
+        for system in missing:
+            stems[system] = found[system].stem(pair)
+            row = {"pair": name, "system": system, "weights": found[system].weights, **score(pair, stems[system])}
+            done[name, system] = row
+            add_rows(out / SCORES, [row])
+        before = drawn_of(out / f"{name}.png")
+        # Of some systems alone it would take the place of a picture of all, if these are of the same weights.
+        if len(missing) == len(found) or before is None or (drawn and before != drawn):
+            draw(out / f"{name}.png", pair, stems, drawn)
         if audio:
             for system, stem in stems.items():
                 write_stem(stem, SAMPLE_RATE, out / f"{name} {system}.flac", subtype="PCM_16", overwrite=True)
@@ -186,13 +227,62 @@ def run(out: Path, chosen: list[str], found: dict[str, System], audio: bool = Fa
         print(f"{number + 1}/{len(chosen)} {pair.name}: {shown}", flush=True)
 
 
-def read(out: Path) -> list[dict[str, Any]]:
-    """Rows that are there, one for each pair and system."""
-    file = out / "scores.jsonl"
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
+def read(out: Path, chosen: Sequence[str] | None = None, weights: Mapping[str, str | None] | None = None) -> list[Row]:
+    """Rows that are there, one for each pair and system: all, or those of the chosen pairs and of these `weights_of`.
+
+    A row that does not say its weights, as an earlier version has left it, is of none that are asked for.
+    """
+    rows = read_rows(out / SCORES)
+    if chosen is not None:
+        rows = [row for row in rows if row["pair"] in set(chosen)]
+    if weights is not None:
+        rows = [row for row in rows if row["system"] in weights and row.get("weights") == weights[row["system"]]]
+    return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def read_rows(file: Path) -> list[Row]:
+    """The objects of a file, one a line; raises `BadRequest` for a damaged file.
+
+    A line that has no end is none: a run that was stopped may have left it.
+    """
+    if not file.is_file():
+        return []
+    try:
+        whole, _, _ = file.read_text("utf-8").rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
+    except ValueError as error:
+        raise damaged(file, str(error)) from None
+
+
+def add_rows(file: Path, rows: Sequence[Row]) -> None:
+    """Put rows behind the lines of a file; a last one that has no end makes room for them."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+b") as stream:
+        stream.seek(0)
+        stream.truncate(stream.read().rfind(b"\n") + 1)
+        stream.write("".join(json.dumps(row) + "\n" for row in rows).encode("utf-8"))
+
+
+def first(pairs: Sequence[str], count: int | None) -> list[str]:
+    """The first so many pairs, or all; `BadRequest` for less than one."""
+    if count is not None and count < 1:
+        raise BadRequest(f"--pairs: {count} are none; 1 or more are evaluated")
+    return list(pairs[:count])
+
+
+@contextmanager
+def one_line(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """End the program with one line for what is wrong with what was asked, or with the place."""
+    try:
+        yield
+    except StylusError as error:
+        parser.exit(error.exit_code, f"{error}\n")
+    except OSError as error:
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error).splitlines()[0]
+        parser.exit(NotFound.exit_code, f"{said}\n")
+
+
+def table(rows: Sequence[Row]) -> str:
     """Means over pairs, and how each system's log-mel distance compares with the content's and match-EQ's."""
     by_system: dict[str, dict[str, dict[str, float]]] = {}
     for row in rows:
@@ -215,8 +305,19 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def draw(path: Path, pair: Pair, stems: dict[str, Audio]) -> None:
-    """Log-mels of content, stems, oracle and reference on one scale each."""
+def drawn_of(path: Path) -> str | None:
+    """The fingerprint of the weights whose stems a picture shows; None where there is none, or it does not say."""
+    from PIL import Image
+
+    if not path.is_file():
+        return None
+    with Image.open(path) as image:
+        said: str | None = image.info.get(DRAWN_OF)
+    return said
+
+
+def draw(path: Path, pair: Pair, stems: dict[str, Audio], weights: str | None = None) -> None:
+    """Log-mels of content, stems, oracle and reference on one scale each; the file says of which weights."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -236,7 +337,7 @@ def draw(path: Path, pair: Pair, stems: dict[str, Audio]) -> None:
     axes[0].set_ylabel("mel band")
     figure.suptitle(pair.name)
     figure.tight_layout()
-    figure.savefig(path, dpi=60)
+    figure.savefig(path, dpi=60, metadata={DRAWN_OF: weights or ""})
     pyplot.close(figure)
 
 
@@ -251,11 +352,9 @@ if __name__ == "__main__":
     parser.add_argument("--audio", action="store_true", help="keep the stems, as FLAC")
     parser.add_argument("--table", action="store_true", help="only print what there is")
     asked = parser.parse_args()
-    try:
+    with one_line(parser):
+        chosen = first(validation() if asked.validation else names(), asked.pairs)
+        engine = Engine(asked.model)
         if not asked.table:
-            found = systems(Engine(asked.model), asked.regression, asked.systems or ())
-            chosen = validation() if asked.validation else names()
-            run(asked.out, chosen[: asked.pairs], found, asked.audio)
-        print(table(read(asked.out)))
-    except StylusError as error:
-        parser.exit(error.exit_code, f"{error}\n")
+            run(asked.out, chosen, systems(engine, asked.regression, asked.systems or ()), asked.audio)
+        print(table(read(asked.out, chosen, weights_of(engine, asked.regression))))

@@ -1,11 +1,13 @@
-"""Training data made by several processes into one memory map, group after group; a stopped run goes on."""
+"""Training data made by several processes into one file, group after group; a stopped run goes on."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -14,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..errors import BadRequest, NotFound
+from ..errors import BadRequest, DiskFull, NotFound
+from ..files import means_full
 
 Made = NDArray[Any]
 
@@ -22,27 +25,55 @@ Made = NDArray[Any]
 def grow(file: Path, made: DTypeLike, groups: int, make: Callable[[int], Made], workers: int = 2) -> None:
     """Make groups up to `groups`, in order of their seeds; `made` is the type of one, shape and all.
 
-    `index.json` beside the file holds how many groups there are.
+    `index.json` beside the file holds how many groups there are. Raises `BadRequest` for a number of groups or workers
+    that cannot be, and `DiskFull`; what is there stays.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
+    if groups < 1:
+        raise BadRequest(f"--groups: {groups} is less than 1")
     index = file.parent / "index.json"
     done = _count(file) if index.is_file() else 0
     kind = np.dtype(made)
     _check(file, done * kind.itemsize)
-    with file.open("ab") as stream:
-        stream.truncate(max(stream.tell(), groups * kind.itemsize))
-    array = np.memmap(file, kind.base, "r+", shape=(groups, *kind.shape))
-    with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
+    try:
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent)
+    except ValueError as error:
+        raise BadRequest(f"--workers: {workers} cannot be: {error}") from None
+    more = groups * kind.itemsize - (file.stat().st_size if file.is_file() else 0)
+    if shutil.disk_usage(next(folder for folder in file.parents if folder.is_dir())).free < more:
+        raise _full(file.parent, more)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    with pool:
         seeds = range(done, groups)
         for seed, group in zip(seeds, pool.map(make, seeds), strict=True):
-            array[seed] = group
-            if seed % 10 == 9 or seed == groups - 1:
-                array.flush()
-                # A training that runs meanwhile reads it: never half written.
-                part = index.with_suffix(".part")
-                part.write_text(json.dumps({"groups": seed + 1}), "utf-8")
-                part.replace(index)
-                print(f"{seed + 1} of {groups} groups", flush=True)
+            # Not through a memory map: where the disk is full, that ends the process.
+            with _room(file.parent, (groups - seed) * kind.itemsize), file.open("r+b") as stream:
+                stream.seek(seed * kind.itemsize)
+                stream.write(np.asarray(group, kind.base).tobytes())
+                if seed % 10 == 9 or seed == groups - 1:
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                    # A training that runs meanwhile reads it: never half written.
+                    part = index.with_suffix(".part")
+                    part.write_text(json.dumps({"groups": seed + 1}), "utf-8")
+                    part.replace(index)
+                    print(f"{seed + 1} of {groups} groups", flush=True)
+
+
+@contextmanager
+def _room(folder: Path, more: int) -> Iterator[None]:
+    """Say that a full disk is one, and how many bytes `more` there are to write."""
+    try:
+        yield
+    except OSError as error:
+        if means_full(error):
+            (folder / "index.part").unlink(missing_ok=True)
+            raise _full(folder, more) from error
+        raise
+
+
+def _full(folder: Path, more: int) -> DiskFull:
+    return DiskFull(f"{folder} has no room for the groups that are missing, {more / 1e6:.0f} MB")
 
 
 def _end_with_parent() -> None:

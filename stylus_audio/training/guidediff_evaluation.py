@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StylusError
+from ..errors import NotFound
 from ..gains import Gains
 from ..guidediff import GuideDiff
 from ..phase import apply_gain, apply_phase, griffin_lim
@@ -25,13 +25,13 @@ from ..reference import picture_of
 from ..spectrogram import MINI
 from ..vocoder import decoded, load
 from ..waveform_metrics import log_spectral_distance, multi_resolution_stft
+from .evaluation import SCORES, Row, add_rows, first, one_line, read_rows
 from .heldout import make, names
 from .sounds import HELD_OUT_FONT, TRAINING_FONTS
 from .synthesise import SAMPLE_RATE
 
 Mono = NDArray[np.float32]
 Way = Callable[[Mono, int, Gains], NDArray[np.float32]]
-Row = dict[str, float | str]
 
 
 def ways(decoder: GuideDiff) -> dict[str, Way]:
@@ -90,23 +90,19 @@ def table(rows: Sequence[Row]) -> str:
 
 def compare(decoder: GuideDiff, pairs: int | None = None, out: Path | None = None) -> str:
     """The table of the first so many held-out renders; rows that `out` has are not made again."""
-    kept = out / "scores.jsonl" if out else None
-    rows: list[Row] = (
-        [json.loads(line) for line in kept.read_text("utf-8").splitlines()] if kept and kept.is_file() else []
-    )
-    chosen = [name for name in names() if not name.endswith("voice")][:pairs]
-    weights = _fingerprint(decoder)
-    rows = [row for row in rows if row.get("weights") == weights]
-    done = {row["pair"] for row in rows}
+    kept = out / SCORES if out else None
+    chosen = first([name for name in names() if not name.endswith("voice")], pairs)
+    weights, found = _fingerprint(decoder), ways(decoder)
+    rows = [row for row in (read_rows(kept) if kept else []) if row.get("weights") == weights and row["pair"] in chosen]
+    done = {(row["pair"], row["way"]) for row in rows}
     for name in chosen:
-        if name in done:
+        # A run that was stopped may have left some of them.
+        if all((name, way) in done for way in found):
             continue
-        made = [{**row, "weights": weights} for row in measure(name, ways(decoder))]
+        made = [{**row, "weights": weights} for row in measure(name, found)]
         rows += made
         if kept:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with kept.open("a", encoding="utf-8") as stream:
-                stream.writelines(json.dumps(row) + "\n" for row in made)
+            add_rows(kept, made)
             print(f"{name}: " + ", ".join(f"{row['way']} {row['mr_stft']:.3f}" for row in made), flush=True)
     return table(rows)
 
@@ -164,10 +160,11 @@ if __name__ == "__main__":
     parser.add_argument("--pairs", type=int, help="only the first so many renders")
     parser.add_argument("--card", action="store_true", help="write MODEL_CARD.md into the model's folder")
     asked = parser.parse_args()
-    try:
+    with one_line(parser):
+        if asked.model and not asked.model.is_dir():
+            # It would be looked for on the hub.
+            raise NotFound(f"--model: {asked.model} is no folder")
         figures = compare(load(asked.model) if asked.model else load(), asked.pairs, asked.out)
-    except StylusError as error:
-        parser.exit(error.exit_code, f"{error}\n")
-    print(figures)
-    if asked.card and asked.model:
-        (asked.model / "MODEL_CARD.md").write_text(card(asked.model, figures), "utf-8")
+        print(figures)
+        if asked.card and asked.model:
+            (asked.model / "MODEL_CARD.md").write_text(card(asked.model, figures), "utf-8")

@@ -49,7 +49,7 @@ class Percussion:
             if drum not in made:
                 made[drum] = self._kit.hit(note.key, cents, drum[1])
             first = round(note.start * SAMPLE_RATE)
-            sound = made[drum][: len(audio) - first]
+            sound = made[drum][: max(0, len(audio) - first)]
             audio[first : first + len(sound)] += sound * np.float32(self._kit.loudness(note))
         return audio
 

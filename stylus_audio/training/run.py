@@ -19,11 +19,13 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..errors import BadRequest, StylusError
 from ..graphs import cuda_graphs
-from ..model import choose_dtype
+from ..model import choose_device, choose_dtype
 from .muon import Muon
 
 WARM_UP = 50
@@ -55,7 +57,8 @@ class Plan:
     """How a run trains.
 
     The rate is warmed up, then falls with the root of the steps after `slow_down`. With `total`, minutes of training
-    over all of its runs, it falls straight to nothing over the last `cool` of them, where the training ends.
+    over all of its runs, it falls straight to nothing over the last `cool` of them, where the training ends. Raises
+    `BadRequest` for what cannot be.
     """
 
     device: str = "cpu"
@@ -66,6 +69,13 @@ class Plan:
     total: float = math.inf
     cool: float = 0.0
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("seed", 0), ("batch", 1), ("slow_down", 1), ("cool", 0)):
+            if (value := getattr(self, name)) < least:
+                raise BadRequest(f"--{name.replace('_', '-')}: {value} is less than {least}")
+        if self.cool and math.isinf(self.total):
+            raise BadRequest("--cool needs --total: the last minutes of how many?")
 
     @staticmethod
     def options(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +124,9 @@ class Plan:
 def sent(values: NDArray[Any], device: torch.device | str) -> Tensor:
     """On the device, from memory that it reads by itself: otherwise each copy waits for all work before it."""
     tensor = torch.from_numpy(values)
-    return tensor if torch.device(device).type != "cuda" else tensor.pin_memory().to(device, non_blocking=True)
+    if torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 class Run(ABC, Generic[Progress_]):
@@ -125,7 +137,7 @@ class Run(ABC, Generic[Progress_]):
 
     def __init__(self, folder: Path, build: Callable[[], nn.ModuleDict], progress: Progress_, plan: Plan) -> None:
         self.folder, self.progress, self.plan, self.build = folder, progress, plan, build
-        self.device = torch.device(plan.device)
+        self.device = choose_device(plan.device)
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.benchmark = True
@@ -142,7 +154,7 @@ class Run(ABC, Generic[Progress_]):
         # A step is some thousands of small kernels, whose launches one by one take time of their own.
         self.graphs = cuda_graphs(plan.batch) if plan.compile and self.device.type == "cuda" else None
         self.stepped = 0
-        self.resumed = (folder / "progress.json").is_file()
+        self.resumed = self.begun = (folder / "progress.json").is_file()
         if self.resumed:
             self._resume()
         # Read when it is to be shown: a GPU would have to wait for it at every step.
@@ -166,6 +178,7 @@ class Run(ABC, Generic[Progress_]):
 
     def start_from(self, weights: dict[str, dict[str, Tensor]]) -> None:
         """Begin with each network's weights."""
+        self.begun = True
         for name, network in self.networks.items():
             network.load_state_dict(weights[name])
         self.ema = self._copied()
@@ -173,7 +186,10 @@ class Run(ABC, Generic[Progress_]):
     def step(self) -> Tensor:
         """One optimiser step; returns its loss."""
         number = self.progress.step + 1
-        batch = self.batch(np.random.default_rng([self.plan.seed, number]))
+        rng = np.random.default_rng([self.plan.seed, number])
+        batch = self.batch(rng)
+        # For dropout. A captured step reads the generator's state at each replay.
+        torch.manual_seed(int(rng.integers(2**63)))
         forgotten = 1 - min(EMA, number / (number + 10))
         told = np.array([self.plan.rate_at(number, self.progress.seconds), forgotten, max(0.01, 1 / number)])
         tensors = {str(place): tensor for place, tensor in enumerate(batch)}
@@ -233,9 +249,21 @@ class Run(ABC, Generic[Progress_]):
                 kept = now
                 self.checkpoint()
             if now - validated > validate * 60:
-                self.validate()
+                try:
+                    self.validate()
+                except StylusError as missing:
+                    print(f"no validation: {missing}", flush=True)
                 validated = time.monotonic()
         self.checkpoint()
+
+    def carry_out(self, asked: argparse.Namespace, export: Callable[[Path], None]) -> None:
+        """Train and export as asked; `BadRequest` where nothing has been trained and is not to be."""
+        if asked.minutes > 0:
+            self.train(asked.minutes, asked.validate)
+        elif not self.begun:
+            raise BadRequest(f"nothing has been trained in {self.folder}")
+        if asked.export:
+            export(asked.export)
 
     def checkpoint(self) -> None:
         """Write everything under temporary names, then let one rename of `progress.json` make it count."""
@@ -261,6 +289,14 @@ class Run(ABC, Generic[Progress_]):
                 shutil.rmtree(old)
 
     def _resume(self) -> None:
+        try:
+            self._load()
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise BadRequest(f"{self.folder} holds a damaged run: {error}") from error
+        except (TypeError, RuntimeError) as error:
+            raise BadRequest(f"{self.folder} is a run of other networks; take a folder of its own") from error
+
+    def _load(self) -> None:
         values: dict[str, Any] = json.loads((self.folder / "progress.json").read_text("utf-8"))
         folder = self.folder / values.pop("checkpoint")
         self.progress = type(self.progress)(**values)

@@ -14,19 +14,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ..engine import Engine
-from ..errors import BadRequest, NotFound, StylusError
+from ..errors import BadRequest, StylusError
 from ..latent import Patchify
 from ..spectrogram import MINI
 from .architecture import FACTOR, build_scheduler
-from .dataset import Pictures
+from .dataset import FRAMES, Pictures
 from .deepening import deepened
 from .evaluation import read, run, systems, table
 from .heldout import validation
-from .objective import Latents, Objective, Regression, Transfer
+from .objective import SQUARE, Latents, Objective, Regression, Transfer
 from .pairs import CONTENTS, NEPER, Pairs, draw
 from .run import Batch, Plan, Progress, Run
 
@@ -73,20 +74,36 @@ class Trainer(Run[PictureProgress]):
         super().__init__(run, objective.build, PictureProgress(), plan or Plan())
         if self.plan.batch % CONTENTS:
             raise BadRequest(f"--batch: {self.plan.batch} is no multiple of {CONTENTS}, the contents in one style")
-        self.data, self.objective, self.frames = data, objective, frames
-        about: dict[str, Any] = json.loads((init / "stylus.json").read_text("utf-8")) if init else {}
-        self.init, self.before = init, about.get("training")
-        if not self.resumed and init:
-            self.start_from(self._weights(init))
-            latent, loss = about["latent"], about["training"]["loss"]
-            self.progress = PictureProgress(
-                loss=loss, shift=latent["shift"], scale=latent["scale"], spread=about["spread"]
+        if frames % FACTOR or not SQUARE * FACTOR <= frames <= FRAMES:
+            raise BadRequest(
+                f"--frames: {frames} is no multiple of {FACTOR} from {SQUARE * FACTOR} to the {FRAMES} of a clip"
             )
+        self.data, self.objective, self.frames = data, objective, frames
+        self.init = init
+        self.before: dict[str, Any] | None = None
+        if init:
+            self._begin_with(init)
         elif not self.resumed:
             pairs = self.pairs(np.random.default_rng([self.plan.seed, 0]), 64)
             self.progress.shift, self.progress.scale = float(pairs.answer.mean()), float(pairs.answer.std())
             self.progress.spread = float((pairs.answer - pairs.guide).std()) / self.progress.scale
         self.codec = Patchify(FACTOR, self.progress.shift, self.progress.scale)
+
+    def _begin_with(self, init: Path) -> None:
+        """Read an exported folder; a new run starts from its weights and scale."""
+        try:
+            about: dict[str, Any] = json.loads((init / "stylus.json").read_text("utf-8"))
+            latent, self.before, loss = about["latent"], about["training"], about["training"]["loss"]
+            if not self.resumed:
+                self.start_from(self._weights(init))
+                self.progress = PictureProgress(
+                    loss=loss, shift=latent["shift"], scale=latent["scale"], spread=about["spread"]
+                )
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise BadRequest(f"--init: {init} is no model that this training exports: {reason}") from error
+        except RuntimeError as error:
+            raise BadRequest(f"--init: {init} is a model of other networks than those to be trained") from error
 
     def _weights(self, model: Path) -> dict[str, dict[str, Tensor]]:
         """Those of each network in an exported folder, of whose UNet the levels may have fewer layers."""
@@ -121,12 +138,12 @@ class Trainer(Run[PictureProgress]):
         """Render some of the validation with the averaged weights: stems, pictures and scores, in the run's folder."""
         model, out = self.folder / "model", self.folder / "validation" / f"step-{self.progress.step}"
         self.export(model)
-        try:
+        if "encoder" in self.networks:
             found = systems(Engine(str(model)), None, ("content", "match-EQ", "default"))
-            run(out, validation()[:VALIDATION_PAIRS], found, audio=True)
-        except NotFound as missing:
-            print(f"no validation: {missing}", flush=True)
-            return
+        else:
+            # A comparator has no engine of its own.
+            found = systems(Engine(), model, ("content", "match-EQ", "regression"))
+        run(out, validation()[:VALIDATION_PAIRS], found, audio=True)
         print(table(read(out)), flush=True)
 
     def export(self, folder: Path, injection: str = "", halfway: bool = False) -> None:
@@ -188,9 +205,6 @@ if __name__ == "__main__":
     objective = Regression() if asked.objective == "regression" else Transfer()
     try:
         trainer = Trainer(asked.run, Pictures(asked.data), objective, Plan.asked(asked), asked.frames, asked.init)
+        trainer.carry_out(asked, lambda folder: trainer.export(folder, asked.injection, asked.halfway))
     except StylusError as error:
         parser.exit(error.exit_code, f"{error}\n")
-    if asked.minutes > 0:
-        trainer.train(asked.minutes, asked.validate)
-    if asked.export:
-        trainer.export(asked.export, asked.injection, asked.halfway)

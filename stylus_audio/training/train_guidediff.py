@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import StylusError
+from ..errors import BadRequest, StylusError
 from ..guidediff import BINS, GuideDiff, envelope, guided, limited, scheduler, spectrum, waveform
 from ..spectrogram import MINI
+from .dataset import FRAMES as CLIP_FRAMES
 from .guidediff_evaluation import compare
 from .run import Batch, Plan, Progress, Run, sent
 from .waveforms import Waveforms
@@ -48,6 +49,8 @@ class GuideDiffTrainer(Run[Progress]):
         widths: tuple[int, ...] = WIDTHS,
     ) -> None:
         super().__init__(run, lambda: nn.ModuleDict({"decoder": GuideDiff(widths)}), Progress(), plan or Plan())
+        if not 2 * EDGE < frames <= CLIP_FRAMES:
+            raise BadRequest(f"--frames: {frames} is not from {2 * EDGE + 1} to the {CLIP_FRAMES} of a clip")
         self.data, self.frames = data, frames
         self.noise = scheduler()
         if not self.resumed:
@@ -147,9 +150,6 @@ if __name__ == "__main__":
     try:
         data = Waveforms(asked.data)
         trainer = GuideDiffTrainer(asked.run, data, Plan.asked(asked), asked.frames, tuple(asked.widths))
+        trainer.carry_out(asked, trainer.export)
     except StylusError as error:
         parser.exit(error.exit_code, f"{error}\n")
-    if asked.minutes > 0:
-        trainer.train(asked.minutes, asked.validate)
-    if asked.export:
-        trainer.export(asked.export)

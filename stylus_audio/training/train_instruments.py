@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import StylusError
+from ..errors import NotFound, StylusError
 from ..instruments import FAMILIES, FRAMES, WEIGHTS, InstrumentNet, family_probabilities
 from ..spectrogram import MINI
 from .dataset import FRAMES as CLIP_FRAMES
@@ -27,6 +27,8 @@ from .sounds import HELD_OUT_FONT, HELD_OUT_PROGRAMS, TRAINING_FONTS
 from .synthesise import SAMPLE_RATE
 
 SMOOTHING = 0.05
+MOVED = 12
+"""Bands that a picture is moved by in pitch, at most."""
 
 
 def family_of(program: int) -> int:
@@ -40,13 +42,16 @@ class InstrumentTrainer(Run[Progress]):
     def __init__(self, run: Path, data: Pictures, plan: Plan | None = None) -> None:
         super().__init__(run, lambda: nn.ModuleDict({"network": InstrumentNet()}), Progress(), plan or Plan())
         self.data = data
+        self.clips: dict[int, list[tuple[int, int]]] = {}
+        """Of each family, as group and sound."""
+        self.labelled = 0
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in groups that have been added since; of each family the clips, as group and sound."""
+        """Take in groups that have been added since."""
         self.data.refresh()
-        self.clips: dict[int, list[tuple[int, int]]] = {}
-        for group in range(len(self.data.pictures)):
+        before, self.labelled = self.labelled, len(self.data.pictures)
+        for group in range(before, self.labelled):
             for sound, program in enumerate(group_instruments(group)):
                 if program is not None:
                     self.clips.setdefault(family_of(program), []).append((group, sound))
@@ -62,7 +67,9 @@ class InstrumentTrainer(Run[Progress]):
             group, sound = self.clips[int(family)][int(rng.integers(len(self.clips[int(family)])))]
             start = int(rng.integers(0, CLIP_FRAMES - FRAMES + 1))
             window = self.data.pictures[group, sound, int(rng.integers(PIECES)), :, start : start + FRAMES]
-            picture = np.roll(window.astype(np.float32) / LEVELS, int(rng.integers(-12, 13)), axis=0)
+            moved = int(rng.integers(-MOVED, MOVED + 1))
+            padded = np.pad(window.astype(np.float32) / LEVELS, ((MOVED, MOVED), (0, 0)))
+            picture = padded[MOVED - moved :][: MINI.bands]
             tilt = np.linspace(-1, 1, MINI.bands, dtype=np.float32)[:, None] * rng.normal(0, 0.08)
             pictures[row] = np.where(picture > 0, np.clip(picture + tilt + rng.normal(0, 0.05), 0, 1), 0)
         return sent(pictures, self.device), sent(families.astype(np.int64), self.device)
@@ -83,12 +90,15 @@ class InstrumentTrainer(Run[Progress]):
         print(accuracy(self.network()), flush=True)
 
     def export(self, folder: Path) -> None:
-        """The averaged weights in half precision, and their card."""
+        """The averaged weights in half precision, and their card; `NotFound` where there is no soundfont for it."""
         network = self.network()
-        found = accuracy(network)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: value.contiguous() for name, value in network.half().state_dict().items()}
+        weights = {name: value.half().contiguous() for name, value in network.state_dict().items()}
         save_file(weights, folder / WEIGHTS)
+        try:
+            found = accuracy(network)
+        except NotFound as missing:
+            raise NotFound(f"the weights are in {folder}, without a card: {missing}") from missing
         (folder / "MODEL_CARD.md").write_text(card(len(self.data.pictures), self.facts(), found), "utf-8")
 
 
@@ -147,9 +157,6 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     try:
         trainer = InstrumentTrainer(asked.run, Pictures(asked.data), Plan.asked(asked))
-        if asked.minutes > 0:
-            trainer.train(asked.minutes, asked.validate)
-        if asked.export:
-            trainer.export(asked.export)
+        trainer.carry_out(asked, trainer.export)
     except StylusError as error:
         parser.exit(error.exit_code, f"{error}\n")
