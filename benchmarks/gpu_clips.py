@@ -74,7 +74,7 @@ def window(bench: Bench) -> Iterator[Row]:
         return cuda_graphs() if bench.device.type == "cuda" else None
 
     with tf32(True, True):
-        yield measured("ours in TF32", bench.unet, bench.vae)
+        yield measured("ours in TF32", bench.unet, bench.vae, fresh())
     unet, codec = bench.model.unet, cast(Autoencoder, bench.model.latent)
     yield replace(measured("ours in fp16", unet, codec.vae, bench.graphs), limit=40.0)
     yield Row("latents that fp16 encodes, off those of float32, of their norm", _off(latents(codec)[0], bench.start[0]))
@@ -83,7 +83,7 @@ def window(bench: Bench) -> Iterator[Row]:
     # Without TF32, which is as coarse as fp16.
     with tf32(False, False):
         yield measured("ours in fp16, ends in float32", _ends_in_float32(unet), codec.vae, fresh())
-    yield measured("ours in bf16", deepcopy(unet).bfloat16(), deepcopy(codec.vae).bfloat16())
+    yield measured("ours in bf16", deepcopy(unet).bfloat16(), deepcopy(codec.vae).bfloat16(), fresh())
     one = bench.published
     yield row("published", bench.published_latent, Autoencoder(bench.vae).decode(bench.published_latent.float()))
     cold = min(clocked(lambda: codec.decode(ours(unet, latents(codec), bench.graphs)))[0] for _ in range(2))

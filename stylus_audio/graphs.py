@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,6 +21,8 @@ Work = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 KEPT = 12
 """Graphs to keep, each with its inputs and outputs: some sizes of a batch, inverted, sampled and led back."""
+KEPT_BYTES = 4 * 2**30
+"""What these may take together: with 16 windows' queries, keys and values one has 0.6 GB."""
 
 MOST_ROWS = MANY
 """Windows of a pass up to which it is captured: with as many as there are its launches still take longer than its
@@ -35,61 +38,77 @@ class Captured(Protocol):
     def __call__(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]: ...
 
 
+@dataclass
+class _Kept:
+    """Bytes of inputs and outputs of some work, and its graph once it is captured."""
+
+    size: int
+    captured: Captured | None = None
+
+
 class Graphs:
     """Does work, and the second time that it comes with the same key and shapes, captures it (`capture`).
 
-    The first time warms up what may not happen in a capture. Where there is no room for one, work of so many rows is
-    done plainly from then on; where it fails otherwise, all work. For one thread at a time, and for as long as the
-    weights that the work uses stay in place.
+    The first time warms up what may not happen in a capture. While there is no room for one, work is done plainly;
+    where a capture fails otherwise, all work from then on. For one thread at a time, and for as long as the weights
+    that the work uses stay in place.
     """
 
     def __init__(self, capture: Callable[[Work, Mapping[str, Tensor]], Captured], most_rows: int = MOST_ROWS) -> None:
         self._capture, self.most_rows = capture, most_rows
-        self._kept: OrderedDict[Hashable, Captured | None] = OrderedDict()
+        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
+        self._room = ROOM
 
     def __call__(self, key: Hashable, work: Work, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """What `work(tensors)` gives, in tensors of the caller's own.
 
         `key` says all that the work depends on beside the tensors, whose first has a row for each window.
         """
-        rows = len(next(iter(tensors.values())))
-        if rows > self.most_rows:
+        if len(next(iter(tensors.values()))) > self.most_rows:
             return work(tensors)
         whole = (key, tuple((name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()))
         if whole not in self._kept:
             made = work(tensors)
-            if not _has_room(tensors, made):
-                self.most_rows = min(self.most_rows, rows - 1)
-                return made
-            self._kept[whole] = None
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+            size = sum(tensor.nbytes for tensor in (*tensors.values(), *made.values()))
+            self._kept[whole] = _Kept(size)
+            self._bound()
             return made
         self._kept.move_to_end(whole)
-        captured = self._kept[whole]
-        if captured is None:
-            try:
-                captured = self._kept[whole] = self._capture(work, tensors)
-            except torch.OutOfMemoryError:
-                self.most_rows = rows - 1
-                self.clear()
-            except RuntimeError as error:
-                reason = str(error).strip().splitlines()
-                log.warning("no CUDA graphs: %s", reason[0] if reason else type(error).__name__)
-                self.most_rows = 0
-                self.clear()
-            if captured is None:
+        kept = self._kept[whole]
+        if kept.captured is None:
+            device = next(iter(tensors.values())).device
+            if self._room * kept.size <= free_bytes(device):
+                kept.captured = self._captured(work, tensors)
+            if kept.captured is None:
                 return work(tensors)
-        return {name: tensor.clone() for name, tensor in captured(tensors).items()}
+            self._bound()
+        return {name: tensor.clone() for name, tensor in kept.captured(tensors).items()}
+
+    def _captured(self, work: Work, tensors: Mapping[str, Tensor]) -> Captured | None:
+        try:
+            return self._capture(work, tensors)
+        except torch.OutOfMemoryError:
+            # Those that there are take what the work itself may need.
+            self._room *= 2
+            reason = f"no room for a graph of {len(next(iter(tensors.values())))} windows"
+        except RuntimeError as error:
+            self.most_rows = 0
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        log.warning("no CUDA graphs: %s", reason)
+        self.clear()
+        return None
+
+    def _bound(self) -> None:
+        """Let go of the least recently used, where there are too many or too large ones."""
+        while len(self._kept) > KEPT or self._bytes() > KEPT_BYTES:
+            self._kept.popitem(last=False)
+
+    def _bytes(self) -> int:
+        return sum(kept.size for kept in self._kept.values() if kept.captured is not None)
 
     def clear(self) -> None:
         """Give the memory of all of them back."""
         self._kept.clear()
-
-
-def _has_room(inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> bool:
-    tensors = (*inputs.values(), *outputs.values())
-    return ROOM * sum(tensor.nbytes for tensor in tensors) <= free_bytes(tensors[0].device)
 
 
 def cuda_graphs(most_rows: int = MOST_ROWS) -> Graphs:

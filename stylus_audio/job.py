@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +50,9 @@ class FileRender:
     model: str = "mini"
     origins: Mapping[Path, Path] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def path(self) -> Path:
-        """The stem's, before a free name is looked for."""
+        """The stem's, before a free name is looked for, as what is there at first says: a folder may go meanwhile."""
         return stem_path(self.content, [name for _, name in self.styles], self.target)
 
     @property
@@ -84,7 +86,9 @@ class FileRender:
 
     def write(self, render: Render, journal: Journal | None = None) -> Result:
         """Put the stem and its sidecar on the disk, both or neither; raises what `write_stem` does."""
-        # Much may have come there since the render began.
+        # Much may have come there since the render began, and gone: a stem is not lost with its folder.
+        with suppress(OSError):
+            self.path.parent.mkdir(exist_ok=True)
         self._check_sidecar()
         render = fitting(render, self.path)
         report = report_of(render, self.content, self.styles, self.model, self.origins)

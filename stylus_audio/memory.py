@@ -31,6 +31,15 @@ def free_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def all_bytes(device: torch.device) -> int:
+    """All that there is of the device's memory for us, whoever has it now."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory())
+    return int(psutil.virtual_memory().total)
+
+
 def taken_bytes(device: torch.device) -> int:
     """What we have taken of the memory of a device that has its own; 0 for a CPU."""
     if device.type == "cuda":

@@ -34,6 +34,9 @@ RANGE_DB = 80.0
 SI_SDR_LIMIT = 200.0
 """dB; what the same signal has in place of infinity, which JSON does not know."""
 
+ROUNDING = 1e-20
+"""Of DC's power: less beside it is rounding."""
+
 _CHROMA_SIZE, _CHROMA_HOP = 8192, 2048
 """Samples at `MINI.sample_rate`: 186 ms, which tells the semitones apart from about 200 Hz on."""
 
@@ -300,16 +303,13 @@ def si_sdr(output: Floats, content: Floats) -> float:
     """
     if len(output) != len(content):
         return math.nan
-    energy = sum(_dot(channel, channel) for channel in content)
-    if energy <= 0:
+    pairs = [(_Centred(ours), _Centred(theirs)) for ours, theirs in zip(output, content, strict=True)]
+    energy = sum(_dot(theirs, theirs) for _, theirs in pairs)
+    # What is left of DC is rounding.
+    if energy <= ROUNDING * sum(theirs.mean**2 * len(theirs.channel) for _, theirs in pairs):
         return math.nan
-    pairs = list(zip(output, content, strict=True))
     scale = sum(_dot(ours, theirs) for ours, theirs in pairs) / energy
-    errors = (
-        piece - scale * wanted
-        for ours, theirs in pairs
-        for piece, wanted in zip(_centred(ours), _centred(theirs), strict=True)
-    )
+    errors = (piece - scale * wanted for ours, theirs in pairs for piece, wanted in zip(ours, theirs, strict=True))
     noise = sum(float(error @ error) for error in errors)
     target = scale**2 * energy
     if target <= 0:
@@ -318,16 +318,21 @@ def si_sdr(output: Floats, content: Floats) -> float:
     return max(-SI_SDR_LIMIT, 10 * math.log10(target / max(noise, least)))
 
 
-def _dot(one: Floats, other: Floats) -> float:
-    return sum(float(ours @ theirs) for ours, theirs in zip(_centred(one), _centred(other), strict=True))
-
-
-def _centred(channel: Floats) -> Iterator[NDArray[np.float64]]:
+class _Centred:
     """A channel without its mean, some samples at a time."""
-    pieces = (channel[here] for here in blocks(len(channel), SAMPLES))
-    mean = sum(float(piece.sum(dtype=np.float64)) for piece in pieces) / len(channel)
-    for here in blocks(len(channel), SAMPLES):
-        yield channel[here].astype(np.float64) - mean
+
+    def __init__(self, channel: Floats) -> None:
+        self.channel = channel
+        total = sum(float(channel[here].sum(dtype=np.float64)) for here in blocks(len(channel), SAMPLES))
+        self.mean = total / max(1, len(channel))
+
+    def __iter__(self) -> Iterator[NDArray[np.float64]]:
+        for here in blocks(len(self.channel), SAMPLES):
+            yield self.channel[here].astype(np.float64) - self.mean
+
+
+def _dot(one: _Centred, other: _Centred) -> float:
+    return sum(float(ours @ theirs) for ours, theirs in zip(one, other, strict=True))
 
 
 def seam_step(output: Floats, sample_rate: int, seams: Sequence[float], content: Floats | None = None) -> float:

@@ -52,12 +52,20 @@ class Options:
         rest = typed_over(typed_over(RECIPES.get(recipe, {}), preset(known) if known else {}), rest)
         Settings.parse(rest, besides=BESIDES)
         # As numbers: a toggle's `mix True` is shown as the command that renders the same, and that has no booleans.
-        rest = {key: int(value) if isinstance(value, bool) else value for key, value in rest.items()}
+        rest = {key: _without_booleans(value) for key, value in rest.items()}
         return cls(rest, model, dtype, name, overwrite, cast(Sidecar, chosen))
 
 
+def _without_booleans(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_without_booleans(one) for one in value]
+    return int(value) if isinstance(value, bool) else value
+
+
 def _text(values: dict[str, Any], key: str, default: str) -> str:
-    value = values.pop(key, default)
+    value = values.pop(key, None)
+    if value is None:
+        return default
     if not isinstance(value, str) or "\0" in value:
         raise BadRequest(f"{key}: {value!r} is not text")
     return value

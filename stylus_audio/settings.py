@@ -78,8 +78,8 @@ class Option:
             raise BadRequest(f"{name}: {_shown(value)} is not {self.allowed}") from None
 
     def _number(self, value: object) -> float:
-        # True and False are 1 and 0: what a controller's toggle sends over OSC.
-        if not isinstance(value, int | float | str):
+        # True and False are 1 and 0, as a controller's toggle sends them. Where there may be none they mean on and off.
+        if not isinstance(value, int | float | str) or (isinstance(value, bool) and self.optional):
             raise TypeError
         number = float(value)
         if not (math.isfinite(number) and self.low <= number <= self.high):
@@ -359,10 +359,14 @@ def _checked_switch(name: str, value: object) -> bool:
     return bool(Option("switch", "").check(name, value))
 
 
+NEAR = 0.7
+"""How alike a name is to what is meant by it, as difflib has it; what is no option at all is under that."""
+
+
 def _no_option(given: str, besides: Collection[str]) -> str:
     """What is said of an unknown name: the one that was meant, and all of them as producers know them."""
     named = {"no_injection", *map(producers_name, OPTIONS), *besides} - {given}
-    near = get_close_matches(given.lower().replace("-", "_"), sorted(named | set(OPTIONS)), 1)
+    near = get_close_matches(given.lower().replace("-", "_"), sorted(named | set(OPTIONS)), 1, NEAR)
     meant = f"; did you mean {near[0]}? There" if near else "; there"
     return f"{given} is not an option{meant} are {', '.join(sorted(named))}"
 

@@ -201,7 +201,7 @@ def test_a_folder_is_watched_beside_a_daemon_once_it_is_allowed(
     # One reference does not open the home folder.
     near = stylus("watch", str(bounces), "--style", str(home / "glass.wav"))
     assert near.returncode == 2
-    assert f'`stylus root add "{bounces}" "{bounces}-stylus"` allows it' in near.stderr
+    assert f"`stylus root add {shlex.join([str(bounces), f'{bounces}-stylus'])}` allows it" in near.stderr
     assert "`stylus style add NAME FILE`" in near.stderr
     words = ["watch", str(bounces), "--style", str(sounds / "glass.wav"), "--model", str(daemon.model)]
     refused = stylus(*words)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from numpy.typing import NDArray
 
@@ -19,11 +20,13 @@ from stylus_audio.audio import Clip
 from stylus_audio.engine import Render
 from stylus_audio.errors import BadRequest, Cancelled, OutOfMemory, UnsupportedAudio
 from stylus_audio.finish import finish, lowered
+from stylus_audio.job import FileRender
 from stylus_audio.loudness import integrated
 from stylus_audio.metrics import si_sdr
 from stylus_audio.passage import passage_of
 from stylus_audio.reconstruction import reconstruct
 from stylus_audio.riff import Chunk, Loop, loop_chunk
+from stylus_audio.target import Target
 from tests.sounds import RATE, Audio, decibels, noise, plucks, tone
 
 STYLE = (noise(1.5, seed=9), RATE)
@@ -433,3 +436,17 @@ def test_what_a_failed_attempt_had_is_gone_before_the_next(tiny_folder: Path, mo
     # When it failed, and when it was asked what is free.
     assert left[0] > 1
     assert set(left[1:]) == {0}
+
+
+def test_a_stem_is_not_lost_with_its_folder(tiny: Engine, tmp_path: Path) -> None:
+    folder, content, style = tmp_path / "stems", tmp_path / "riff.wav", tmp_path / "hiss.wav"
+    soundfile.write(content, plucks(0.5).T, RATE)
+    soundfile.write(style, noise(0.5).T, RATE)
+    folder.mkdir()
+    files = FileRender(content, [(style, "hiss")], Target(folder))
+    files.check()
+    render = tiny.render(content, [style], tiny.settings(mix=0))
+    # Another render, whose folder it was, has failed meanwhile.
+    folder.rmdir()
+    assert files.write(render).path == folder / "riff_hiss.wav"
+    assert (folder / "riff_hiss.wav").is_file()

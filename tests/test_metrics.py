@@ -214,6 +214,15 @@ def test_si_sdr_of_orthogonal_noise() -> None:
     assert si_sdr(-3 * (content + noise), content) == pytest.approx(20.0, abs=1e-9)
     assert -200.0 <= si_sdr(noise, content) < -100.0
     assert math.isnan(si_sdr(content, content * 0))
+    assert math.isnan(si_sdr(content[:, :0], content[:, :0]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("level", [0.1, 1 / 3, 0.7, -0.123])
+@pytest.mark.parametrize("samples", [1000, 44101, 300_007])
+def test_si_sdr_of_dc_alone_is_that_of_silence(dtype: type, level: float, samples: int) -> None:
+    content = np.ones((2, samples), dtype) * dtype(level)
+    assert math.isnan(si_sdr(content, content))
 
 
 def test_dc_is_no_distortion() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stylus_daemon.roots import Roots, forget_root, keep_root, kept_roots
+from stylus_daemon.roots import Roots, adding, forget_root, keep_roots, kept_roots
 
 from stylus_audio.errors import BadRequest, NotAllowed, NotFound, StylusError
 from stylus_audio.places import user_data
@@ -126,7 +127,7 @@ def test_damaged_roots_allow_nothing_and_stay(inside: Path, text: str) -> None:
     file = user_data() / "roots.json"
     file.write_text(text)
     assert kept_roots() == []
-    for change in (keep_root, forget_root):
+    for change in (lambda folder: keep_roots([folder]), forget_root):
         with pytest.raises(BadRequest, match=r"roots\.json is damaged"):
             change(inside)
     assert file.read_text() == text
@@ -135,7 +136,7 @@ def test_damaged_roots_allow_nothing_and_stay(inside: Path, text: str) -> None:
 def test_kept_roots_hold_between_starts(outside: Path, tmp_path: Path) -> None:
     with pytest.raises(NotAllowed):
         Roots().file(str(outside / "clip.wav"))
-    keep_root(outside)
+    keep_roots([outside])
     assert Roots().file(str(outside / "clip.wav"))
     assert kept_roots() == [outside.resolve()]
     forget_root(outside)
@@ -143,9 +144,19 @@ def test_kept_roots_hold_between_starts(outside: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="kept are none"):
         forget_root(outside)
     with pytest.raises(NotFound):
-        keep_root(tmp_path / "nowhere")
+        keep_roots([outside, tmp_path / "nowhere"])
     with pytest.raises(BadRequest, match="is all there is"):
-        keep_root(Path("/"))
+        keep_roots([outside, Path("/")])
+    # None of them, where one cannot be.
+    assert kept_roots() == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="how a shell reads a command")
+def test_the_command_that_allows_folders_is_read_as_them(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("R&B", "it's (new)", "plain", "$HOME `x`")]
+    command = adding(folders).strip("`").replace("stylus root add", "printf '%s\n'")
+    read = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
+    assert read.splitlines() == list(map(str, folders))
 
 
 def test_a_copy_is_what_was_there(roots: Roots, inside: Path, tmp_path: Path) -> None:

@@ -56,11 +56,16 @@ def test_nonsense_is_refused_in_words(name: str, value: object) -> None:
         Settings.parse({name: value})
 
 
-@pytest.mark.parametrize(
-    ("name", "toggled", "number"), [("mix", True, 1), ("transients", False, 0), ("keep", True, 1), ("steps", True, 1)]
-)
+@pytest.mark.parametrize(("name", "toggled", "number"), [("mix", True, 1), ("transients", False, 0), ("keep", True, 1)])
 def test_a_toggle_is_one_or_zero(name: str, toggled: bool, number: float) -> None:
     assert Settings.parse({name: toggled}) == Settings.parse({name: number})
+
+
+@pytest.mark.parametrize("name", ["auto", "preview", "steps", "refine", "ceiling"])
+@pytest.mark.parametrize("toggled", [True, False])
+def test_a_toggle_is_refused_where_it_would_mean_on_or_off(name: str, toggled: bool) -> None:
+    with pytest.raises(BadRequest, match=f"{name}: {toggled} is not a"):
+        Settings.parse({name: toggled})
 
 
 def test_a_toggle_is_refused_where_the_range_does_not_hold_it() -> None:
@@ -83,9 +88,13 @@ def test_bits_that_there_are_not(bits: object) -> None:
 
 def test_what_a_controller_sends_can_be_typed() -> None:
     """The page shows a job as the command that renders the same, of the values as they came."""
-    asked = Options.parse({"mix": True, "transients": False, "bits": 24.0, "layers": 6.0, "steps": 20.0})
-    typed = {name: str(value) for name, value in asked.settings.items()}
-    assert Settings.parse(typed) == Settings.parse(asked.settings) == Settings(bits="24", layers=(6,), steps=20)
+    asked = Options.parse(
+        {"mix": True, "transients": False, "bits": 24.0, "layers": 6.0, "steps": 20.0, "keep": [True, False]}
+    )
+    assert asked.settings["keep"] == [1, 0]
+    assert not any(isinstance(value, bool) for value in asked.settings.values())
+    typed = {name: str(value) for name, value in asked.settings.items() if name != "keep"}
+    assert Settings.parse(typed) == Settings(bits="24", layers=(6,), steps=20)
 
 
 def test_limits_are_said_in_full() -> None:

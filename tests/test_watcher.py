@@ -613,7 +613,9 @@ def test_what_was_done_long_ago_is_not_done_again(bench: Bench) -> None:
 def test_a_settings_file_may_name_a_preset(bench: Bench) -> None:
     save_preset("soft", {"gamma": 0.25, "tau": 2})
     bench.clip()
-    (bench.root / "riff.stylus.json").write_text('{"preset": "soft", "keep": 0.5}', "utf-8")
+    (bench.root / "riff.stylus.json").write_text(
+        '{"preset": "soft", "model": null, "recipe": null, "keep": 0.5}', "utf-8"
+    )
     bench.scan()
     assert RenderJob.from_dict(bench.claim().request).settings == {"gamma": 0.5, "tau": 2.0}
     bench.clip("other.wav", seed=1)

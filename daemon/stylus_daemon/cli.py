@@ -227,10 +227,9 @@ def _waited(client: Any, job: int) -> str:
 @root_app.command("add")
 def root_add(folder: list[Path]) -> None:
     """Let the daemon use folders, from now on and after the next start."""
-    from .roots import keep_root
+    from .roots import keep_roots
 
-    for one in folder:
-        print(keep_root(one))
+    print("\n".join(map(str, keep_roots(folder))))
 
 
 @root_app.command("list")

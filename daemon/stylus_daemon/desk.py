@@ -318,6 +318,8 @@ class Desk:
                 return replace(request, folder=str(place)), ""
             if not self.roots.holds(place.parent) or not place.parent.is_dir():
                 raise BadRequest(f"output: the folder {place.parent} is not there")
+            if not place.suffix:
+                raise BadRequest(f"output: the folder {place} is not there")
             check_container(place)
             if request.sidecar == "embed" and place.suffix.lower() not in (".wav", ".rf64"):
                 raise BadRequest(f"sidecar: embed needs a .wav stem, not {place.suffix}")

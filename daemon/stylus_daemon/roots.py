@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shlex
 import shutil
 import stat
 import sys
@@ -49,15 +51,18 @@ def _kept() -> set[str]:
     raise store.damaged(_file(), "no list of folders")
 
 
-def keep_root(folder: Path) -> Path:
-    """Allow a folder from now on; `NotFound` where there is none, `BadRequest` for a whole disk."""
-    if not folder.is_dir():
-        raise NotFound(f"root: {folder} is not a folder")
-    root = folder.resolve()
-    if root == Path(root.anchor):
-        raise BadRequest(f"root: {root} is all there is; give a folder in it")
-    store.save(_file(), {"roots": sorted(_kept() | {str(root)})})
-    return root
+def keep_roots(folders: Sequence[Path]) -> list[Path]:
+    """Allow folders from now on, or none of them: `NotFound` where one is not there, `BadRequest` for a whole disk."""
+    roots = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise NotFound(f"root: {folder} is not a folder")
+        root = folder.resolve()
+        if root == Path(root.anchor):
+            raise BadRequest(f"root: {root} is all there is; give a folder in it")
+        roots.append(root)
+    store.save(_file(), {"roots": sorted(_kept() | set(map(str, roots)))})
+    return roots
 
 
 def forget_root(folder: Path) -> None:
@@ -230,4 +235,7 @@ def adding(folders: Sequence[Path]) -> str:
 
 def _quoted(path: Path) -> str:
     text = str(path)
-    return f'"{text}"' if " " in text else text
+    if os.name == "posix":
+        return shlex.quote(text)
+    # No file's name has a double quote there.
+    return text if re.fullmatch(r"[\w.:\\-]+", text) else f'"{text}"'

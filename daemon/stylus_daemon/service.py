@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from stylus_audio.errors import BadRequest, NotAllowed, StylusError
-from stylus_audio.files import remove_old_folders, writable_folder
+from stylus_audio.files import exists, remove_old_folders, writable_folder
 from stylus_audio.places import user_data
 
 from . import auditions
@@ -53,6 +53,8 @@ RETENTION = 30 * 86400.0
 """Seconds that a job which has ended is remembered."""
 GRACE = 10.0
 """Seconds that a worker has to finish its present step when the daemon ends."""
+LOOK = 0.5
+"""Seconds within which who only looks whether there is a daemon has let go of its lock."""
 
 
 class PortTaken(StylusError):
@@ -109,7 +111,7 @@ class Service:
             if page:
                 opened.enter_context(page)
             try:
-                self._lock = Lock(home / "daemon.lock")
+                self._lock = Lock(home / "daemon.lock", LOOK)
             except Taken:
                 raise PortTaken(_said_of_other()) from None
             opened.pop_all()
@@ -296,7 +298,7 @@ def other_daemon() -> str:
     lock = home_folder() / "daemon.lock"
     try:
         # Only to look must make no folders.
-        if lock.exists():
+        if exists(lock):
             Lock(lock).release()
     except Taken:
         return _said_of_other()
@@ -355,7 +357,12 @@ def watch_beside(options: Options) -> None:
 def _said_of_outside(outside: Sequence[Path], watched: Sequence[Path]) -> str:
     """What to do about folders that a daemon may not use: those that are watched, and those of styles."""
     # One reference is no reason to open everything of the user's.
-    wide = [folder for folder in outside if folder not in watched and Path.home().resolve().is_relative_to(folder)]
+    home = Path.home().resolve()
+    wide = [
+        folder
+        for folder in outside
+        if folder not in watched and (home.is_relative_to(folder) or folder == Path(folder.anchor))
+    ]
     rest = [folder for folder in outside if folder not in wide]
     said = [f"the daemon that is running may not use {', '.join(repr(str(folder)) for folder in outside)}"]
     said += [f"{adding(rest)} allows it"] if rest else []

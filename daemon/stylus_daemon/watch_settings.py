@@ -168,7 +168,8 @@ def _read(file: Path) -> _Layer:
         styles = [given] if isinstance(given, str) else given
         if not isinstance(styles, list | tuple) or not all(isinstance(one, str) and one.strip() for one in styles):
             raise BadRequest("style: a name or a file, or a list of them, is wanted")
-        model = values.pop("model", "")
+        model = values.pop("model", None)
+        model = "" if model is None else model
         if not isinstance(model, str) or "\0" in model:
             raise BadRequest("model: a name is wanted")
         if stray := values.keys() & _OF_THE_STEM:
