@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 SAYS_HOW_LONG = 60.0
 """A render that will take more seconds than this says so."""
+KNOWS_AFTER = 3.0
+"""Seconds before that is guessed: the first steps of a short one take longer than the others."""
 
 
 @dataclass(frozen=True)
@@ -394,9 +396,9 @@ def shown_progress() -> Iterator[Callable[[float, str], None]]:
             bar.update(task, completed=fraction, description=stage)
             if fraction == 0.0:
                 begun = time.monotonic()
-            elif not said and fraction > 0.005:
+            elif not said and fraction > 0.005 and (passed := time.monotonic() - begun) > KNOWS_AFTER:
                 said = True
-                left = (time.monotonic() - begun) * (1 / fraction - 1)
+                left = passed * (1 / fraction - 1)
                 if left > SAYS_HOW_LONG:
                     minutes = max(1, round(left / 60))
                     console.print(f"this will take about {minutes} minute{'s' * (minutes > 1)}")
