@@ -360,4 +360,4 @@ try {
 }
 if (max) new Device(max);
 
-module.exports = { encode, decode, dataFolder, launching, revealing };
+module.exports = { WAITS, encode, decode, dataFolder, launching, revealing };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from tests.tiny import STEPS, save_clap, save_injection, save_tiny
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STYLUS_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(autouse=True)
+def _no_word_of_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a command in this process says how long it will take must not be the machine's speed."""
+    monkeypatch.setattr("stylus_audio.commands.SAYS_HOW_LONG", math.inf)
 
 
 @pytest.fixture(scope="session")

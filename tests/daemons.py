@@ -15,12 +15,11 @@ from unittest.mock import patch
 
 import psutil
 import soundfile
-from stylus_daemon.client import ping
+from stylus_daemon.client import Client, ping
 from stylus_daemon.jobs import Jobs
 from stylus_daemon.osc_server import Server
 
 from tests.sounds import RATE, noise, plucks
-from tests.tiny import save_injection
 
 DEADLINE = 300.0
 
@@ -69,6 +68,24 @@ class Daemon:
                     found.append(child)
         return found
 
+    def until_midway(self) -> None:
+        """Wait until a job is in the midst of its render."""
+        jobs = self.jobs()
+        with Client(self.port) as client:
+
+            def moves(number: int) -> bool:
+                # The queue learns of it every three seconds only.
+                _, state, fraction, *_ = client.ask("/stylus/job/status", number, patience=30)
+                return state == "running" and isinstance(fraction, float) and fraction > 0
+
+            def midway() -> bool:
+                # What is running before that was left by the daemon before.
+                ours = client.ask("/stylus/status", patience=30)[2] == "rendering"
+                return ours and any(moves(job.id) for job in jobs.listed("running"))
+
+            until(midway)
+        jobs.close()
+
     def end(self) -> None:
         """Ask it to end, as Ctrl-C does; its exit code must be 0."""
         self.process.send_signal(signal.SIGINT)
@@ -96,6 +113,9 @@ class Daemon:
 @contextmanager
 def scratch(model: Path | None, *words: str) -> Iterator[Daemon]:
     """A daemon with a home, a folder and, where none is given, a small model of its own; all gone afterwards."""
+    # PyTorch, which a process that only needs `until` does not.
+    from tests.tiny import save_injection
+
     with TemporaryDirectory() as name, patch.dict(os.environ, STYLUS_HOME=str(Path(name) / "home")):
         folder = Path(name).resolve() / "clips"
         folder.mkdir()

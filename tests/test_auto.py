@@ -94,9 +94,20 @@ def test_a_stem_is_as_similar_as_asked_or_says_so(tiny: Engine, floor: float) ->
     assert ("LESS" in note) == (reached < floor)
     settings = render.report["settings"]
     assert settings["auto"] is None
-    if similarity(whole.audio, content, RATE) < floor <= reached:
-        assert settings["alpha"] < 0.9
-        assert settings["gamma"] > 0.75
+    # The whole clip is its own excerpt: all of the style where it bears that, less where it does not.
+    less = similarity(whole.audio, content, RATE) < floor
+    assert less == (floor > 0.9)
+    assert (settings["alpha"] < 0.9, settings["gamma"] > 0.75) == (less, less)
     # The same again, by what the sidecar says.
     again = tiny.render((content, RATE), (style, RATE), tiny.settings(**settings))
     assert (again.audio == render.audio).all()
+
+
+def test_a_higher_floor_leaves_less_of_the_style(told: Engine) -> None:
+    content, style = (plucks(1.5), RATE), (noise(0.8), RATE)
+    alphas = []
+    for floor in (0.93, 0.985):
+        report = told.render(content, style, told.settings(auto=floor)).report
+        assert floor <= report["auto"]["similarity"]
+        alphas.append(report["settings"]["alpha"])
+    assert 0 < alphas[1] < alphas[0] < 1

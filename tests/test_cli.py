@@ -20,6 +20,7 @@ import soundfile
 from stylus_audio import library
 from stylus_audio.cli import main
 from stylus_audio.places import user_data
+from tests.daemons import until
 from tests.sounds import RATE, noise, plucks
 
 
@@ -634,12 +635,25 @@ def stylus(*words: object, **how: Any) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def _until_it_heeds(process: subprocess.Popen[str]) -> None:
+    """Wait until Ctrl-C is acted on; only Linux says so, of SIGTERM, which is taken up with it."""
+    status = Path(f"/proc/{process.pid}/status")
+
+    def heeds() -> bool:
+        (caught,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+    if sys.platform == "linux":
+        until(heeds)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C reaches a child process in another way on Windows")
 @pytest.mark.parametrize("after", [0.4, 1.5, 3.0, 4.5, 6.0])
 def test_ctrl_c_leaves_nothing_and_exits_130(shell: Shell, after: float) -> None:
     before = shell.files()
     process = stylus("render", shell.clip, "--style", shell.style, "--model", shell.model, "--steps", 900)
+    _until_it_heeds(process)
     time.sleep(after)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

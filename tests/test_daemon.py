@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ import soundfile
 from stylus_daemon.check import run_check
 from stylus_daemon.client import Client, Refused
 from stylus_daemon.lock import Lock
+from stylus_daemon.osc_messages import Argument, decode, encode
 from stylus_daemon.osc_server import Server
 from stylus_daemon.service import Options, home_folder
 
@@ -88,12 +90,12 @@ def test_a_report_replaces_nothing_but_a_report(daemon: Daemon, tmp_path: Path) 
 @pytest.mark.slow
 def test_killed_at_any_moment_every_job_ends_once_with_the_same_samples(daemon: Daemon) -> None:
     with Client(daemon.port) as client:
-        client.wait(
-            int(str(client.ask("/stylus/render", daemon.clip, daemon.style, "name", "clip_style_first")[0])), ignore
-        )
+        words = ("/stylus/render", daemon.clip, daemon.style, "steps", 40, "name")
+        client.wait(int(str(client.ask(*words, "clip_style_first")[0])), ignore)
         for number in range(4):
-            client.ask("/stylus/render", daemon.clip, daemon.style, "name", f"clip_style_{number}")
-    for moment in (0.3, 1.1, 2.3):
+            client.ask(*words, f"clip_style_{number}")
+    for moment in (0, 0.2, 0.5):
+        daemon.until_midway()
         time.sleep(moment)
         daemon.kill()
         assert all(soundfile.info(stem).frames == soundfile.info(daemon.clip).frames for stem in daemon.stems())
@@ -105,7 +107,29 @@ def test_killed_at_any_moment_every_job_ends_once_with_the_same_samples(daemon: 
         *(f"clip_style_{number}" for number in range(4)), "clip_style_first",
     ]  # fmt: skip
     assert len({sha256(stem) for stem in daemon.stems()}) == 1
+    assert all(stem.with_suffix(".json").is_file() for stem in daemon.stems())
     assert not daemon.unfinished()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to be heeded")
+def test_a_request_to_end_puts_the_running_job_back_in_the_queue(daemon: Daemon) -> None:
+    with Client(daemon.port) as client:
+        asked = client.ask("/stylus/render", daemon.clip, daemon.style, "steps", 200)
+        number = int(str(asked[0]))
+    daemon.until_midway()
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.process.wait(DEADLINE) == 0
+    jobs = daemon.jobs()
+    job = jobs.get(number)
+    jobs.close()
+    assert (job.state, job.attempts) == ("queued", 0)
+    assert not daemon.stems()
+    assert not daemon.unfinished()
+    daemon.start()
+    with Client(daemon.port) as client:
+        assert client.wait(number, ignore) == str(daemon.folder / "clip_style.wav")
+    assert [stem.name for stem in daemon.stems()] == ["clip_style.wav"]
 
 
 @pytest.mark.slow
@@ -236,3 +260,45 @@ def test_outside_of_loopback_it_wants_a_token_and_a_list() -> None:
     with pytest.raises(BadRequest, match="can be guessed"):
         Options(host="0.0.0.0", token="short", allowed=("10.0.0.2",))
     assert Options(host="0.0.0.0", token="x" * 16, allowed=("10.0.0.2",)).port == 9109
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127/8")
+def test_outside_of_loopback_it_hears_the_list_once_the_token_is_said_and_nobody_else(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef\n", "utf-8")
+    outside = ["--host", "0.0.0.0", "--token-file", str(token), "--allow", "127.0.0.2"]
+    daemon = Daemon(tmp_path, tiny_folder, *outside)
+    try:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listed,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unlisted,
+            Client(daemon.port) as near,
+        ):
+            listed.bind(("127.0.0.2", 0))
+            listed.settimeout(DEADLINE)
+            unlisted.bind(("127.0.0.3", 0))
+            unlisted.setblocking(False)
+
+            def ask(address: str, *arguments: Argument) -> tuple[str, tuple[Argument, ...]]:
+                listed.sendto(encode(address, *arguments), ("127.0.0.1", daemon.port))
+                (answer,) = decode(listed.recv(65536))
+                return answer
+
+            render = ("/stylus/render", 1, daemon.clip, daemon.style)
+            refused, said = ask(*render)
+            assert (refused, said[:3]) == ("/stylus/error", ("/stylus/render", 1, "not-allowed"))
+            refused, said = ask("/stylus/token", 2, "0123456789abcdeX")
+            assert (refused, said[:3]) == ("/stylus/error", ("/stylus/token", 2, "not-allowed"))
+            for packet in (encode("/stylus/token", 3, "0123456789abcdef"), encode(*render)):
+                unlisted.sendto(packet, ("127.0.0.1", daemon.port))
+            # Who is on this machine needs no token. Nothing of the above has come to the queue.
+            assert near.ask("/stylus/job/list")[0] == 0
+            with pytest.raises(BlockingIOError):
+                unlisted.recv(65536)
+            assert ask("/stylus/token", 4, "0123456789abcdef") == ("/stylus/reply", ("/stylus/token", 4))
+            answer, said = ask("/stylus/ping", 5)
+            assert (answer, said[:2]) == ("/stylus/reply", ("/stylus/ping", 5))
+    finally:
+        daemon.end()

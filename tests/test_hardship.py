@@ -124,11 +124,12 @@ def test_a_worker_that_is_killed_is_replaced_and_its_job_tried_once_more(daemon:
         worker.kill()
 
     plain = asking.wait(asking.send(steps=4, name="plain"))
-    once, next_one = asking.send(steps=40, name="once"), asking.send(steps=4, name="next")
+    once, next_one = asking.send(steps=400, name="once"), asking.send(steps=4, name="next")
     killed(once, 1)
     assert asking.wait(once).is_file()
+    assert jobs.get(once).attempts == 2
     assert sha256(asking.wait(next_one)) == sha256(plain)
-    twice = asking.send(steps=41, name="twice")
+    twice = asking.send(steps=401, name="twice")
     killed(twice, 1)
     killed(twice, 2)
     with pytest.raises(Refused, match="worker") as refused:

@@ -355,6 +355,7 @@ def test_liblo_reads_us(server: Server) -> None:
         reader = threading.Thread(target=listen, args=(dump.stdout,))
         reader.start()
         while not ready.wait(0.1):
+            assert dump.poll() is None
             server.send(Peer("udp", HOST, port), "/stylus/job/state", 3, "done", 1.5, True, None, 2**40)
         reader.join()
         dump.kill()

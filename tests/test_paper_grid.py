@@ -37,6 +37,11 @@ def command(folder: Path, model: Path, *words: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def unhurried(err: str) -> str:
+    """What was said, but for how long it takes on this machine."""
+    return "".join(line for line in err.splitlines(keepends=True) if not line.startswith("this will take about "))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C reaches a child process in another way on Windows")
 def test_a_stopped_grid_goes_on_and_prints_both_tables(folders: Path, tiny_folder: Path) -> None:
@@ -46,11 +51,11 @@ def test_a_stopped_grid_goes_on_and_prints_both_tables(folders: Path, tiny_folde
         time.sleep(0.05)
     first.send_signal(signal.SIGINT)
     _, err = first.communicate(timeout=60)
-    assert (first.returncode, err) == (130, "stopped; the same command goes on\n")
+    assert (first.returncode, unhurried(err)) == (130, "stopped; the same command goes on\n")
     made = {stem: stem.stat().st_mtime_ns for stem in before}
     assert made
     out, err = command(folders, tiny_folder, "layers=0-1").communicate(timeout=300)
-    assert err == ""
+    assert unhurried(err) == ""
     stems = sorted((folders / "out").glob("*/*.wav"))
     assert {stem.parent.name for stem in stems} == SYSTEMS
     assert len(stems) == 2 * len(SYSTEMS)
@@ -74,7 +79,7 @@ def test_a_stopped_grid_goes_on_and_prints_both_tables(folders: Path, tiny_folde
 def test_what_does_not_fit_the_model_is_said_before_anything_is_rendered(folders: Path, tiny_folder: Path) -> None:
     process = command(folders, tiny_folder, "layers=6-7")
     _, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (
+    assert (process.returncode, unhurried(err)) == (
         2,
         "layers: the model has no layer 6; it has 0, 1, 3, 4 (a recipe's are those of --model sd15)\n",
     )
@@ -89,8 +94,9 @@ def test_what_cannot_be_rendered_leaves_a_row_without_values(folders: Path, tiny
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0
     # By match-EQ, mini and everything published, but not by what takes the content as it is.
-    assert len(err.splitlines()) >= 2 * 3
-    assert all("silen" in line for line in err.splitlines())
+    said = unhurried(err).splitlines()
+    assert len(said) >= 2 * 3
+    assert all("silen" in line for line in said)
     assert "| Stylus | 0 |" in out
 
 

@@ -16,6 +16,7 @@ import soundfile
 
 from stylus_audio.errors import BadRequest, Cancelled, DiskFull, NotAllowed, NotFound
 from stylus_audio.stem import made_folder, quantise, settle, write_stem
+from tests.daemons import until
 from tests.sounds import RATE, noise, plucks
 
 
@@ -245,8 +246,12 @@ def test_a_killed_process_leaves_no_partial_stem(tmp_path: Path, number: int) ->
     process = writer(tmp_path, 500)
     assert process.stdout is not None
     process.stdout.readline()
-    time.sleep(0.15 + 0.11 * number)
+    until((tmp_path / "stem.wav").is_file)
+    time.sleep(0.11 * number)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    for stem in tmp_path.glob("[!.]*.wav"):
-        assert soundfile.info(stem).frames == 400_000
+    assert process.returncode == -signal.SIGKILL
+    stems = list(tmp_path.glob("[!.]*.wav"))
+    assert {soundfile.info(stem).frames for stem in stems} == {400_000}
+    # A stem comes before its sidecar, and the next one after both.
+    assert sum(not stem.with_suffix(".json").is_file() for stem in stems) <= 1

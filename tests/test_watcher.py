@@ -10,7 +10,9 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -205,16 +207,32 @@ def test_what_is_no_audio_fails_once(bench: Bench, caplog: pytest.LogCaptureFixt
     assert len([record for record in caplog.records if "text.wav" in record.getMessage()]) == 1
 
 
-# Root may read everything.
-if os.name != "nt" and os.geteuid() != 0:
+@pytest.fixture
+def folder_of_a_user(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder whose owner we are, and home in it; not root, who may read everything."""
+    with TemporaryDirectory() as name:
+        user, folder = os.geteuid(), Path(name)
+        monkeypatch.setenv("STYLUS_HOME", str(folder / "home"))
+        if user == 0:
+            os.chown(folder, 65534, -1)
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            os.seteuid(user)
 
-    def test_a_right_that_is_given_later(bench: Bench) -> None:
+
+@pytest.mark.skipif(os.name == "nt", reason="no user ids")
+def test_a_right_that_is_given_later(folder_of_a_user: Path) -> None:
+    bench = Bench(folder_of_a_user)
+    with closing(bench.jobs):
         clip = bench.clip()
         clip.chmod(0)
         bench.scan()
         bench.clock.now += PATIENCE
         bench.scan()
         assert "not-allowed" in bench.error()
+        assert bench.waiting() == 0
         clip.chmod(0o644)
         bench.scan()
         assert bench.work() == ["riff_bells.wav"]
