@@ -99,8 +99,8 @@ class Graphs:
         return None
 
     def _bound(self) -> None:
-        """Let go of the least recently used, where there are too many or too large ones."""
-        while len(self._kept) > KEPT or self._bytes() > KEPT_BYTES:
+        """Let go of the least recently used, where there are too many or too large ones; the last one stays."""
+        while len(self._kept) > KEPT or (self._bytes() > KEPT_BYTES and len(self._kept) > 1):
             self._kept.popitem(last=False)
 
     def _bytes(self) -> int:

@@ -157,3 +157,14 @@ def test_graphs_take_no_more_than_so_many_bytes(monkeypatch: pytest.MonkeyPatch)
         for _ in range(2):
             graphs(key, doubled, rows(3))
     assert [key[0] for key in graphs._kept] == ["b", "c"]  # type: ignore[index]
+    captured: list[int] = []
+
+    def counted(work: Work, tensors: Mapping[str, Tensor]) -> Buffered:
+        captured.append(len(tensors["latent"]))
+        return Buffered(work, tensors)
+
+    # One that is larger than that alone is not captured again and again.
+    graphs = Graphs(counted)
+    for _ in range(5):
+        graphs("a", doubled, rows(16))
+    assert captured == [16]
