@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from stylus_audio.denoiser import Denoiser
 from stylus_audio.features import Part
 from stylus_audio.graphs import Graphs, cuda_graphs
 from stylus_audio.latent import Autoencoder
-from stylus_audio.memory import feature_budget
+from stylus_audio.memory import feature_budget, give_back
 from stylus_audio.model import Model, laid_out
 from stylus_audio.spectrogram import RIFFUSION, Profile
 from stylus_audio.stylize import PreparedStyle, Stylizer
@@ -113,9 +112,7 @@ class Bench:
         for graphs in (self.graphs, model.graphs):
             if graphs is not None:
                 graphs.clear()
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        give_back(self.device)
 
     @cached_property
     def rate(self) -> float:

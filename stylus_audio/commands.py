@@ -25,7 +25,7 @@ from .playback import open_player
 from .presets import preset as preset_values
 from .provenance import is_sidecar, read_recipe, read_sources
 from .settings import RECIPE_DTYPE, RECIPES, Settings, typed_over
-from .stem import made_folder
+from .stem import check_carrier, made_folder
 from .style_cache import StyleCache
 from .sweep import Axis, combinations, swept, unswept
 from .target import DEFAULT_NAME, Sidecar, Target
@@ -64,6 +64,12 @@ class RenderRequest:
     words: tuple[str, ...] = ()
     """The command line, which says by which names and in which order the options came."""
 
+    @property
+    def target(self) -> Target:
+        """Where its stem goes, or the folder of its sweep."""
+        output = Path(self.output) if self.output else None
+        return Target(output, self.name or DEFAULT_NAME, self.overwrite, cast(Sidecar, self.sidecar))
+
 
 def run_render(request: RenderRequest) -> None:
     """Resolve what was asked, render, and print the stem's path, or JSON; with lists of values, the sweep's."""
@@ -85,10 +91,10 @@ def run_render(request: RenderRequest) -> None:
         _run_sweep(request, axes, content, styles, unswept(values, axes), model, dtype)
         return
     Settings.parse(values)
-    output = Path(request.output) if request.output else None
-    into = output if _is_folder(request.output) else None
-    if request.sidecar == "embed" and output and not into and output.suffix.lower() not in (".wav", ".rf64"):
-        raise BadRequest(f"sidecar: embed needs a .wav stem, not {output.suffix}")
+    target = request.target
+    into = target.output if _is_folder(request.output) else None
+    if target.sidecar == "embed" and target.output and not into:
+        check_carrier(target.output)
     with ExitStack() as stack:
         if into:
             stack.enter_context(made_folder(into))
@@ -102,7 +108,7 @@ def run_render(request: RenderRequest) -> None:
                 content,
                 styles,
                 engine.settings(**values),
-                Target(output, request.name or DEFAULT_NAME, request.overwrite, cast(Sidecar, request.sidecar)),
+                target,
                 model,
                 progress,
                 near_live=near_live,
@@ -157,8 +163,7 @@ def _run_sweep(
         raise BadRequest("plot: a sweep draws a contact sheet in its folder; leave --plot out")
     for combination in combinations(axes):
         Settings.parse({**fixed, **combination})
-    output = Path(request.output) if request.output else None
-    target = Target(output, request.name or DEFAULT_NAME, request.overwrite, cast(Sidecar, request.sidecar))
+    target = request.target
     target = replace(target, output=sweep_folder(content, [name for _, name in styles], target))
     with shown_progress() as progress:
         progress(0.0, "loading the model")

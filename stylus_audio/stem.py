@@ -44,6 +44,8 @@ _DEPTH = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "F
 _CONTAINERS = {
     ".wav": "WAV", ".flac": "FLAC", ".aiff": "AIFF", ".aif": "AIFF", ".caf": "CAF", ".w64": "W64", ".rf64": "RF64",
 }  # fmt: skip
+_CARRIERS = ("WAV", "RF64")
+"""Containers that carry chunks, a sidecar's too."""
 SUFFIXES = tuple(_CONTAINERS)
 """What a stem's name may end in."""
 
@@ -128,7 +130,7 @@ def write_stem(
 
     def write(part: Path) -> None:
         _write(part, audio, sample_rate, container, subtype, seed)
-        if container in ("WAV", "RF64"):
+        if container in _CARRIERS:
             append_chunks(part, chunks)
 
     # Float and double hold what came in; integers are quantised here, since libsndfile's own scaling is not symmetric.
@@ -218,6 +220,12 @@ def check_container(target: Path) -> None:
     """Raises `BadRequest` where a target's suffix names no container that stems have."""
     if target.suffix.lower() not in _CONTAINERS:
         raise BadRequest(f"{target.name}: a stem is one of {', '.join(_CONTAINERS)}")
+
+
+def check_carrier(target: Path) -> None:
+    """Raises `BadRequest` where a target's suffix names no container that a sidecar can be embedded in."""
+    if _CONTAINERS.get(target.suffix.lower()) not in _CARRIERS:
+        raise BadRequest(f"sidecar: embed needs a .wav stem, not {target.suffix}")
 
 
 def _publish(

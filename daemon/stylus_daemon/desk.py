@@ -20,7 +20,7 @@ from stylus_audio.errors import BadRequest, Busy, NoModel, NotAllowed, StylusErr
 from stylus_audio.files import can_write
 from stylus_audio.presets import presets
 from stylus_audio.settings import Option
-from stylus_audio.stem import check_container
+from stylus_audio.stem import check_carrier, check_container
 from stylus_audio.target import Target, stem_path
 from stylus_audio.weights import KNOWN, is_offline, located, named
 
@@ -321,8 +321,8 @@ class Desk:
             if not place.suffix:
                 raise BadRequest(f"output: the folder {place} is not there")
             check_container(place)
-            if request.sidecar == "embed" and place.suffix.lower() not in (".wav", ".rf64"):
-                raise BadRequest(f"sidecar: embed needs a .wav stem, not {place.suffix}")
+            if request.sidecar == "embed":
+                check_carrier(place)
             return replace(request, folder=str(place.parent), file=place.name), ""
         folder = self.roots.own_output
         if clip.is_relative_to(self.roots.uploads):

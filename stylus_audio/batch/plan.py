@@ -19,7 +19,7 @@ from ..errors import BadRequest, NotFound
 from ..files import name_endings, typed_path
 from ..options import Options
 from ..settings import Settings
-from ..stem import check_container
+from ..stem import check_carrier, check_container
 from ..target import stem_name
 from ..weights import KNOWN
 from .manifest import Row
@@ -150,9 +150,11 @@ class Planner:
                 check_container(Path(path))
             except BadRequest as error:
                 raise BadRequest(f"{row.where}: output: {error}") from None
-            suffix = Path(path).suffix
-            if sound.options.sidecar == "embed" and suffix.lower() not in (".wav", ".rf64"):
-                raise BadRequest(f"{row.where}: sidecar: embed needs a .wav stem, not {suffix}")
+            if sound.options.sidecar == "embed":
+                try:
+                    check_carrier(Path(path))
+                except BadRequest as error:
+                    raise BadRequest(f"{row.where}: {error}") from None
         else:
             name = os.path.split(content)[1]
             styles = [style for _, style in sound.styles]
