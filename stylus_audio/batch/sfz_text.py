@@ -20,6 +20,7 @@ _MOST = 32 * 2**20
 _DEEPEST, _LONGEST = 32, 2**16
 """Of definitions within definitions, and of what they amount to, in characters."""
 
+# Of a value nothing can be read in two ways, so that it takes no possessive quantifiers, which Python 3.11.2 has wrong.
 _TOKEN = re.compile(
     r"""
       (?P<space> \s+ | //[^\r\n]* )
@@ -29,8 +30,8 @@ _TOKEN = re.compile(
     | \#include [ \t]* " (?P<file> [^"\r\n]* ) "
     | base64data= [^<\#]*
     | (?P<opcode> [\w$]+ ) =
-      (?P<value> (?: [^\s</]++ | /(?![/*]) )*+
-        (?: [ \t]++ (?! \w[\w$]*= | \#(?:define|include)\b ) (?: [^\s</]++ | /(?![/*]) )++ )*+ )
+      (?P<value> (?: [^\s</] | /(?![/*]) )*
+        (?: [ \t]+ (?! \w[\w$]*= | \#(?:define|include)\b ) (?: [^\s</] | /(?![/*]) )+ )* )
     | (?P<unreadable> [^\r\n]+ )
     """,
     re.VERBOSE | re.DOTALL | re.ASCII,
