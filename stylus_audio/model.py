@@ -37,10 +37,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Preference:
-    """How a model wants a method run: steps of each quality, and settings instead of the published ones."""
+    """How a model wants a method run: steps of each quality, and settings instead of the published ones.
+
+    `qualities` are settings of a quality over those of all.
+    """
 
     steps: dict[str, int] = field(default_factory=lambda: {"fast": 20, "balanced": 50, "best": 100})
     settings: dict[str, object] = field(default_factory=dict)
+    qualities: dict[str, dict[str, object]] = field(default_factory=dict)
 
 
 @dataclass
@@ -87,7 +91,9 @@ class Model:
     def settings(self, **changes: object) -> Settings:
         """The model's own defaults with changes, by any name of an option; `BadRequest` for a method it cannot."""
         method = str(changes.get("method", next(iter(self.methods))))
-        return Settings.parse({"method": method, **self._of(method).settings, **changes})
+        own = self._of(method)
+        quality = own.qualities.get(str(changes.get("quality", Settings.quality)), {})
+        return Settings.parse({"method": method, **own.settings, **quality, **changes})
 
     def with_steps(self, settings: Settings) -> Settings:
         """Settings whose number of steps is settled: asked for, else the model's for the asked quality.
@@ -240,7 +246,7 @@ def _embedded(folder: Path, own: dict[str, Any], scheduler: NoiseSchedule, dtype
 
 def _preference(about: dict[str, Any]) -> Preference:
     """What a folder says of a method; of an earlier version it may say more than there is."""
-    return Preference(**{name: about[name] for name in ("steps", "settings") if name in about})
+    return Preference(**{name: about[name] for name in ("steps", "settings", "qualities") if name in about})
 
 
 def _diffusers_unet(folder: Path, dtype: torch.dtype) -> Any:

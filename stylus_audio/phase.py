@@ -6,13 +6,14 @@ phase (the papers' way), `griffin_lim` inverts it and finds a phase from noise (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,6 +24,9 @@ from .spectrogram import Profile, band_centres, mel_filters
 Floats = NDArray[np.floating[Any]]
 
 CPU = torch.device("cpu")
+
+TOGETHER = 128
+"""Frames of an STFT that are worked on at once."""
 
 BLOCK_SECONDS = 20.0
 """Long clips are processed in blocks of this length; their context makes them equal to one long one."""
@@ -69,6 +73,37 @@ class Stft:
         hann = torch.hann_window(self.window, device=spectrum.device)
         return torch.istft(spectrum, self.n_fft, self.hop, self.window, hann, center=True, length=samples)
 
+    def iterate(self, audio: Tensor, magnitude: Tensor, iterations: int) -> Tensor:
+        """Griffin and Lim's iterations: `[sample]` towards an STFT of `magnitude` `[bin, frame]`.
+
+        Each is `inverse(magnitude · sgn(forward(audio)))`, a few frames at a time: a whole spectrum does not fit into a
+        CPU's cache, and memory for it was taken and given back at every turn.
+        """
+        samples, frames = len(audio), magnitude.shape[1]
+        shares = list(blocks(frames, TOGETHER if audio.device.type == "cpu" else frames))
+        hann = torch.hann_window(self.window, device=audio.device)
+        # A frame reaches over so many hops, and the first one's centre is the first sample.
+        reach, half = -(-self.window // self.hop), self.window // 2
+
+        def overlapped(pieces: Iterable[Tensor]) -> Tensor:
+            """The sum of all frames, `[frame, sample]` for each share, where they lie in the audio."""
+            rows = torch.zeros(frames + reach - 1, self.hop, device=audio.device)
+            for here, piece in zip(shares, pieces, strict=True):
+                hops = F.pad(piece, (0, reach * self.hop - self.window)).reshape(-1, reach, self.hop)
+                for hop in range(reach):
+                    rows[here.start + hop : here.stop + hop] += hops[:, hop]
+            return rows.flatten()[half : half + samples]
+
+        weight = overlapped(hann.square().expand(here.stop - here.start, -1) for here in shares)
+        for _ in range(iterations):
+            seen = F.pad(audio, (half, half)).unfold(0, self.window, self.hop)
+            spectra = (
+                torch.fft.rfft(seen[here] * hann, self.n_fft).sgn_().mul_(magnitude[:, here].T) for here in shares
+            )
+            pieces = (torch.fft.irfft(spectrum, self.n_fft)[:, : self.window] * hann for spectrum in spectra)
+            audio = overlapped(pieces) / weight
+        return audio
+
 
 def refined(stft: Stft, magnitude: Tensor, start: Tensor, samples: int, iterations: int) -> Tensor:
     """Griffin and Lim's iterations from the spectrum `start`: audio whose STFT is nearest to `magnitude`.
@@ -78,10 +113,7 @@ def refined(stft: Stft, magnitude: Tensor, start: Tensor, samples: int, iteratio
     """
     result = torch.empty(len(start), samples, device=start.device)
     for channel, spectrum in enumerate(start):
-        audio = stft.inverse(spectrum[None], samples)
-        for _ in range(iterations):
-            audio = stft.inverse(stft.forward(audio).sgn_().mul_(magnitude[channel]), samples)
-        result[channel] = audio[0]
+        result[channel] = stft.iterate(stft.inverse(spectrum[None], samples)[0], magnitude[channel], iterations)
     return result
 
 

@@ -249,7 +249,7 @@ class Settings:
         low=0, high=1,
     )  # fmt: skip
     quality: str = _option(
-        "balanced", "choice", "steps, by name; the model says how many", choices=("fast", "balanced", "best")
+        "balanced", "choice", "how much work: more steps, or on mini more windows", choices=("fast", "balanced", "best")
     )
     steps: int | None = _option(None, "integer", "diffusion steps (default: by quality)", low=1, high=1000)
     layers: tuple[int, ...] | None = _option(None, "layers", "decoder self-attention layers (default: the model's)")
@@ -284,7 +284,7 @@ class Settings:
     )
     overlap: float = _option(
         0.25, "number", "overlap of the model's windows, as a share", low=0.05, high=0.75,
-        by_model="mini 0.75, others 0.25",
+        by_model="mini 0.5, others 0.25",
     )  # fmt: skip
     mix: float = _option(1.0, "number", "dry to wet", low=0, high=1)
     keep_below: float | None = _option(None, "number", "the band under this frequency stays the content's, Hz", low=10,
@@ -405,21 +405,23 @@ def producers_name(setting: str) -> str:
 
 _BY_METHOD = {name for name, option in OPTIONS.items() if option.by_model} | {"steps", "layers"}
 """What a model has defaults of its own for, other ones for each method."""
+_BY_QUALITY = {"steps", "overlap"}
+"""What it has for each quality."""
 
 
 def typed_over(inherited: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
     """Options over those of a sidecar, a recipe or a preset, whose numbers do not outlive what they came from.
 
-    Steps give way to a quality, and all that is a method's own to another method.
+    What a quality settles gives way to another, and all that is a method's own to another method.
 
-    >>> typed_over({"steps": 50, "gamma": 0.75}, {"quality": "fast"})
+    >>> typed_over({"steps": 50, "overlap": 0.25, "gamma": 0.75}, {"quality": "fast"})
     {'gamma': 0.75, 'quality': 'fast'}
     >>> typed_over({"method": "conditional", "steps": 1, "gamma": 0.0, "mix": 0.5}, {"method": "injection"})
     {'mix': 0.5, 'method': 'injection'}
     """
     names = {setting_of(name): value for name, value in typed.items()}
     # By whatever name: of two names of one setting the last would count.
-    gone = set(names) | ({"steps"} if "quality" in names else set())
+    gone = set(names) | (_BY_QUALITY if "quality" in names else set())
     if "method" in names and names["method"] != inherited.get("method", names["method"]):
         gone |= _BY_METHOD
     return {name: value for name, value in inherited.items() if setting_of(name) not in gone} | dict(typed)

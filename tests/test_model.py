@@ -178,6 +178,22 @@ def test_a_method_may_be_left_to_another_model(told_folder: Path, tiny_folder: P
     assert not np.array_equal(apart.render(clip, style).audio, expected.audio)
 
 
+def test_a_quality_settles_what_is_not_asked_for(told_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(told_folder, folder)
+    about = json.loads((folder / "stylus.json").read_text("utf-8"))
+    about["methods"]["conditional"] |= {"settings": {"overlap": 0.4}, "qualities": {"best": {"overlap": 0.7}}}
+    (folder / "stylus.json").write_text(json.dumps(about), "utf-8")
+    engine = Engine(str(folder), device="cpu")
+    assert engine.settings().overlap == 0.4
+    assert engine.settings(quality="fast").overlap == 0.4
+    assert engine.settings(quality="best").overlap == 0.7
+    assert engine.settings(quality="best", overlap=0.1).overlap == 0.1
+    assert engine.settings(quality="best", method="injection").overlap == 0.25
+    with pytest.raises(BadRequest, match=r"^quality: 'better' is not one of fast, balanced, best$"):
+        engine.settings(quality="better")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["conditional", "injection"])
 @pytest.mark.parametrize("kind", ["tone", "noise"])

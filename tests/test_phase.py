@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from stylus_audio import phase
 from stylus_audio.gains import LIMIT_DB, Gains, limit_edges, spread
@@ -100,6 +101,21 @@ def test_gains_fall_on_the_same_time_and_pitch_at_every_rate(rate: int) -> None:
     values[0, :, 50] = 1.0
     times = stft.times(101)
     assert times[int(spread(values, MINI, times, stft.frequencies)[0, 5].argmax())] == pytest.approx(0.5, abs=0.006)
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["gain", "phase"])
+@pytest.mark.parametrize(("rate", "samples"), [(44100, 44117), (48000, 30000), (22050, 300), (8000, 5)])
+def test_iterations_are_those_of_whole_spectra(rate: int, samples: int, padded: bool) -> None:
+    stft = Stft.like(MINI, rate, padded)
+    audio = torch.from_numpy(noise(2.0)[:1, :samples])
+    spectrum = stft.forward(audio)
+    magnitude = spectrum.abs() * torch.rand(spectrum.shape, generator=torch.Generator().manual_seed(0)) * 3
+    expected = audio
+    for _ in range(3):
+        expected = stft.inverse(magnitude * stft.forward(expected).sgn(), samples)
+    made = stft.iterate(audio[0], magnitude[0], 3)
+    assert made.shape == (samples,)
+    assert (made - expected[0]).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_outside_the_bands_the_nearest_one_holds() -> None:

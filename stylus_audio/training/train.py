@@ -36,7 +36,8 @@ VALIDATION_PAIRS = 4
 METHODS: dict[str, object] = {
     "conditional": {
         "steps": {"fast": 1, "balanced": 1, "best": 1},
-        "settings": {"gamma": 0.0, "alpha": 1.0, "layers": "0-1,3-4,6-8", "overlap": 0.75},
+        "settings": {"gamma": 0.0, "alpha": 1.0, "layers": "0-1,3-4,6-8", "overlap": 0.5},
+        "qualities": {"fast": {"overlap": 0.25}, "best": {"overlap": 0.75}},
     },
 }
 """How the exported model wants to be run: it has only learned to answer at once."""
