@@ -249,7 +249,10 @@ class Settings:
         low=0, high=1,
     )  # fmt: skip
     quality: str = _option(
-        "balanced", "choice", "how much work: more steps, or on mini more windows", choices=("fast", "balanced", "best")
+        "balanced",
+        "choice",
+        "how much work: steps, or on mini how far windows overlap",
+        choices=("fast", "balanced", "best"),
     )
     steps: int | None = _option(None, "integer", "diffusion steps (default: by quality)", low=1, high=1000)
     layers: tuple[int, ...] | None = _option(None, "layers", "decoder self-attention layers (default: the model's)")
@@ -283,8 +286,8 @@ class Settings:
         "linked", "choice", "channels share their gains, or not", choices=("linked", "independent", "mid-side")
     )
     overlap: float = _option(
-        0.25, "number", "overlap of the model's windows, as a share", low=0.05, high=0.75,
-        by_model="mini 0.5, others 0.25",
+        0.25, "number", "overlap of the model's windows, as a share; on mini by quality", low=0.05, high=0.75,
+        by_model="mini 0.5, by injection 0.25",
     )  # fmt: skip
     mix: float = _option(1.0, "number", "dry to wet", low=0, high=1)
     keep_below: float | None = _option(None, "number", "the band under this frequency stays the content's, Hz", low=10,
@@ -405,23 +408,28 @@ def producers_name(setting: str) -> str:
 
 _BY_METHOD = {name for name, option in OPTIONS.items() if option.by_model} | {"steps", "layers"}
 """What a model has defaults of its own for, other ones for each method."""
-_BY_QUALITY = {"steps", "overlap"}
-"""What it has for each quality."""
 
 
 def typed_over(inherited: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
     """Options over those of a sidecar, a recipe or a preset, whose numbers do not outlive what they came from.
 
-    What a quality settles gives way to another, and all that is a method's own to another method.
+    Steps give way to a quality, and all that is a method's own to another method. So does the overlap of a stem that
+    was answered at once to a quality: it was that of its own.
 
-    >>> typed_over({"steps": 50, "overlap": 0.25, "gamma": 0.75}, {"quality": "fast"})
-    {'gamma': 0.75, 'quality': 'fast'}
+    >>> typed_over({"steps": 50, "overlap": 0.4, "gamma": 0.75}, {"quality": "fast"})
+    {'overlap': 0.4, 'gamma': 0.75, 'quality': 'fast'}
+    >>> typed_over({"method": "conditional", "quality": "best", "overlap": 0.75}, {"quality": "fast"})
+    {'method': 'conditional', 'quality': 'fast'}
     >>> typed_over({"method": "conditional", "steps": 1, "gamma": 0.0, "mix": 0.5}, {"method": "injection"})
     {'mix': 0.5, 'method': 'injection'}
     """
     names = {setting_of(name): value for name, value in typed.items()}
     # By whatever name: of two names of one setting the last would count.
-    gone = set(names) | (_BY_QUALITY if "quality" in names else set())
+    gone = set(names)
+    if "quality" in names:
+        gone |= (
+            {"steps", "overlap"} if inherited.get("method") == "conditional" and "quality" in inherited else {"steps"}
+        )
     if "method" in names and names["method"] != inherited.get("method", names["method"]):
         gone |= _BY_METHOD
     return {name: value for name, value in inherited.items() if setting_of(name) not in gone} | dict(typed)

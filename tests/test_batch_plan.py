@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from stylus_audio import library
 from stylus_audio.batch.command import BatchRequest, run_batch
-from stylus_audio.batch.estimate import estimate
+from stylus_audio.batch.estimate import estimate, learn
 from stylus_audio.batch.instrument import reskin
 from stylus_audio.batch.ledger import Ledger
 from stylus_audio.batch.manifest import home, rows
@@ -364,6 +364,21 @@ def test_an_estimate_counts_what_is_asked_for(tmp_path: Path) -> None:
         expected = estimate(planned(tmp_path, "clip.wav", options=options.get(name)), "cpu")
         assert expected.audio == pytest.approx(seconds, rel=0.01)
         assert expected.bytes == pytest.approx(seconds * RATE * 2, rel=0.02)
+
+
+def test_what_a_quality_takes_is_learned_for_that_quality(tmp_path: Path) -> None:
+    write_stem(plucks(4.0), RATE, tmp_path / "clip.wav", subtype="PCM_16")
+    (tmp_path / "glass.wav").write_bytes(b"RIFF")
+    items = {
+        quality: list(planned(tmp_path, "clip.wav", options={"quality": quality} if quality else {})) * 8
+        for quality in ("", "balanced", "best")
+    }
+    before = {quality: estimate(some, "cpu") for quality, some in items.items()}
+    learn([*items["balanced"], *items["best"]], "cpu", before["best"], 999.0)
+    learn(items["best"], "cpu", before["best"], 80.0)
+    after = {quality: estimate(some, "cpu").work for quality, some in items.items()}
+    assert after["best"] == pytest.approx(80.0, rel=0.01)
+    assert after["balanced"] == after[""] == before["balanced"].work
 
 
 def test_an_error_is_json_whatever_stdout_can_hold(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def estimate(items: Sequence[Item], device: str) -> Estimate:
             stem = stem_bytes(info, item.sound.options.settings.get("bits"))
             by_suffix.setdefault(_suffix(item), []).append((item.bytes, info.samples / info.sample_rate, stem))
     known = {suffix: [sum(column) for column in zip(*rows, strict=True)] for suffix, rows in by_suffix.items()}
-    factors = {model: _factor(model, device) for model in {item.sound.options.model for item in items}}
+    factors = {name: _factor(name) for name in _names(items, device)}
     sounds = {item.sound.text: item.sound for item in items}
     settings = {text: Settings.parse(sound.options.settings) for text, sound in sounds.items()}
     audio = stems = work = 0.0
@@ -64,7 +64,7 @@ def estimate(items: Sequence[Item], device: str) -> Estimate:
         asked = _asked(settings[item.sound.text], whole)
         audio += asked
         stems += asked * one[2] / one[1] if one[1] else 0.0
-        work += (factors[item.sound.options.model] or 0.0) * (_WORK[0] * asked + _WORK[1])
+        work += (factors[_name(item, device)] or 0.0) * (_WORK[0] * asked + _WORK[1])
     return Estimate(len(items), audio, round(stems), None if None in factors.values() else work)
 
 
@@ -78,26 +78,34 @@ def _asked(settings: Settings, whole: float) -> float:
 
 
 def learn(items: Sequence[Item], device: str, estimated: Estimate, worked: float) -> None:
-    """Remember how long the work on items took; few of them, or several models at once, teach nothing."""
-    models = {item.sound.options.model for item in items}
-    if len(models) != 1 or len(items) < _FEW or estimated.audio <= 0:
+    """Remember how long the work on items took; few of them, or several models or qualities, teach nothing."""
+    names = _names(items, device)
+    if len(names) != 1 or len(items) < _FEW or estimated.audio <= 0:
         return
     factor = worked / (_WORK[0] * estimated.audio + _WORK[1] * estimated.stems)
     with suppress(NotAllowed):
-        store.save(_file(), {**store.load(_file()), _name(models.pop(), device): round(factor, 4)})
+        store.save(_file(), {**store.load(_file()), names.pop(): round(factor, 4)})
 
 
 def _suffix(item: Item) -> str:
     return os.path.splitext(item.content)[1]  # noqa: PTH122  (a Path for each of 100,000 takes a second)
 
 
-def _factor(model: str, device: str) -> float | None:
-    known = store.load(_file()).get(_name(model, device), 1.0 if model in ("", "mini") else None)
+def _factor(name: str) -> float | None:
+    known = store.load(_file()).get(name, 1.0 if name.startswith("mini on ") else None)
     return float(known) if isinstance(known, int | float) else None
 
 
-def _name(model: str, device: str) -> str:
-    return f"{model or 'mini'} on {device}"
+def _names(items: Sequence[Item], device: str) -> set[str]:
+    """All that the speed of some stems is known by."""
+    sounds = {item.sound.text: item for item in items}
+    return {_name(item, device) for item in sounds.values()}
+
+
+def _name(item: Item, device: str) -> str:
+    """What the speed of a stem is known by."""
+    options = item.sound.options
+    return f"{options.model or 'mini'} on {device}, {options.settings.get('quality', Settings.quality)}"
 
 
 def _file() -> Path:
