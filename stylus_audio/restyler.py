@@ -89,9 +89,11 @@ class Restyler:
         linked, device = settings.stereo == "linked", self.model.transforms_on
         transform = mel_spectrogram if device.type == "cpu" else partial(mel_spectrogram_on, device)
         picture = picture_of(carrier, passage.sample_rate, self.model.profile, linked, shared, transform)
-        starts = _planned(picture, settings.overlap)
+        conditional = settings.method == "conditional"
+        # An answer at once has a faint tremolo of its latent's squares, two by two.
+        starts = _planned(picture, settings.overlap, self.model.latent.factor if conditional else 1)
         wanted = self._wanted(passage, starts)
-        if settings.method == "conditional":
+        if conditional:
             starts, wanted = [start for start, want in zip(starts, wanted, strict=True) if want], wanted[wanted]
         elif settings.preview is not None:
             starts, wanted = _thinned(starts, wanted)
@@ -451,12 +453,12 @@ def _paired(styled: Iterator[Floats], content: Iterator[Floats]) -> Iterator[Flo
     return (np.concatenate(pair) for pair in zip(styled, content, strict=True))
 
 
-def _planned(picture: Picture, overlap: float) -> list[int]:
+def _planned(picture: Picture, overlap: float, grid: int) -> list[int]:
     """Windows over what is not silence before and after the clip; silence within is not rendered either."""
     sounding = np.flatnonzero(~picture.silent)
     first, last = int(sounding[0]), int(sounding[-1]) + 1
     window = picture.profile.frames
-    starts = window_starts(last - first, window, overlap, first)
+    starts = window_starts(last - first, window, overlap, first, grid)
     return [start for start in starts if not picture.silent[start : start + window].all()]
 
 

@@ -18,19 +18,27 @@ from .spectrogram import BANDS
 Floats = NDArray[np.floating[Any]]
 
 
-def window_starts(frames: int, window: int, overlap: float, first: int = 0) -> list[int]:
+def window_starts(frames: int, window: int, overlap: float, first: int = 0, grid: int = 1) -> list[int]:
     """First frames of the windows over `frames` frames from `first` on, overlapping by at least a share `overlap`.
 
-    A clip no longer than a window has one, padded behind; otherwise none reaches beyond the clip.
+    A clip no longer than a window has one, padded behind; otherwise none reaches beyond the clip. With a `grid` over 1
+    windows begin, give or take as much, an odd number of grids after the one before, but for the last: what a network
+    repeats every two grids is then blended with its opposite.
 
     >>> window_starts(100, 256, 0.25), window_starts(600, 256, 0.25)
     ([0], [0, 172, 344])
+    >>> window_starts(1000, 256, 0.5, grid=4)
+    [0, 124, 248, 372, 496, 620, 744]
     """
     if frames <= window:
         return [first]
     shared = int(np.ceil(window * overlap))
     count = -(-(frames - shared) // (window - shared))
-    return [first + int(start) for start in np.linspace(0, frames - window, count).round()]
+    starts = np.linspace(0, frames - window, count)
+    if grid > 1:
+        odd = grid * (np.arange(count - 1) % 2)
+        starts[:-1] = odd + 2 * grid * ((starts[:-1] - odd) / (2 * grid)).round()
+    return [first + int(start) for start in starts.round()]
 
 
 def cut(image: Floats, starts: Sequence[int], window: int, padding: float) -> NDArray[np.float32]:

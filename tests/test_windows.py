@@ -12,6 +12,15 @@ from hypothesis import strategies as st
 from stylus_audio.windows import blend, cut, window_starts
 
 
+@given(st.integers(1, 3000), st.floats(0.05, 0.75))
+def test_on_a_grid_neighbours_have_what_repeats_the_other_way_round(frames: int, overlap: float) -> None:
+    even, starts = window_starts(frames, 256, overlap), window_starts(frames, 256, overlap, 100, grid=4)
+    assert len(starts) == len(even)
+    assert (starts[0], starts[-1]) == (100, 100 + even[-1])
+    assert all(abs(one - 100 - other) <= 4.5 for one, other in zip(starts, even, strict=True))
+    assert all((after - before) % 8 == 4 for before, after in itertools.pairwise(starts[:-1]))
+
+
 @given(st.integers(1, 3000), st.integers(8, 512), st.floats(0.05, 0.75))
 def test_windows_cover_and_overlap(frames: int, window: int, overlap: float) -> None:
     starts = window_starts(frames, window, overlap)
