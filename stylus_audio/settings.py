@@ -249,11 +249,9 @@ class Settings:
         low=0, high=1,
     )  # fmt: skip
     quality: str = _option(
-        "balanced",
-        "choice",
-        "how much work: steps, or on mini how far windows overlap",
+        "balanced", "choice", "how much work: steps, or on mini how far windows overlap",
         choices=("fast", "balanced", "best"),
-    )
+    )  # fmt: skip
     steps: int | None = _option(None, "integer", "diffusion steps (default: by quality)", low=1, high=1000)
     layers: tuple[int, ...] | None = _option(None, "layers", "decoder self-attention layers (default: the model's)")
     start_step: int | None = _option(None, "integer", "inject in the last N + 1 steps only", low=0, high=999)
@@ -427,9 +425,9 @@ def typed_over(inherited: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[s
     # By whatever name: of two names of one setting the last would count.
     gone = set(names)
     if "quality" in names:
-        gone |= (
-            {"steps", "overlap"} if inherited.get("method") == "conditional" and "quality" in inherited else {"steps"}
-        )
+        gone.add("steps")
+        if inherited.get("method") == "conditional" and "quality" in inherited:
+            gone.add("overlap")
     if "method" in names and names["method"] != inherited.get("method", names["method"]):
         gone |= _BY_METHOD
     return {name: value for name, value in inherited.items() if setting_of(name) not in gone} | dict(typed)
