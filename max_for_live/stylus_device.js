@@ -152,8 +152,15 @@ function preview() {
 
 function render_all() {
   var track = ready ? clips.deviceTrack() : 0;
-  var found = track ? clips.clipsOf(track).map(clips.read) : [];
-  begin(found.length ? found : [{ problem: "there are no audio clips on this track" }], false);
+  // What was made before would be restyled once more.
+  var found = track ? clips.clipsOf(track).map(clips.read).filter(isNoStem) : [];
+  begin(found.length ? found : [{ problem: "there is no audio clip to render on this track" }], false);
+}
+
+function isNoStem(info) {
+  return info.problem || !takes.some(function (take) {
+    return take.stem === info.file;
+  });
 }
 
 function cancel() {

@@ -603,6 +603,10 @@ def test_all_clips_of_the_track_are_rendered_in_order(make: Make) -> None:
     pads, own, _ = device.tracks()
     assert [clip and clip["name"] for clip in pads["slots"]] == ["Voice", None, "Chords", "Chords (bells)"]
     assert [(clip["name"], clip["start_time"]) for clip in own["arrangement"]] == [("A (bells)", 1), ("B (bells)", 9)]
+    # Stems that it has made are no clips to be restyled.
+    device.requests.clear()
+    device.send("render_all")
+    assert len(device.requests) == 4
 
 
 def test_two_results_at_once_have_a_slot_each(make: Make) -> None:

@@ -28,8 +28,9 @@ globalThis.GainNode = class {
 globalThis.AudioBuffer = class { copyToChannel() {} };
 globalThis.AudioBufferSourceNode = class {
   connect() {}
-  start() {}
-  stop() {}
+  start() { this.started = true; }
+  // As browsers do.
+  stop() { if (!this.started) throw new Error("cannot call stop without calling start first"); }
 };
 let frame = null;
 globalThis.requestAnimationFrame = (work) => { frame = work; };
@@ -115,3 +116,38 @@ def test_it_is_over_at_the_end_and_where_a_piece_does_not_come() -> None:
     )
     assert over == {"wanted": False, "playing": False, "at": 0}
     assert failed == {"said": [None, None, "gone"], "wanted": False, "playing": False, "at": 50}
+
+
+def test_pieces_that_come_too_late_to_be_heard_do_not_keep_it_from_pausing() -> None:
+    """The last 50 ms of a piece are over before the next one is there."""
+    assert told(
+        """
+        const begun = comparison.seek(3.95).then(() => comparison.play());
+        await new Promise((done) => setTimeout(done, 10));
+        arrive();
+        // The sound's clock goes on at each look at it.
+        const context = contexts[0];
+        let clock = 0;
+        Object.defineProperty(context, "currentTime", { get: () => (clock += 0.06) });
+        await begun;
+        arrive();
+        await new Promise((done) => setTimeout(done, 10));
+        comparison.pause();
+        await comparison.seek(20);
+        say(now());
+        """
+    ) == {"wanted": False, "playing": False, "at": 20}
+
+
+def test_a_piece_that_fails_in_the_middle_ends_the_playing_and_is_said() -> None:
+    assert told(
+        """
+        const said = [];
+        comparison.onError = (error) => said.push(error.message);
+        await begin();
+        await new Promise((done) => setTimeout(done, 10));
+        for (const { fail } of due.splice(0)) fail(new Error("gone"));
+        await new Promise((done) => setTimeout(done, 10));
+        say([said, comparison.wanted, comparison.playing]);
+        """
+    ) == [["gone"], False, False]

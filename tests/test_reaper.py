@@ -33,9 +33,11 @@ def run(
     looped: bool = False,
     items: int = 1,
     gone: str = "",
+    markers: int = 0,
 ) -> list[list[str]]:
     seconds = soundfile.info(file).duration if file.suffix == ".wav" else 1.0
     words = [SCRIPT, file, seconds, offset, rate, length, reference, options, file.parent, int(looped), items, gone]
+    words.append(markers)
     done = subprocess.run(
         ["lua5.4", str(MODEL), *map(str, words)], capture_output=True, text=True, check=True, timeout=DEADLINE
     )
@@ -157,3 +159,12 @@ def test_a_midi_item_is_left_out(recorded: None, tmp_path: Path) -> None:
     assert os.environ["STYLUS_HOME"]
     lines = run(tmp_path / "clip.mid", offset=0, rate=1, length=1, reference="", options="")
     assert lines[0] == ["message", "Left out: a MIDI item: render it to audio first"]
+
+
+def test_an_item_with_stretch_markers_is_left_out(recorded: None, tmp_path: Path) -> None:
+    """Its length does not say what it plays of its file."""
+    clip = tmp_path / "clip.wav"
+    soundfile.write(clip, noise(0.8).T, RATE)
+    lines = run(clip, offset=0, rate=1, length=0.8, reference="", options="", markers=2)
+    assert lines[0] == ["message", "Left out: an item with stretch markers: glue it first"]
+    assert [line[0] for line in lines] == ["message", "take"]

@@ -21,7 +21,12 @@ local function executable()
   if not file then return nil end
   local path = file:read("a"):match('"executable"%s*:%s*"(.-[^\\])"')
   file:close()
-  return path and path:gsub("\\\\", "\\"):gsub('\\"', '"')
+  path = path and path:gsub("\\\\", "\\"):gsub('\\"', '"')
+  -- It may have been removed since.
+  local there = path and io.open(path, "rb")
+  if not there then return nil end
+  there:close()
+  return path
 end
 
 local function quoted(text)
@@ -36,6 +41,7 @@ local function segment(item)
   if reaper.TakeIsMIDI(take) then return nil, "a MIDI item: render it to audio first" end
   local source = reaper.GetMediaItemTake_Source(take)
   if reaper.GetMediaSourceParent(source) then return nil, "a section or reversed source: glue it first" end
+  if reaper.GetTakeNumStretchMarkers(take) > 0 then return nil, "an item with stretch markers: glue it first" end
   local length = reaper.GetMediaSourceLength(source)
   local start = reaper.GetMediaItemTakeInfo_Value(take, "D_STARTOFFS")
   local played = reaper.GetMediaItemInfo_Value(item, "D_LENGTH") * reaper.GetMediaItemTakeInfo_Value(take, "D_PLAYRATE")
@@ -54,7 +60,7 @@ local function there(job)
     and reaper.ValidatePtr2(job.project, job.take, "MediaItem_Take*")
 end
 
-local KEPT = { "D_PLAYRATE", "D_PITCH", "B_PPITCH", "D_VOL", "D_PAN", "I_PITCHMODE" }
+local KEPT = { "D_PLAYRATE", "D_PITCH", "B_PPITCH", "D_VOL", "D_PAN", "I_PITCHMODE", "I_CHANMODE" }
 
 local function add_take(job, stem)
   reaper.Undo_BeginBlock2(job.project)
@@ -128,10 +134,11 @@ local function main()
     local job, reason = segment(reaper.GetSelectedMediaItem(0, number))
     if job then jobs[#jobs + 1] = job else why = "Left out: " .. reason end
   end
-  if #jobs == 0 then return shown(why) end
+  if #jobs == 0 or why:match("^Left out") then shown(why) end
+  if #jobs == 0 then return end
   local chosen, reference = reaper.GetUserFileNameForRead("", "The sound to take", "")
   if not chosen then return end
-  local fine, values = reaper.GetUserInputs("Stylus", 1, "Options,extrawidth=160", "keep=0 amount=1 mix=1")
+  local fine, values = reaper.GetUserInputs("Stylus", 1, "Options (keep=0.6 mix=0.8),extrawidth=160", "")
   if not fine then return end
   local more, wrong = options(values)
   if not more then return shown('"' .. wrong .. '" is no option: they are NAME=VALUE, such as keep=0.6.') end

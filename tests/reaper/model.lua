@@ -1,8 +1,8 @@
 -- What the script uses of REAPER: a project with alike items of one take. Prints what has become of them.
--- lua5.4 model.lua SCRIPT FILE LENGTH OFFSET RATE ITEM_LENGTH REFERENCE OPTIONS RESOURCES LOOPED ITEMS GONE
+-- lua5.4 model.lua SCRIPT FILE LENGTH OFFSET RATE ITEM_LENGTH REFERENCE OPTIONS RESOURCES LOOPED ITEMS GONE MARKERS
 -- GONE, "item" or "take", is deleted of the first one while it renders.
 
-local script, file, length, offset, rate, item_length, reference, options, resources, looped, count, gone = table.unpack(arg)
+local script, file, length, offset, rate, item_length, reference, options, resources, looped, count, gone, markers = table.unpack(arg)
 local project, items = { kind = "ReaProject*" }, {}
 for number = 1, count do
   local item = { kind = "MediaItem*", D_LENGTH = tonumber(item_length), B_LOOPSRC = tonumber(looped) }
@@ -40,6 +40,7 @@ reaper = {
   GetActiveTake = function(of) return of.active end,
   TakeIsMIDI = function(of) return of.midi end,
   GetMediaItemTake_Source = function(of) return of end,
+  GetTakeNumStretchMarkers = function(of) return of.midi and 0 or tonumber(markers) end,
   GetMediaSourceParent = function() return nil end,
   GetMediaSourceLength = function() return tonumber(length), false end,
   GetMediaSourceFileName = function(of) return of.file end,

@@ -59,7 +59,8 @@ export class ClipPanel {
       `${clip.name} · ${time(about.seconds)} · ${about.sample_rate} Hz · ${about.channels === 1 ? "mono" : about.channels === 2 ? "stereo" : `${about.channels} channels`}`;
     byId("clip-wave").hidden = byId("loop").hidden = false;
     byId("loop-bpm").value = about.tempo?.bpm ?? "";
-    this.loop = loop ?? likely(about);
+    const { start, length } = loop ?? likely(about);
+    this.loop = this.within(start, length);
     this.box = withLoop(byId("clip-wave"), about, this.loop.start, this.loop.length, (...at) => this.setLoop(...at));
     this.setLoop(this.loop.start, this.loop.length, false);
     return true;
@@ -69,10 +70,15 @@ export class ClipPanel {
     this.setLoop(Number(byId("loop-start").value), Number(byId("loop-length").value), true);
   }
 
-  setLoop(start, length, redraw) {
+  /** The nearest loop to a wanted one that the clip has and the wall can play. */
+  within(start, length) {
     const total = this.about.seconds;
     const long = Math.min(LONGEST, total, Math.max(0.2, length || SECONDS));
-    this.loop = { start: Math.min(Math.max(0, start || 0), Math.max(0, total - long)), length: long };
+    return { start: Math.min(Math.max(0, start || 0), Math.max(0, total - long)), length: long };
+  }
+
+  setLoop(start, length, redraw) {
+    this.loop = this.within(start, length);
     byId("loop-start").value = this.loop.start.toFixed(2);
     byId("loop-length").value = this.loop.length.toFixed(2);
     const taken = this.loop.start === start && this.loop.length === length;

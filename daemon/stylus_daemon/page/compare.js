@@ -25,6 +25,8 @@ export class Comparison {
     this.wanted = false;
     this.onPosition = () => {};
     this.onEnd = () => {};
+    /** What ended the playing, such as a file that is gone. */
+    this.onError = () => {};
     this.turn = 0;
     const loudness = tracks.map((track) => track.lufs).filter((lufs) => lufs !== null);
     this.level = Math.min(...loudness, 0);
@@ -78,7 +80,11 @@ export class Comparison {
     this.at = this.context.currentTime + 0.05;
     this.playing = true;
     for (const track of this.tracks) track.next = this.position;
-    this.feed(turn);
+    this.feed(turn).catch((error) => {
+      if (turn !== this.turn) return;
+      this.pause();
+      this.onError(error);
+    });
     this.watch(turn);
   }
 
@@ -161,9 +167,11 @@ export class Comparison {
     const when = this.at + from - this.started;
     // One that comes late is heard from where it should be by now.
     const late = Math.max(0, this.context.currentTime - when);
-    if (late < long) source.start(when + late, inPiece + late, long - late);
-    track.sources.add(source);
-    source.onended = () => track.sources.delete(source);
+    if (late < long) {
+      source.start(when + late, inPiece + late, long - late);
+      track.sources.add(source);
+      source.onended = () => track.sources.delete(source);
+    }
     track.next = from + long;
   }
 

@@ -12,11 +12,14 @@ import { Wall } from "./wall.js";
 
 const dials = new Dials(byId("dials"), () => changed());
 // What was asked for beside the dials, such as a segment, is of its clip.
-const clip = new ClipPanel(() => changed(), () => dials.drop());
+const clip = new ClipPanel(() => changed(), () => {
+  dials.drop();
+  wall.clear();
+});
 // So are weights of the sounds that they were for.
 const styles = new StylesPanel(() => dials.forget("style_weight"));
 const result = new Result((about) => again(about));
-const queue = new Queue((number) => attempt(() => result.show(number)));
+const queue = new Queue((number) => result.show(number));
 const wall = new Wall(() => ({ clip: clip.clip, loop: clip.loop, styles: styles.all() }), dials, (style) => attempt(() => render([style], whole)));
 /** Jobs that this page has asked for: their results are shown when they are there. */
 const own = new Set(JSON.parse(sessionStorage.getItem("own") ?? "[]"));
@@ -47,7 +50,9 @@ function preview({ start, end, ...values }) {
 const whole = ({ start, end, style_weight, ...values }) => values;
 
 async function again(about) {
+  const before = clip.clip?.path;
   if (!(await clip.show({ path: about.content, name: about.content.split(/[\\/]/).pop() }))) return;
+  if (clip.clip.path !== before) wall.clear();
   const library = new Set(styles.styles.map((style) => style.name));
   styles.chosen.clear();
   for (const style of about.styles) {
@@ -113,7 +118,7 @@ function gauges(about) {
   const gauge = (name, text, value, max) => make("div", {}, make("dt", { textContent: name }),
     make("dd", {}, text, value === undefined ? "" : make("meter", { min: 0, max, value, "aria-label": name })));
   byId("gauges").replaceChildren(
-    gauge("State", about.state), gauge("Model", about.model), gauge("Device", about.device),
+    gauge("State", about.state), gauge("Model", about.model), ...(about.trouble ? [gauge("Not loaded", about.trouble)] : []), gauge("Device", about.device),
     gauge("Memory", `${bytes(about.resident_bytes)} of ${bytes(about.memory_bytes)} `, about.memory_used_bytes, about.memory_bytes),
     ...(about.device_bytes ? [gauge("On the device", bytes(about.device_bytes))] : []),
     gauge("Styles kept", `${about.cached_styles} (${bytes(about.cache_bytes)})`),

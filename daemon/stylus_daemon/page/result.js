@@ -2,7 +2,7 @@
 
 import { download, job as jobOf, overview, spectrogram } from "./api.js";
 import { Comparison } from "./compare.js";
-import { attempt, byId, make, time } from "./dom.js";
+import { attempt, byId, complain, make, time } from "./dom.js";
 import { waveform } from "./waveform.js";
 
 export class Result {
@@ -12,9 +12,10 @@ export class Result {
     this.shown = null;
   }
 
+  /** Shows a job's stem; raises what the daemon says where it is gone. */
   async show(number) {
-    const about = await attempt(() => jobOf(number));
-    if (!about?.path) return;
+    const about = await jobOf(number);
+    if (!about.path) return;
     byId("result").hidden = false;
     const body = byId("result-body");
     body.replaceChildren(make("p", { textContent: "Reading …", role: "status" }));
@@ -22,8 +23,14 @@ export class Result {
     await this.comparison?.close();
     this.shown = number;
     const paths = [about.path, about.content, about.styles[0]?.path];
-    const seen = await attempt(() => Promise.all(paths.map((path) => overview(path).catch((error) => (path === about.path ? Promise.reject(error) : null)))));
-    if (!seen || this.shown !== number) return;
+    let seen;
+    try {
+      seen = await Promise.all(paths.map((path) => overview(path).catch((error) => (path === about.path ? Promise.reject(error) : null))));
+    } catch (error) {
+      if (this.shown === number) body.replaceChildren();
+      throw error;
+    }
+    if (this.shown !== number) return;
     this.build(body, about, seen);
     byId("result-title").textContent = `Result: ${about.path.split(/[\\/]/).pop()}`;
   }
@@ -59,6 +66,10 @@ export class Result {
       group.style.setProperty("--at", now / seconds);
       at.textContent = `${time(now)} of ${time(seconds)}`;
     };
+    comparison.onError = (error) => {
+      complain(error);
+      say();
+    };
     comparison.onEnd = () => {
       say();
       comparison.onPosition(0);
@@ -67,13 +78,15 @@ export class Result {
       comparison.choose(key);
       for (const row of rows) row.check(row.track.key === key);
     };
-    rows.forEach((row, place) => {
+    // As they lie there, which is by chance where nobody is to know which is which.
+    let order = rows;
+    rows.forEach((row) => {
       row.button.onclick = () => choose(row.track.key);
       row.button.onkeydown = (event) => {
         const by = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
         if (!by) return;
         event.preventDefault();
-        const other = rows[(place + by + rows.length) % rows.length];
+        const other = order[(order.indexOf(row) + by + order.length) % order.length];
         choose(other.track.key);
         other.button.focus();
       };
@@ -83,7 +96,7 @@ export class Result {
     blind.onclick = () => {
       const on = blind.getAttribute("aria-pressed") !== "true";
       blind.setAttribute("aria-pressed", String(on));
-      const order = on ? shuffled(rows) : rows;
+      order = on ? shuffled(rows) : rows;
       group.replaceChildren(...order.map((row) => row.element));
       order.forEach((row, number) => row.hide(on ? `Sound ${number + 1}` : null));
       if (on) choose(order[0].track.key);
@@ -136,8 +149,8 @@ export class Result {
     const copied = (label, text) => {
       const said = make("span", { className: "small", role: "status" });
       const copy = async () => {
-        await attempt(() => navigator.clipboard.writeText(text));
-        said.textContent = "copied";
+        const done = await attempt(() => navigator.clipboard.writeText(text).then(() => true));
+        said.textContent = done ? "copied" : "";
       };
       return make("div", {}, make("div", { className: "row" }, make("h3", { textContent: label }),
         make("button", { type: "button", textContent: "Copy", "aria-label": `Copy: ${label}`, onclick: copy }), said), make("code", { textContent: text, tabIndex: 0 }));

@@ -16,13 +16,17 @@ export class StylesPanel {
   }
 
   async take(files) {
+    const refused = [];
     for (const file of files) {
-      const taken = await attempt(() => upload(file));
-      if (taken) {
+      try {
+        const taken = await upload(file);
         this.references.push(taken);
         this.chosen.add(taken.path);
+      } catch (error) {
+        refused.push(error.message);
       }
     }
+    complain(refused.join(" "));
     this.draw();
     this.changed();
   }
@@ -85,12 +89,12 @@ export class StylesPanel {
 
   draw() {
     // The focus stays where it is, though its element is made anew.
-    const focused = document.activeElement?.dataset?.style;
+    const { style, reference, what } = document.activeElement?.dataset ?? {};
     byId("references").replaceChildren(...this.references.map((one) =>
       make("li", {},
-        make("label", {}, make("input", { type: "checkbox", checked: this.chosen.has(one.path), onchange: () => this.choose(one.path) }), ` ${one.name} `),
-        make("button", { type: "button", textContent: "Keep in the library", "aria-label": `Keep ${one.name} in the library`, onclick: () => this.keep(one) }),
-        make("button", { type: "button", textContent: "Remove", "aria-label": `Remove ${one.name}`, onclick: () => this.remove(one) }))));
+        make("label", {}, make("input", { type: "checkbox", data: { reference: one.path, what: "choose" }, checked: this.chosen.has(one.path), onchange: () => this.choose(one.path) }), ` ${one.name} `),
+        make("button", { type: "button", data: { reference: one.path, what: "keep" }, textContent: "Keep in the library", "aria-label": `Keep ${one.name} in the library`, onclick: () => this.keep(one) }),
+        make("button", { type: "button", data: { reference: one.path, what: "remove" }, textContent: "Remove", "aria-label": `Remove ${one.name}`, onclick: () => this.remove(one) }))));
     byId("library").replaceChildren(...this.styles.map((style) => {
       const warm = this.warm.has(style.identity);
       return make("li", {}, make("button", {
@@ -99,6 +103,7 @@ export class StylesPanel {
       make("span", { className: warm ? "small warm" : "small", textContent: `${style.seconds.toFixed(1)} s${warm ? ", ready" : ""}` })));
     }));
     byId("library-empty").hidden = this.styles.length > 0;
-    if (focused) document.querySelector(`#library [data-style="${CSS.escape(focused)}"]`)?.focus();
+    if (style) document.querySelector(`#library [data-style="${CSS.escape(style)}"]`)?.focus();
+    if (reference) document.querySelector(`#references [data-reference="${CSS.escape(reference)}"][data-what="${what}"]`)?.focus();
   }
 }

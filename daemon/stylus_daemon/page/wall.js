@@ -41,6 +41,17 @@ export class Wall {
     this.begun = performance.now();
   }
 
+  /** Forget it: another clip has been chosen. */
+  clear() {
+    this.stop();
+    this.job = this.index = null;
+    this.loaded.clear();
+    byId("tiles").replaceChildren();
+    byId("wall-play").disabled = byId("wall-render").disabled = true;
+    byId("wall-status").textContent = "";
+    sessionStorage.removeItem("audition");
+  }
+
   /** Hear an audition, one that was begun before the page was loaded too. */
   take(job) {
     this.job = job;
