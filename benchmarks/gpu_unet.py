@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylus_audio import attention as own_attention
 from stylus_audio.attention import Hand, attention, decoder_layers
 from stylus_audio.features import Features, Recorder, Step
 from stylus_audio.graphs import Graphs, cuda_graphs
@@ -83,9 +83,7 @@ def attention_kernels(bench: Bench) -> Iterator[Row]:
     width, heads = layer.to_q.out_features, layer.heads
     query, key, value = (torch.randn(batch, tokens, width, device=bench.device, dtype=bench.half) for _ in range(3))
     work = partial(attention, query, key, value, heads)
-    # As the denoiser asks for it.
-    with own_attention.kernels(bench.device):
-        own = timed(work, 30)
+    own = timed(work, 30)
     yield Row(
         f"attention, batch {batch}, {tokens} tokens, {heads} heads of {width // heads}: chosen", 1.0, seconds=(own,)
     )
@@ -120,6 +118,15 @@ def kernels(bench: Bench) -> Iterator[Row]:
         yield Row(f"kernel × {one.count}, share: {one.key[:90]}", spent / total, seconds=(spent / 1e6,))
 
 
+def _cudnn_first() -> AbstractContextManager[None]:
+    """In the block attention is asked of cuDNN before PyTorch's own kernels."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    # What the first cannot do falls to the next.
+    return sdpa_kernel(order, set_priority=True)
+
+
 @torch.no_grad()
 def tuned(bench: Bench) -> Iterator[Row]:
     """The largest batch with cuDNN's attention, and with cuDNN's convolutions chosen by trial.
@@ -133,17 +140,13 @@ def tuned(bench: Bench) -> Iterator[Row]:
     work = partial(denoiser, z, 500, 0.5, Hand(LAYERS, _injector(recorder.take())))
     name = f"sampling, batch {batch}, ours"
     taken = {}
-    first = own_attention.CUDNN_FIRST
-    try:
-        for cudnn in (True, False):
-            own_attention.CUDNN_FIRST = cudnn
-            begun = time.perf_counter()
+    for cudnn in (True, False):
+        begun = time.perf_counter()
+        with _cudnn_first() if cudnn else nullcontext():
             taken[cudnn] = timed(work, 9)
-            spent = time.perf_counter() - begun
-            row = _pass(bench, f"{name}, {'cuDNN' if cudnn else 'PyTorch'}'s attention", taken[cudnn], batch)
-            yield replace(row, notes={**row.notes, "seconds_with_preparation": spent})
-    finally:
-        own_attention.CUDNN_FIRST = first
+        spent = time.perf_counter() - begun
+        row = _pass(bench, f"{name}, {'cuDNN' if cudnn else 'PyTorch'}'s attention", taken[cudnn], batch)
+        yield replace(row, notes={**row.notes, "seconds_with_preparation": spent})
     yield Row(f"{name}: PyTorch's attention over cuDNN's", taken[False] / taken[True],
               seconds=(taken[False], taken[True]))  # fmt: skip
     before = torch.backends.cudnn.benchmark

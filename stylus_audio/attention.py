@@ -6,7 +6,7 @@ Tensors are `[window, token, channel]`, channels being all heads side by side, a
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,21 +69,6 @@ class Hand:
     layers: Sequence[int]
     attend: Attend
     observe: Observer | None = None
-
-
-CUDNN_FIRST = False
-"""Whether CUDA's attention is asked of cuDNN before PyTorch's own kernels."""
-
-
-def kernels(device: torch.device) -> AbstractContextManager[None]:
-    """In the block the library's fused call takes the kernels that are quickest on the device."""
-    if device.type != "cuda" or not CUDNN_FIRST:
-        return nullcontext()
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    # What the first cannot do falls to the next.
-    return sdpa_kernel(order, set_priority=True)
 
 
 def attention(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .attention import Hand, attending, kernels
+from .attention import Hand, attending
 from .errors import BadRequest
 from .graphs import Graphs
 
@@ -177,8 +177,7 @@ class Denoiser:
         return output.float()
 
     def _output(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        with kernels(self.unet.device):
-            output: Tensor = self.unet(
-                tensors["latent"], tensors["time"], encoder_hidden_states=tensors["context"], return_dict=False
-            )[0]
+        output: Tensor = self.unet(
+            tensors["latent"], tensors["time"], encoder_hidden_states=tensors["context"], return_dict=False
+        )[0]
         return output

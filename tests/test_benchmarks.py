@@ -19,7 +19,6 @@ from benchmarks import gpu, gpu_clips, gpu_unet, latents, sd15
 from benchmarks.gpu_bench import TINY, Bench, exact_sums
 from benchmarks.table import Row, printed, side_by_side
 from stylus_audio import Engine
-from stylus_audio import attention as own_attention
 from stylus_audio.engine import Render
 
 
@@ -153,11 +152,10 @@ def test_ten_minutes_have_nothing_beside_them_but_the_model(monkeypatch: pytest.
     assert bench.channels_last.device == bench.device
 
 
-@pytest.mark.parametrize("cudnn", [False, True])
-def test_what_is_tried_with_cudnn_is_not_left_to_other_sections(cudnn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_attention, "CUDNN_FIRST", cudnn)
+def test_what_is_tried_with_cudnn_is_not_left_to_other_sections() -> None:
+    before = torch.backends.cudnn.benchmark, torch._C._get_sdp_priority_order()
     assert len(list(gpu_unet.tuned(Bench(torch.device("cpu"), TINY)))) == 4
-    assert own_attention.CUDNN_FIRST is cudnn
+    assert (torch.backends.cudnn.benchmark, torch._C._get_sdp_priority_order()) == before
 
 
 @pytest.mark.slow
