@@ -71,8 +71,10 @@ def _downloads() -> Check:
 def _audio_files() -> Check:
     import soundfile
 
+    from .audio import FORMATS
+
     there = soundfile.available_formats()
-    missing = [name for name in ("WAV", "AIFF", "FLAC", "RF64", "W64", "CAF", "OGG", "MP3") if name not in there]
+    missing = [name for name in FORMATS if name not in there]
     detail = f"libsndfile {soundfile.__libsndfile_version__}"
     return Check("audio files", not missing, f"{detail}, without {', '.join(missing)}" if missing else detail)
 

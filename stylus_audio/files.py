@@ -254,14 +254,6 @@ def working_folder() -> Path:
     return Path.cwd().resolve() if os.name == "nt" else Path.cwd()
 
 
-def roomy_folder() -> Path:
-    """Where large temporary files go: `/var/tmp` where there is one, since `/tmp` may be memory; `TMPDIR` overrides."""
-    elsewhere = Path("/var/tmp")
-    if not os.environ.get("TMPDIR") and os.access(elsewhere, os.W_OK):
-        return elsewhere
-    return Path(tempfile.gettempdir())
-
-
 def reserve(file: IO[bytes], size: int) -> None:
     """Make an empty file so large, in zeros, and take the disk's room for it now; raises `OSError` where there is none.
 

@@ -1,8 +1,9 @@
-"""Where things lie: what the package ships, and the user's own data and cache."""
+"""Where things lie: what the package ships, the user's own data, and temporary files."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
@@ -37,3 +38,11 @@ def user_audio() -> list[Path]:
 
     documents = Path(platformdirs.user_documents_dir())
     return [Path(platformdirs.user_music_dir()), *(documents / name for name in DAW_FOLDERS)]
+
+
+def roomy_folder() -> Path:
+    """Where large temporary files go: `/var/tmp` where there is one, since `/tmp` may be memory; `TMPDIR` overrides."""
+    elsewhere = Path("/var/tmp")
+    if not os.environ.get("TMPDIR") and os.access(elsewhere, os.W_OK):
+        return elsewhere
+    return Path(tempfile.gettempdir())

@@ -17,7 +17,8 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from .files import let_go_of, reserve, roomy_folder
+from .files import let_go_of, reserve
+from .places import roomy_folder
 
 LARGE_BYTES = 2**26
 """An array over this lies in a file: a channel of six minutes."""

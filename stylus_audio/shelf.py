@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .places import roomy_folder
 from .scratch import SPARE_BYTES
 
 Tensors = Mapping[str, Tensor]
@@ -47,7 +48,7 @@ class Shelf:
         return size <= self.left or (size <= self.hands and self._free() >= size + SPARE_BYTES)
 
     def _free(self) -> int:
-        return shutil.disk_usage(self._folder.name if self._folder else tempfile.gettempdir()).free
+        return shutil.disk_usage(self._folder.name if self._folder else roomy_folder()).free
 
     def put(self, tensors: Tensors) -> Callable[[], Tensors]:
         """Keep tensors; the result gives them back, equal to the bit and on their device, while the shelf lasts."""
@@ -61,7 +62,7 @@ class Shelf:
 
     def _filed(self, tensors: Tensors) -> Callable[[], Tensors]:
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="stylus-", ignore_cleanup_errors=True)
+            self._folder = tempfile.TemporaryDirectory(prefix="stylus-", dir=roomy_folder(), ignore_cleanup_errors=True)
         self._files += 1
         file = Path(self._folder.name) / f"{self._files}.safetensors"
         device = next(iter(tensors.values())).device if tensors else torch.device("cpu")

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from .errors import NotAllowed
 from .files import flush_file, flush_folder, publish, writable_folder
+from .scratch import SPARE_BYTES
 
 Tensors = dict[str, Tensor]
 
@@ -41,9 +42,6 @@ HOST_BYTES = 4 * 2**30
 
 DISK_BYTES = 16 * 2**30
 """Default budget of the folder."""
-
-SPARE_BYTES = 2**30
-"""A disk with less room than this is left to the user's stems."""
 
 ABANDONED_SECONDS = 3600
 """An unfinished file older than this is of a process that is gone."""

@@ -20,8 +20,9 @@ from tests import plain
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary files of this process go."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    """Where large temporary files of this process go."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     return tmp_path
 
 
