@@ -22,7 +22,7 @@ from .errors import BadRequest
 from .features import Part, Recorder, Step, prefixed, step_from_tensors, step_to_tensors, under
 from .inversion import Tick, Tracer
 from .sampling import sample
-from .settings import Line, Settings
+from .settings import Line, Settings, producers_name
 from .style import normalised
 from .stylize import WINDOWS_PER_PASS
 
@@ -67,6 +67,7 @@ class Conditional:
         self.base, self.encoder, self.settings = base, encoder, settings
         self.spread, self.contrast = spread, contrast
         self.gamma, self.alpha = _number("gamma", settings.gamma), _number("alpha", settings.alpha)
+        _number("tau", settings.tau)
         self.layers = choose_layers(base.unet, settings.layers)
         self.schedule = Schedule.at_once(base.scheduler)
         self.trace, self.tick = trace, tick
@@ -179,7 +180,8 @@ def sharpened(latent: Tensor, contrast: float) -> Tensor:
 
 def _number(name: str, value: Line) -> float:
     if isinstance(value, tuple):
-        raise BadRequest(f"{name}: the conditional method takes one number; FIRST:LAST is for injection")
+        option = producers_name(name)
+        raise BadRequest(f"{option}: the conditional method takes one number; FIRST:LAST is for injection")
     return value
 
 

@@ -42,6 +42,9 @@ Floats = NDArray[np.floating[Any]]
 Source = Path | str | tuple[Floats, int]
 """A file, or `(array [channel, sample] or [sample], sample rate)`."""
 
+_OF_ONE_CLIP = (UnsupportedAudio, NotFound, NotAllowed, BadRequest)
+"""What is wrong with a clip, or with the settings for it, and holds up no other."""
+
 Done = TypeVar("Done")
 
 
@@ -152,7 +155,8 @@ class Engine:
         In the place of a clip that cannot be rendered is its error. All clips are in memory at once. With `shared`
         (`Engine.shared`) they are sounds of one instrument: one scale, one spectrum to start from, and for injection
         one set of statistics. `told` holds, for every clip or for none, the chunks that say its loop in place of its
-        file's. Raises what `render` does for settings and styles.
+        file's. With `auto` each clip is rendered by itself, whatever the two say. Raises what `render` does for
+        settings and styles.
         """
         settings = self.model.with_steps(settings or self.settings())
         if settings.auto is None:
@@ -163,7 +167,7 @@ class Engine:
             here = part(progress, number / len(contents), (number + 1) / len(contents))
             try:
                 results.append(self._automatic(content, style, settings, here))
-            except (UnsupportedAudio, NotFound, NotAllowed) as error:
+            except _OF_ONE_CLIP as error:
                 results.append(error)
         return results
 
@@ -278,7 +282,7 @@ class Engine:
         for content, chunks in zip(contents, told, strict=True):
             try:
                 begun.append(self._begun(content, order, chunks))
-            except (UnsupportedAudio, NotFound, NotAllowed, BadRequest) as error:
+            except _OF_ONE_CLIP as error:
                 begun.append(error)
         sounding = [one for one in begun if isinstance(one, _Begun) and one.sounds(settings)]
         found: Iterator[Gains] = iter(())

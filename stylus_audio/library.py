@@ -66,17 +66,20 @@ def style(name: str) -> Style:
     raise NotFound(f"style: {name!r} is no file and not in the library; the library has {there}")
 
 
-def resolve(reference: str) -> tuple[Path, str]:
-    """A reference as the user gives it, a file or a name, as its audio and its name."""
+def is_path(reference: str) -> bool:
+    """Whether a reference as the user gives it is a path: a file, or what the library has no name for."""
     path = typed_path(reference)
     if (exists(path) and path.is_file()) or len(path.parts) > 1:
+        return True
+    return exists(path) and all(entry.name != reference for entry in styles())
+
+
+def resolve(reference: str) -> tuple[Path, str]:
+    """A reference as the user gives it, a file or a name, as its audio and its name."""
+    if is_path(reference):
+        path = typed_path(reference)
         return path, path.stem
-    try:
-        entry = style(reference)
-    except NotFound:
-        if exists(path):
-            return path, path.stem
-        raise
+    entry = style(reference)
     return Path(entry.path), entry.name
 
 

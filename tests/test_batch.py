@@ -58,8 +58,9 @@ def test_several_clips_come_out_as_each_alone(told: Engine, method: str) -> None
         assert decibels(one.audio - alone) < max(-150, decibels(alone) - 45)
 
 
-def test_what_does_not_fit_one_clip_is_its_own_error(told: Engine) -> None:
-    settings = told.settings(stereo="mid-side")
+@pytest.mark.parametrize("auto", [None, 0.5])
+def test_what_does_not_fit_one_clip_is_its_own_error(told: Engine, auto: float | None) -> None:
+    settings = told.settings(stereo="mid-side", auto=auto)
     mono, stereo = told.render_several(
         [(plucks(0.3), RATE), (plucks(0.3, channels=2), RATE)], (noise(1.0), RATE), settings
     )

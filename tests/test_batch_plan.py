@@ -97,6 +97,17 @@ def test_two_dots_are_another_name_of_the_same_batch(
     assert home(dotted) == home(plain)
 
 
+def test_a_clip_of_several_inputs_is_rendered_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    items = planned(folder, "kit/kick.wav", "kit/kick.wav", "kit/../kit/kick.wav", "kit", "kit/*.wav")
+    assert stems(items, folder) == ["kit/kick_glass.wav", "kit-stylus/deep/Snare_glass.wav"]
+    # A row that is there twice is meant.
+    (folder / "jobs.csv").write_text("content,,\n" + "kit/kick.wav,,\n" * 2, "utf-8")
+    assert stems(planned(folder, "jobs.csv", "kit/kick.wav"), folder) == [
+        f"kit/kick_glass{ending}.wav" for ending in ("", "_2", "_3")
+    ]
+
+
 def test_two_dots_behind_a_link_are_where_it_leads(folder: Path) -> None:
     (folder / "link").symlink_to(folder / "kit" / "deep", target_is_directory=True)
     assert stems(planned(folder, "link/.."), folder) == stems(planned(folder, "kit"), folder)
@@ -180,6 +191,9 @@ def test_a_folder_of_its_name_does_not_hide_a_style_of_the_library(
     before += [planned(folder, "kit/kick.wav", **wish)[0].key for wish in wishes]
     (folder / "bells").mkdir()
     (folder / "bells" / "kick_bells.wav").write_bytes(b"RIFF")
+    assert [library.is_path(one) for one in ("bells", "./bells", "kit", "audio.wav", "gone.wav")] == [
+        False, True, True, True, False,
+    ]  # fmt: skip
     after = [planned(folder, "jobs.csv", styles=())[0].key]
     after += [planned(folder, "kit/kick.wav", **wish)[0].key for wish in wishes]
     assert after == before
@@ -245,6 +259,7 @@ def test_a_row_goes_over_the_command_line_and_a_name_of_the_library_is_a_style(f
 @pytest.mark.parametrize(("text", "words"), [
     ("clip,style\na.wav,glass.wav\n", "one of them is content"),
     ("content,style\na.wav,glass.wav\nb.wav\n", "line 3"),
+    ("content,style,keep,style\na.wav,glass.wav,1,choir.wav\n", "names style twice"),
     ("content,style,gamma\na.wav,glass.wav,7\n", "line 2: gamma"),
     ("content,style,colour\na.wav,glass.wav,7\n", "line 2: colour is not an option"),
     ("content,style,sidecar\na.wav,glass.wav,file\n", "reports.jsonl"),

@@ -88,10 +88,10 @@ def test_keep_goes_in_a_line_from_the_style_to_the_match_eq(told: Engine) -> Non
     torch.testing.assert_close(styled(told, gamma=0.25), 0.75 * whole + 0.25 * GUIDE)
 
 
-@pytest.mark.parametrize("dial", ["gamma", "alpha"])
-def test_a_line_over_the_steps_is_refused(told: Engine, dial: str) -> None:
-    with pytest.raises(BadRequest, match=f"{dial}: the conditional method takes one number"):
-        way(told, **{dial: "0:1"})
+@pytest.mark.parametrize(("dial", "named"), [("gamma", "keep"), ("alpha", "amount"), ("tau", "sharpness")])
+def test_a_line_over_the_steps_is_refused(told: Engine, dial: str, named: str) -> None:
+    with pytest.raises(BadRequest, match=f"{named}: the conditional method takes one number"):
+        way(told, **{dial: "0.5:1"})
 
 
 @pytest.mark.parametrize("changes", [{"gamma": 0.7}, {"tau": 3.0}, {"injection": False}])
