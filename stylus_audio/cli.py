@@ -229,7 +229,7 @@ def evaluate(
     output: Annotated[Path, typer.Argument(help="the stem, or a folder of stems")],
     content: Annotated[
         Path | None,
-        typer.Option("--content", "-c", metavar="FILE|DIR", help="what it was made from [a folder's sidecars say it]"),
+        typer.Option("--content", "-c", metavar="FILE|DIR", help="what it was made from [sidecars and reports say it]"),
     ] = None,
     style: Annotated[
         Path | None, typer.Option("--style", "-s", metavar="FILE|DIR", help="the reference, or a folder of them")
@@ -310,38 +310,38 @@ def preset_save(
     asked: dict[str, Any],
     name: str,
     from_: Annotated[
-        Path | None, typer.Option("--from", metavar="STEM.json", help="take the settings of a stem")
+        Path | None,
+        typer.Option("--from", metavar="STEM.json", help="what a stem has other than its model would by itself"),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a preset of the same name")] = False,
 ) -> None:
-    """Keep render options under a name."""
-    from .presets import save_preset
+    """Keep render options under a name.
 
-    values = dict(asked)
-    if from_ is not None:
-        from .provenance import read_settings
-        from .settings import typed_over
+    Of a stem, its segment, its preview and the weights of its styles are kept only if they are typed too.
+    """
+    from .presets import of_stem, save_preset
 
-        values = typed_over(read_settings(from_).to_dict(), values)
-    if not values:
+    if not asked and from_ is None:
         raise BadRequest("preset save: give the options to keep, such as --keep 0.6, or --from STEM.json")
-    save_preset(name, values)
+    save_preset(name, of_stem(from_, asked) if from_ is not None else asked, overwrite)
 
 
 @preset_app.command("list")
 def preset_list(as_json: Json = False) -> None:
-    """Every preset and what it holds."""
-    from .presets import presets
+    """Every preset and what it holds, the built-in ones last."""
+    from .presets import every_preset, presets
 
-    known = presets()
+    known, own = every_preset(), presets()
     if as_json:
         print(json.dumps(known, indent=1, ensure_ascii=False))
     for name, values in {} if as_json else known.items():
-        print(f"{name:<24} " + " ".join(f"{key}={value}" for key, value in values.items()))
+        held = [f"{key}={value}" for key, value in values.items()]
+        print(f"{name:<24} " + " ".join(held + ["(built in)"] * (name not in own)))
 
 
 @preset_app.command("remove")
 def preset_remove(name: str) -> None:
-    """Forget a preset."""
+    """Forget a preset of your own."""
     from .presets import remove_preset
 
     remove_preset(name)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 from . import library
 from .audio import read_clip
 from .engine import Engine, Render
-from .errors import BadRequest, Cancelled, NoModel, NotFound
-from .files import exists, typed_path, writable_folder
+from .errors import BadRequest, Cancelled, NoModel, NotAllowed, NotFound
+from .files import can_write, exists, writable_folder
 from .interruption import interruption
 from .job import FileRender, Result, render_file
 from .near_live import NearLive
@@ -29,7 +29,7 @@ from .stem import check_carrier, made_folder
 from .style_cache import StyleCache
 from .sweep import Axis, combinations, swept, unswept
 from .target import DEFAULT_NAME, Sidecar, Target
-from .weights import CLAP, KNOWN, fingerprint, is_offline, listed, located, verify
+from .weights import CLAP, KNOWN, fingerprint, from_anywhere, is_offline, listed, located, verify
 
 if TYPE_CHECKING:
     from .evaluation_report import EvaluationReport
@@ -128,21 +128,29 @@ def _check_plot(picture: Path) -> None:
         raise BadRequest(f"plot: {picture.name} does not end in .png")
     if not picture.parent.is_dir():
         raise NotFound(f"plot: the folder {picture.parent} does not exist")
-    if picture.is_dir():
+    try:
+        is_folder = picture.is_dir()
+    except OSError as error:
+        # A name that no file can have.
+        raise BadRequest(f"plot: {picture.name}: {error.strerror}") from error
+    if is_folder:
         raise BadRequest(f"plot: {picture} is a folder; the picture needs a file name")
+    if not can_write(picture.parent):
+        raise NotAllowed(f"plot: {picture.parent} cannot be written")
 
 
 def _say(request: RenderRequest, result: Result, content: Path, styles: list[tuple[Path, str]]) -> None:
     """What was rendered, as it was asked for."""
     for note in result.report["notes"]:
         print(f"stylus: {note}", file=sys.stderr)
-    print(json.dumps({"stem": str(result.path), **result.report}, ensure_ascii=False) if request.as_json
-          else result.path, flush=True)  # fmt: skip
     if request.plot:
+        # Before the stem is said: of one that fails, `--json` prints the error alone.
         protect = [content, *(path for path, _ in styles)]
         drawn = draw(request.plot, result.render, styles, request.overwrite, protect)
         if drawn != request.plot:
             print(f"stylus: {request.plot.name} is there already; the picture is {drawn}", file=sys.stderr)
+    print(json.dumps({"stem": str(result.path), **result.report}, ensure_ascii=False) if request.as_json
+          else result.path, flush=True)  # fmt: skip
 
 
 def _run_sweep(
@@ -188,19 +196,17 @@ def _resolved(request: RenderRequest) -> tuple[Path, list[tuple[Path, str]], dic
         recipe = read_recipe(request.origin)
         content = content or recipe.content
         styles = styles or list(zip(recipe.styles, recipe.style_names, strict=True))
-        values = typed_over(recipe.settings.to_dict(), values)
+        inherited = recipe.settings.to_dict()
+        if request.styles:
+            # Weights belong to the styles beside which they stand.
+            del inherited["style_weight"]
         model = request.model or recipe.model
+        values = typed_over(inherited, values, from_anywhere(model) != from_anywhere(recipe.model))
         # A recipe's precision is one of its values.
         dtype = dtype if request.dtype or request.recipe else recipe.dtype
     if content is None or not styles:
         raise BadRequest("render needs a clip and a style: stylus render CLIP --style REFERENCE")
-    return content, styles, typed_over(values, request.asked), _from_anywhere(model), dtype
-
-
-def _from_anywhere(model: str) -> str:
-    """A model as a sidecar names it: a path is the same one in whatever folder it is read."""
-    path = typed_path(model)
-    return str(path.resolve()) if model not in KNOWN and exists(path) else model
+    return content, styles, typed_over(values, request.asked), from_anywhere(model), dtype
 
 
 def run_demo(folder: Path) -> None:

@@ -38,8 +38,8 @@ _UNREADABLE = (UnsupportedAudio, NotFound, NotAllowed, BadRequest)
 class Item:
     """A stem, the content that it was made from, and its own style where that is known.
 
-    `styles` are all that its sidecar names; the first is the one that it is compared with. `seams` are the seconds of
-    it where windows meet.
+    `styles` are all that its sidecar or report names; the first is the one that it is compared with. `seams` are the
+    seconds of it where windows meet.
     """
 
     stem: Path
@@ -66,10 +66,10 @@ def audio_files(place: Path) -> list[Path]:
 def find_items(folder: Path, content: Path | None, style: Path | None, leave_out: Callable[[str], None]) -> list[Item]:
     """The stems of a folder by name, with what they were made from.
 
-    A sidecar says it, also of files that were moved to the stem's folder or to those given. A stem without one has the
-    content whose name it bears or begins with before a `_`, and the style that it ends with behind a `_`, the longest
-    names first; a file given instead of a folder counts for all. What others were made from is no stem; a stem whose
-    content is not found is told to `leave_out`, in words. Raises what `audio_files` raises, and
+    A sidecar or a batch's report says it, also of files that were moved to the stem's folder or to those given. A stem
+    without one has the content whose name it bears or begins with before a `_`, and the style that it ends with behind
+    a `_`, the longest names first; a file given instead of a folder counts for all. What others were made from is no
+    stem; a stem whose content is not found is told to `leave_out`, in words. Raises what `audio_files` raises, and
     `BadRequest` for a folder without audio.
     """
     contents, styles = ([] if place is None else audio_files(place) for place in (content, style))
@@ -87,7 +87,8 @@ def find_items(folder: Path, content: Path | None, style: Path | None, leave_out
         origin = said.content or _named(contents, stem, content, lambda name, own: f"{own}_".startswith(f"{name}_"))
         if origin is None:
             leave_out(
-                f"{in_text(stem.name)} is left out: neither a sidecar nor --content has the clip that it was made from"
+                f"{in_text(stem.name)} is left out: neither a sidecar, a batch's report nor --content has the clip that"
+                " it was made from"
             )
             continue
         own = _named(styles, stem, style, lambda name, own: f"_{own}".endswith(f"_{name}"))

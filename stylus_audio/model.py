@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from .errors import BadRequest, NoModel
+from .errors import BadRequest, NoModel, OutOfMemory, StylusError
 from .graphs import Graphs, cuda_graphs
 from .latent import Autoencoder, Latent, Patchify
 from .noise_schedule import NoiseSchedule
@@ -45,6 +44,10 @@ class Preference:
     steps: dict[str, int] = field(default_factory=lambda: {"fast": 20, "balanced": 50, "best": 100})
     settings: dict[str, object] = field(default_factory=dict)
     qualities: dict[str, dict[str, object]] = field(default_factory=dict)
+
+    def of(self, quality: str) -> dict[str, object]:
+        """The settings of a quality."""
+        return {**self.settings, **self.qualities.get(quality, {})}
 
 
 @dataclass
@@ -91,9 +94,8 @@ class Model:
     def settings(self, **changes: object) -> Settings:
         """The model's own defaults with changes, by any name of an option; `BadRequest` for a method it cannot."""
         method = str(changes.get("method", next(iter(self.methods))))
-        own = self._of(method)
-        quality = own.qualities.get(str(changes.get("quality", Settings.quality)), {})
-        return Settings.parse({"method": method, **own.settings, **quality, **changes})
+        own = self._of(method).of(str(changes.get("quality", Settings.quality)))
+        return Settings.parse({"method": method, **own, **changes})
 
     def with_steps(self, settings: Settings) -> Settings:
         """Settings whose number of steps is settled: asked for, else the model's for the asked quality.
@@ -165,26 +167,43 @@ def _cpu_computes_bf16() -> bool:
 def load_model(model: str = "mini", device: str = "auto", dtype: str = "auto") -> Model:
     """Load a model by name, folder or file.
 
-    Raises `NoModel` for weights that cannot be had, are damaged, or are pickles; `BadRequest` for a device or dtype
-    that is not there.
+    Raises `NoModel` for weights that cannot be had, are damaged, or are pickles; `OutOfMemory` where the device has no
+    room for them; `BadRequest` for a device or dtype that is not there.
     """
     place = choose_device(device)
     precision = choose_dtype(dtype, place)
     weights = named(model)
     path = located(weights)
-    digest = fingerprint(weights, path)
     try:
+        digest = fingerprint(weights, path)
         loaded = _from_file(path, precision) if path.is_file() else _from_folder(path, precision)
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+        loaded.name, loaded.sha256 = weights.name, digest
+        return _moved(loaded, place)
+    except StylusError:
+        raise
+    except Exception as error:  # a damaged configuration may be anything, to our code and to diffusers'
+        if means_no_memory(error):
+            raise OutOfMemory(f"not enough memory on {place} for {weights.name}") from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise NoModel(f"{weights.name}: these weights cannot be loaded from {path}: {reason}") from error
-    loaded.name, loaded.sha256 = weights.name, digest
-    loaded.unet.to(place).eval().requires_grad_(False)
-    if loaded.encoder:
-        loaded.encoder.to(place).eval().requires_grad_(False)
-    if isinstance(loaded.latent, Autoencoder):
-        loaded.latent.vae.to(place).eval().requires_grad_(False)
-    return laid_out(loaded)
+
+
+def means_no_memory(error: Exception) -> bool:
+    """Whether an error says that a device or the machine has no memory left."""
+    # On Apple's GPU it is a RuntimeError like any other.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "out of memory" in str(error)
+    )
+
+
+def _moved(model: Model, place: torch.device) -> Model:
+    """A model on a device, for inference."""
+    model.unet.to(place).eval().requires_grad_(False)
+    if model.encoder:
+        model.encoder.to(place).eval().requires_grad_(False)
+    if isinstance(model.latent, Autoencoder):
+        model.latent.vae.to(place).eval().requires_grad_(False)
+    return laid_out(model)
 
 
 def laid_out(model: Model) -> Model:
@@ -230,18 +249,40 @@ def _embedded(folder: Path, own: dict[str, Any], scheduler: NoiseSchedule, dtype
     codec = own["latent"]
     if codec["kind"] != "patchify":
         raise ValueError(f"stylus.json: latent kind {codec['kind']!r} is not known")
-    elsewhere = own.get("elsewhere", {})
-    others = {method: _about(located(named(model)))["methods"][method] for method, model in elsewhere.items()}
     covered = UNet.covers(Config.read(folder / "unet"))
     unet = UNet.from_pretrained(folder / "unet", dtype) if covered else _diffusers_unet(folder, dtype)
     told = "conditional" in own["methods"]
     return Model(
         "", "", Profile(**own["profile"]), unet, scheduler,
         Patchify(codec["factor"], codec["shift"], codec["scale"]), None, int(own["style_windows"]),
-        {name: _preference(one) for name, one in {**own["methods"], **others}.items()},
+        _preferences(own),
         StyleEncoder.from_pretrained(folder / "style_encoder", dtype) if told else None, float(own.get("spread", 1.0)),
-        float(own.get("contrast", 1.0)), elsewhere,
+        float(own.get("contrast", 1.0)), own.get("elsewhere", {}),
     )  # fmt: skip
+
+
+def own_settings(model: str, method: str, quality: str) -> dict[str, Any]:
+    """What a model renders with where this method and quality alone are asked for; its weights are not opened.
+
+    `method` and `quality` in it are those of a render that asks for nothing. Raises `NoModel` for a model that is not
+    there, is damaged, or has not the method.
+    """
+    weights = named(model)
+    try:
+        own = _about(Path(weights.source)) if weights.kind in ("embedded", "folder") else {}
+        methods = _preferences(own) if own else {"injection": Preference()}
+        preference = methods[method]
+        values = {"method": next(iter(methods)), "steps": preference.steps[quality], **preference.of(quality)}
+        return Settings.parse(values).to_dict()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, BadRequest) as error:
+        raise NoModel(f"{weights.name}: nothing is known of its method {method!r}") from error
+
+
+def _preferences(own: dict[str, Any]) -> dict[str, Preference]:
+    """What an embedded folder says of its methods, and of those that it leaves to another model."""
+    elsewhere = own.get("elsewhere", {})
+    others = {method: _about(located(named(model)))["methods"][method] for method, model in elsewhere.items()}
+    return {name: _preference(one) for name, one in {**own["methods"], **others}.items()}
 
 
 def _preference(about: dict[str, Any]) -> Preference:

@@ -59,7 +59,7 @@ def segment_of(settings: Settings, total: int, sample_rate: int) -> tuple[int, i
 
 
 def is_segment(settings: Settings) -> bool:
-    """Whether only a part of the clip is asked for, by its ends."""
+    """Whether ends of the clip are asked for, which may be its own."""
     return settings.start is not None or settings.end is not None
 
 
@@ -74,7 +74,8 @@ def passage_of(clip: Clip, settings: Settings, start: int, end: int, context: in
     if settings.preview is not None:
         first, last = loudest(audio, to_samples(settings.preview, rate))
         start = clip.offset + first
-    loop = None if is_segment(settings) or settings.preview else loop_of(clip.chunks, clip.total)
+    # Ends that cut nothing off leave a loop what it is.
+    loop = loop_of(clip.chunks, clip.total) if (start, last - first) == (0, clip.total) else None
     if settings.loop == "off":
         loop = None
     elif settings.loop == "on":

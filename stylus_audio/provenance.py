@@ -13,6 +13,7 @@ from typing import Any
 
 from .audio import sha256
 from .errors import BadRequest, NotAllowed, NotFound
+from .reports import report_of
 from .riff import read_chunk
 from .settings import Settings, to_samples
 from .unchanged import WhileUnchanged
@@ -185,7 +186,10 @@ def read_given(stem: Path, content: Path) -> Given | None:
 
 
 def read_sidecar(file: Path) -> dict[str, Any]:
-    """A sidecar, or that of a stem, which carries it or lies beside it; raises `NotFound` and `BadRequest`."""
+    """A sidecar, or that of a stem, which carries it or lies beside it, or its line in the reports of its batch.
+
+    Raises `NotFound` and `BadRequest`.
+    """
     if not file.is_file():
         raise NotFound(f"{file} does not exist")
     try:
@@ -194,7 +198,10 @@ def read_sidecar(file: Path) -> dict[str, Any]:
         else:
             embedded = read_chunk(file, CHUNK)
             beside = file.with_suffix(".json")
-            text = embedded.decode("utf-8") if embedded is not None else beside.read_text("utf-8")
+            if embedded is not None:
+                text = embedded.decode("utf-8")
+            else:
+                text = beside.read_text("utf-8") if beside.is_file() else report_of(file)
         values = json.loads(text)
     except (OSError, ValueError):
         raise BadRequest(f"{file.name} carries no sidecar, and there is none beside it") from None

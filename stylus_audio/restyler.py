@@ -19,7 +19,7 @@ from .errors import BadRequest, OutOfMemory
 from .gains import Gains, limit_edges
 from .latent import Autoencoder
 from .match_eq import equalised, match_eq, releveled
-from .model import Model
+from .model import Model, means_no_memory
 from .near_live import NearLive
 from .noisiness import noisiness
 from .passage import Passage
@@ -397,9 +397,7 @@ def _enough_memory(model: Model) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # On Apple's GPU it is a RuntimeError like any other.
-        known = isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in str(error)
-        if not known:
+        if not means_no_memory(error):
             raise
         raise OutOfMemory(f"not enough memory on {model.device} for this render") from error
 

@@ -171,9 +171,9 @@ def shifted(chunks: Sequence[Chunk], offset: int, samples: int, total: int) -> t
     """The chunks for a stem that is samples `[offset, offset + samples)` of a file of `total`.
 
     Loops and cue points move along, those outside are left out with their labels, the timestamp advances; tempo and
-    beats (`acid`) hold for the whole file only.
+    beats (`acid`) hold for exactly the whole file only: a tail adds to it.
     """
-    if offset == 0 and samples >= total:
+    if (offset, samples) == (0, total):
         return tuple(chunks)
     kept_cues = _cues_inside(chunks, offset, samples)
     result: list[Chunk] = []

@@ -404,15 +404,16 @@ def producers_name(setting: str) -> str:
     return (*OPTIONS[setting].names, setting)[0]
 
 
-_BY_METHOD = {name for name, option in OPTIONS.items() if option.by_model} | {"steps", "layers"}
+BY_METHOD = {name for name, option in OPTIONS.items() if option.by_model} | {"steps", "layers"}
 """What a model has defaults of its own for, other ones for each method."""
 
 
-def typed_over(inherited: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
+def typed_over(inherited: Mapping[str, Any], typed: Mapping[str, Any], other_model: bool = False) -> dict[str, Any]:
     """Options over those of a sidecar, a recipe or a preset, whose numbers do not outlive what they came from.
 
-    Steps give way to a quality, and all that is a method's own to another method. So does the overlap of a stem that
-    was answered at once to a quality: it was that of its own.
+    Steps give way to a quality, and all that is a method's own to another method, or to another model, of which
+    `other_model` knows. So does the overlap of a stem that was answered at once to a quality: it was that of its own.
+    What does not go with what is typed, as a tail and a loop, gives way to it.
 
     >>> typed_over({"steps": 50, "overlap": 0.4, "gamma": 0.75}, {"quality": "fast"})
     {'overlap': 0.4, 'gamma': 0.75, 'quality': 'fast'}
@@ -420,17 +421,36 @@ def typed_over(inherited: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[s
     {'method': 'conditional', 'quality': 'fast'}
     >>> typed_over({"method": "conditional", "steps": 1, "gamma": 0.0, "mix": 0.5}, {"method": "injection"})
     {'mix': 0.5, 'method': 'injection'}
+    >>> typed_over({"preview": 6.0, "loop": "on"}, {"start": "1.5", "tail": "2"})
+    {'start': '1.5', 'tail': '2'}
     """
     names = {setting_of(name): value for name, value in typed.items()}
     # By whatever name: of two names of one setting the last would count.
-    gone = set(names)
+    gone = set(names) | _excluded(names, inherited)
     if "quality" in names:
         gone.add("steps")
         if inherited.get("method") == "conditional" and "quality" in inherited:
             gone.add("overlap")
-    if "method" in names and names["method"] != inherited.get("method", names["method"]):
-        gone |= _BY_METHOD
+    if other_model or ("method" in names and names["method"] != inherited.get("method", names["method"])):
+        gone |= BY_METHOD
     return {name: value for name, value in inherited.items() if setting_of(name) not in gone} | dict(typed)
+
+
+def _excluded(typed: Mapping[str, Any], inherited: Mapping[str, Any]) -> set[str]:
+    """What of the inherited settings `Settings` would refuse beside typed ones, whose values are not checked yet."""
+    gone = set()
+    if typed.get("preview") is not None:
+        gone |= {"start", "end"}
+    if typed.get("start") is not None or typed.get("end") is not None:
+        gone.add("preview")
+    # A list of values, which may become a sweep, counts by any of them; a tail of 0 is none.
+    if str(typed.get("tail") or "").strip("0.") and inherited.get("loop") == "on":
+        gone.add("loop")
+    if "on" in str(typed.get("loop")).split(","):
+        gone.add("tail")
+    if typed.get("prompt") == "":
+        gone.add("prompt_end")
+    return gone
 
 
 RECIPES: dict[str, dict[str, object]] = {

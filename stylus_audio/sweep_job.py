@@ -19,7 +19,7 @@ from .plot import MelPanel, mel_panel
 from .progress import Progress, part
 from .stem import made_folder
 from .sweep import Axis, combinations, in_file_name, in_words
-from .target import Target, stem_path
+from .target import Target, stem_path, without_suffix
 
 SCHEMA = 1
 """Of sweep.json."""
@@ -80,7 +80,8 @@ def render_sweep(
     rows: list[dict[str, Any]] = []
     notes: dict[str, None] = {}
     with made_folder(sweep_folder(content, [name for _, name in styles], target)) as folder:
-        places = [replace(target, output=folder, name=f"{target.name}_{in_file_name(one)}") for one, _ in planned]
+        name = without_suffix(target.name)
+        places = [replace(target, output=folder, name=f"{name}_{in_file_name(one)}") for one, _ in planned]
         for place in places:
             FileRender(content, styles, place).check()
         overwrite = target.overwrite and _is_ours(folder)

@@ -9,11 +9,14 @@ from pathlib import Path
 from string import Formatter
 from typing import Literal
 
+from .audio import SUFFIXES
 from .errors import BadRequest
 
 Sidecar = Literal["file", "embed", "none"]
 
 DEFAULT_NAME = "{content}_{style}"
+SUFFIX = ".wav"
+"""Of a stem that is named by a pattern."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,25 @@ def stem_name(content: str, styles: Sequence[str], pattern: str = DEFAULT_NAME) 
     >>> stem_name("riff", ["glass/1"])
     'riff_glass_1.wav'
     """
-    name = _filled(pattern, {"content": content, "style": "+".join(styles)})
-    return re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", name) + ".wav"
+    name = _filled(without_suffix(pattern), {"content": content, "style": "+".join(styles)})
+    if not name.strip(". "):
+        raise BadRequest(f"name: {pattern!r} leaves {name!r}, which is no file's name")
+    return re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", name) + SUFFIX
+
+
+def without_suffix(pattern: str) -> str:
+    """A pattern without the suffix that stems get anyway; `BadRequest` for that of another container.
+
+    >>> without_suffix("{content}.WAV"), without_suffix("{content} v1.2")
+    ('{content}', '{content} v1.2')
+    """
+    plain, dot, ending = pattern.rpartition(".")
+    suffix = (dot + ending).lower()
+    if suffix == SUFFIX:
+        return plain
+    if suffix in SUFFIXES:
+        raise BadRequest(f"name: {pattern!r} ends in {suffix}, and stems named by it are {SUFFIX}; use -o FILE")
+    return pattern
 
 
 def _filled(pattern: str, values: dict[str, str]) -> str:

@@ -16,7 +16,7 @@ from typing import Literal
 from . import store
 from .audio import sha256
 from .errors import BadRequest, NoModel, NotAllowed
-from .files import typed_path
+from .files import exists, typed_path
 from .places import MODELS, user_data
 
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -72,6 +72,12 @@ CLAP = Weights(
     "clap", "hub", "laion/clap-htsat-unfused", "0.6 GB", "listens for `stylus evaluate`; renders nothing",
     ("config.json", "preprocessor_config.json", "model.safetensors"),
 )  # fmt: skip
+
+
+def from_anywhere(model: str) -> str:
+    """A model as it is named for others: a path is the same one in whatever folder it is read."""
+    path = typed_path(model)
+    return str(path.resolve()) if model not in KNOWN and exists(path) else model
 
 
 def named(model: str) -> Weights:

@@ -129,7 +129,10 @@ def test_styles_of_the_library_and_presets(shell: Shell) -> None:
     assert shell("style", "add", "hiss", shell.style, "--start", 0.1, "--end", 0.5)[0] == 0
     assert "hiss" in shell("style", "list")[1]
     assert shell("preset", "save", "soft", "--keep", 0.9, "--mix", 0.5)[0] == 0
-    assert shell("preset", "list")[1].split() == ["soft", "keep=0.9", "mix=0.5"]
+    assert [line.split() for line in shell("preset", "list")[1].splitlines()] == [
+        ["soft", "keep=0.9", "mix=0.5"], ["fast", "quality=fast", "(built", "in)"],
+    ]  # fmt: skip
+    assert json.loads(shell("preset", "list", "--json")[1])["soft"] == {"keep": "0.9", "mix": "0.5"}
     code, out, err = shell(
         "render", shell.clip, "--style", "hiss", "--model", shell.model, "--preset", "soft", "--mix", 0.7
     )
@@ -158,7 +161,21 @@ def test_a_style_has_no_name_that_is_a_device_on_windows(shell: Shell, name: str
     assert library.styles() == []
 
 
-def test_fast_is_a_preset_until_the_user_has_another(shell: Shell) -> None:
+def test_a_preset_is_replaced_only_when_that_is_asked_for(shell: Shell) -> None:
+    def held() -> Any:
+        return json.loads(shell("preset", "list", "--json")[1])
+
+    assert shell("preset", "save", "soft", "--keep", 0.9)[0] == 0
+    code, out, err = shell("preset", "save", "soft", "--keep", 0.1)
+    assert (code, out, err) == (2, "", "stylus: preset: 'soft' is there already; --overwrite replaces it\n")
+    assert held()["soft"] == {"keep": "0.9"}
+    assert shell("preset", "save", "soft", "--keep", 0.1, "--overwrite")[0] == 0
+    code, _, err = shell("preset", "save", "fast", "--keep", 0.1, "--overwrite")
+    assert (code, err) == (2, "stylus: preset: 'fast' is built in; give yours another name\n")
+    assert held() == {"soft": {"keep": "0.1"}, "fast": {"quality": "fast"}}
+
+
+def test_fast_is_a_preset_unless_the_user_has_another_of_before(shell: Shell) -> None:
     def quality(*words: object) -> str:
         code, out, err = shell(
             "render", shell.clip, "--style", shell.style, "--model", shell.model, "--preset", "fast", "--mix", 0, *words
@@ -167,11 +184,12 @@ def test_fast_is_a_preset_until_the_user_has_another(shell: Shell) -> None:
         settings = json.loads(Path(out.strip()).with_suffix(".json").read_text("utf-8"))["settings"]
         return str(settings["quality"])
 
-    assert shell("preset", "list")[1].strip() == ""
+    assert shell("preset", "list")[1].split() == ["fast", "quality=fast", "(built", "in)"]
     assert quality() == "fast"
     assert quality("--quality", "best") == "best"
     assert shell("preset", "remove", "fast")[0] == 2
-    shell("preset", "save", "fast", "--steps", 3)
+    (user_data() / "presets.json").write_text('{"fast": {"steps": 3}}', "utf-8")
+    assert shell("preset", "list")[1].split() == ["fast", "steps=3"]
     assert quality() == "balanced"
     assert shell("preset", "remove", "fast")[0] == 0
     assert quality() == "fast"
@@ -222,6 +240,65 @@ def test_a_preset_needs_no_more_of_a_stem_than_its_sidecar(shell: Shell) -> None
     shell.clip.unlink()
     assert shell("preset", "save", "kept", "--from", shell.folder / "riff_hiss.json")[0] == 0
     assert json.loads((user_data() / "presets.json").read_text("utf-8"))["kept"]["gamma"] == 0.3
+
+
+def test_a_preset_of_a_stem_holds_nothing_of_its_clip_and_its_styles(shell: Shell) -> None:
+    def kept(*words: object, **rendered: object) -> Any:
+        options = [word for name, value in rendered.items() for word in (f"--{name.replace('_', '-')}", value)]
+        assert shell.render("--style", shell.clip, *options, "-o", shell.folder / "one.wav", "--overwrite")[0] == 0
+        assert shell("preset", "save", "one", "--from", shell.folder / "one.json", *words, "--overwrite")[0] == 0
+        return json.loads((user_data() / "presets.json").read_text("utf-8"))["one"]
+
+    assert kept(preview=0.3, style_weight="1,2", mix=0.5) == {"quality": "fast", "mix": 0.5}
+    assert kept(start=0.1, end=0.5) == {"quality": "fast"}
+    assert kept("--preview", 0.2, "--mix", 0, start=0.1, mix=0.5) == {"quality": "fast", "preview": "0.2", "mix": "0"}
+
+
+def test_a_preset_of_a_stem_serves_other_models(shell: Shell) -> None:
+    sidecar = shell.folder / "riff_hiss.json"
+    assert shell("render", shell.clip, "--style", shell.style, "--mix", 0.5, "--keep", 0.25)[0] == 0
+    assert json.loads(sidecar.read_text("utf-8"))["settings"]["method"] == "conditional"
+    assert shell("preset", "save", "half", "--from", sidecar)[0] == 0
+    presets = user_data() / "presets.json"
+    assert json.loads(presets.read_text("utf-8"))["half"] == {"gamma": 0.25, "mix": 0.5}
+    code, out, err = shell.render("--preset", "half", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)["settings"]
+    assert (found["method"], found["gamma"], found["mix"]) == ("injection", 0.25, 0.5)
+    # Of a model that is not there any more nobody knows what it had by itself.
+    sidecar.write_text(sidecar.read_text("utf-8").replace('"asked_model": "mini"', '"asked_model": "gone"'), "utf-8")
+    assert shell("preset", "save", "gone", "--from", sidecar, "--amount", 0.5)[0] == 0
+    assert json.loads(presets.read_text("utf-8"))["gone"] == {"mix": 0.5, "amount": "0.5"}
+
+
+def test_another_model_than_a_sidecars_has_its_own_method(shell: Shell) -> None:
+    shell("render", shell.clip, "--style", shell.style, "--mix", 0.5)
+    sidecar = shell.folder / "riff_hiss.json"
+    code, out, err = shell("render", "--from", sidecar, "--model", shell.model, "--json")
+    assert code == 0, err
+    found = json.loads(out)["settings"]
+    assert (found["method"], found["gamma"], found["overlap"], found["mix"]) == ("injection", 0.75, 0.25, 0.5)
+    # The same one by name changes nothing.
+    code, out, err = shell("render", "--from", sidecar, "--model", "mini", "--json")
+    assert code == 0, err
+    assert json.loads(out)["settings"] == json.loads(sidecar.read_text("utf-8"))["settings"]
+
+
+def test_what_is_typed_beside_a_sidecar_or_a_preset_wins_where_two_exclude_each_other(shell: Shell) -> None:
+    def settings(*words: object) -> Any:
+        code, out, err = shell("render", *words, "--json")
+        assert code == 0, err
+        return json.loads(out)["settings"]
+
+    two = shell.folder / "two.json"
+    weighed = ("--style", shell.clip, "--style-weight", "1,2", "--preview", 0.3, "--mix", 0)
+    assert shell.render(*weighed, "-o", two.with_suffix(".wav"))[0] == 0
+    found = settings("--from", two, "--style", shell.style, "--end", 0.4)
+    assert (found["style_weight"], found["preview"], found["end"]) == (None, None, 0.4)
+    assert shell("preset", "save", "loop", "--loop", "on", "--start", 0.1)[0] == 0
+    found = settings("--from", two, "--preset", "loop", "--tail", 0.1)
+    assert (found["style_weight"], found["preview"], found["start"]) == ([1.0, 2.0], None, 0.1)
+    assert (found["loop"], found["tail"]) == ("auto", 0.1)
 
 
 def test_a_recipe_over_a_sidecar_computes_as_published(shell: Shell) -> None:
@@ -314,9 +391,43 @@ def test_a_plot_replaces_neither_a_picture_nor_what_is_rendered(shell: Shell) ->
     assert picture.read_bytes() == kept
     assert shell.files() - before == {"cover_hiss.wav", "cover_hiss.json"}
     (shell.folder / "folder.png").mkdir()
-    for place, said in ((shell.folder / "none" / "p.png", "does not exist"), (shell.folder / "folder.png", "a folder")):
-        code, out, err = shell.render("--plot", place)
+    for name, said in (("none/p.png", "not exist"), ("folder.png", "a folder"), (f"{'x' * 300}.png", "plot: xxx")):
+        code, out, err = shell.render("--plot", shell.folder / name)
         assert (code, out, said in err) == (2, "", True)
+
+
+def test_a_plot_that_fails_after_all_leaves_one_document(shell: Shell) -> None:
+    picture = shell.folder / "cover.png"
+    shell("image", "from-audio", shell.clip, "-o", picture)
+    words = ["--style", shell.style, "--model", shell.model, "--mix", 0, "--overwrite", "--plot", picture, "--json"]
+    code, out, _ = shell("render", picture, *words)
+    assert (code, json.loads(out)["error"]["code"]) == (2, "not-allowed")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders there are closed in other ways")
+def test_a_plot_in_a_closed_folder_is_known_before_the_render(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = shell.folder / "closed"
+    closed.mkdir(mode=0o555)
+    # Nothing is closed to root.
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != closed)
+    before = shell.files()
+    code, out, err = shell.render("--plot", closed / "p.png")
+    assert (code, out, err) == (2, "", f"stylus: plot: {closed} cannot be written\n")
+    assert shell.files() == before
+
+
+@pytest.mark.parametrize(
+    ("pattern", "named"),
+    [("a.wav", "a.wav"), ("{style}.WAV", "hiss_2.wav"), ("{content} v1.2", "riff v1.2.wav"), ("a.png", "a.png.wav")],
+)
+def test_a_name_may_have_its_suffix(shell: Shell, pattern: str, named: str) -> None:
+    assert shell.render("--mix", 0, "--name", pattern)[1] == f"{shell.folder / named}\n"
+
+
+def test_a_name_that_only_looks_like_another_container_is_the_clips(shell: Shell) -> None:
+    clip = shell.clip.rename(shell.folder / "riff.flac.wav")
+    words = ("render", clip, "--style", shell.style, "--model", shell.model, "--mix", 0, "--name", "{style} {content}")
+    assert shell(*words)[1] == f"{shell.folder / 'hiss riff.flac.wav'}\n"
 
 
 @pytest.mark.parametrize(
@@ -549,6 +660,11 @@ BAD_OPTIONS: list[tuple[list[Any], int, str]] = [
     (["--preset", "none"], 2, "preset save"),
     (["--sidecar", "paper"], 2, "file, embed, none"),
     (["--name", "{tempo}"], 2, "{content}"),
+    (["--name", "{content}.flac"], 2, "use -o FILE"),
+    (["--name", "a.MP3"], 2, "use -o FILE"),
+    (["--name", "."], 2, "no file's name"),
+    (["--name", ".."], 2, "no file's name"),
+    (["--name", ".wav"], 2, "no file's name"),
     (["--plot", "x.txt"], 2, ".png"),
     (["-o", "stem.mp3"], 2, ".wav, .flac"),
     (["-o", "no/such/folder/stem.wav"], 2, "does not exist"),

@@ -198,6 +198,29 @@ def test_what_lies_beside_its_stem_is_no_stem(shell: Shell) -> None:
     assert list(report["stems"]) == ["riff_hiss.wav"]
 
 
+def test_a_batchs_own_folder_is_known_by_its_reports(shell: Shell) -> None:
+    save(shell.folder / "kit" / "a.wav", np.concatenate([noise(0.4), plucks(0.6)], axis=1))
+    other = save(shell.folder / "kit" / "deep" / "b.wav", plucks(0.5, 0.2))
+    out = shell.folder / "out"
+    words = ("--model", shell.model, "--quality", "fast", "--end", 0.4, "--mix", 0, "--workers", 1, "--device", "cpu")
+    code, _, err = shell("batch", shell.folder / "kit", "--style", shell.style, "-o", out, *words)
+    assert code == 0, err
+    for folder in (out, out / "deep", shell.folder / "moved", shell.folder / "moved" / "deep"):
+        if not folder.exists():
+            shutil.move(out, shell.folder / "moved")
+        (row,) = report_of(shell("evaluate", folder, "--json"))["stems"].values()
+        # Of the segment that it was made from, which is dry.
+        assert (row["si_sdr_db"], row["log_mel_distance_content"]) == (200.0, 0.0)
+        assert row["log_mel_distance_style"] > 0
+    # What else lies there is none of the batch's, whatever its name is.
+    shutil.copy(other, shell.folder / "moved" / "deep" / "c.wav")
+    shutil.copy(other, shell.folder / "b_hiss.wav")
+    said = shell("evaluate", shell.folder / "moved" / "deep", "--json")
+    assert list(report_of(said)["stems"]) == ["b_hiss.wav"]
+    assert "c.wav is left out: neither a sidecar, a batch's report nor --content has the clip" in said[2]
+    assert shell("evaluate", shell.folder, "--json")[0] == 2
+
+
 def test_a_stem_that_cannot_be_measured_is_named_and_left_out(shell: Shell, named: Path) -> None:
     save(named / "stems" / "stranger.wav", noise(0.5))
     (named / "stems" / "riff_broken.wav").write_text("hello", "utf-8")

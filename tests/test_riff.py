@@ -106,3 +106,8 @@ def test_a_segment_takes_its_loops_and_cues() -> None:
     assert moved[b"LIST"] == labels(1).data
     assert b"acid" not in moved
     assert shifted(chunks, 0, 1000, 1000) == chunks
+
+
+def test_a_tail_adds_to_the_beats_and_to_nothing_else() -> None:
+    chunks = (smpl((100, 199)), acid(False), cue((1, 120)), labels(1))
+    assert shifted(chunks, 0, 1200, 1000) == (chunks[0], *chunks[2:])

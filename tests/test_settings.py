@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from stylus_audio.errors import BadRequest
@@ -159,6 +161,36 @@ def test_what_is_typed_wins_by_whatever_name() -> None:
     assert Settings.parse(typed_over({"keep": 0.6, "gamma": 0.75}, {"gamma": 0.2})).gamma == 0.2
     assert Settings.parse(typed_over({"gamma": 0.75}, {"keep": 0.5, "gamma": 0.2})).gamma == 0.2
     assert Settings.recipe("stylus", quality="fast").steps is None
+
+
+@pytest.mark.parametrize(
+    ("inherited", "typed", "left"),
+    [
+        ({"preview": 6.0}, {"start": "1"}, {"start": "1"}),
+        ({"preview": 6.0}, {"end": "1"}, {"end": "1"}),
+        ({"preview": 6.0}, {"start": None}, {"preview": 6.0, "start": None}),
+        ({"start": 1.0, "end": 2.0}, {"preview": "6"}, {"preview": "6"}),
+        ({"loop": "on"}, {"tail": "0.5"}, {"tail": "0.5"}),
+        ({"loop": "on"}, {"tail": "0.0"}, {"loop": "on", "tail": "0.0"}),
+        ({"loop": "off"}, {"tail": "0.5"}, {"loop": "off", "tail": "0.5"}),
+        ({"tail": 0.5}, {"loop": "on"}, {"loop": "on"}),
+        ({"tail": 0.5}, {"loop": "off,on"}, {"loop": "off,on"}),
+        ({"tail": 0.5}, {"loop": "auto"}, {"tail": 0.5, "loop": "auto"}),
+        ({"prompt": "bells", "prompt_end": "glass"}, {"prompt": ""}, {"prompt": ""}),
+    ],
+)
+def test_what_is_typed_wins_where_two_exclude_each_other(
+    inherited: dict[str, Any], typed: dict[str, Any], left: dict[str, Any]
+) -> None:
+    assert typed_over(inherited, typed) == left
+    if "loop" not in typed or "," not in typed["loop"]:
+        Settings.parse(left)
+
+
+def test_another_model_has_its_own_method_and_all_that_is_by_it() -> None:
+    inherited = Settings(method="conditional", gamma=0, steps=1, layers=(0, 1), tau=2, mix=0.5).to_dict()
+    kept = Settings.parse(typed_over(inherited, {"alpha": 0.5}, other_model=True))
+    assert kept == Settings(alpha=0.5, tau=2, mix=0.5)
 
 
 def test_recipes_hold_the_published_values() -> None:

@@ -107,6 +107,12 @@ def test_nothing_is_replaced_unless_asked(shell: Shell) -> None:
     assert [row["values"]["mix"] for row in json.loads((folder / "sweep.json").read_text("utf-8"))["stems"]] == [0, 1]
 
 
+def test_a_name_with_its_suffix_names_every_stem(shell: Shell) -> None:
+    folder = shell.folder / "mine_sweep"
+    assert shell.render("--mix", "0,0.5", "--name", "mine.wav")[1] == f"{folder}\n"
+    assert {file.name for file in folder.glob("*.wav")} == {"mine_mix-0.wav", "mine_mix-0.5.wav"}
+
+
 def test_swept_options_win_over_preset_recipe_and_sidecar(shell: Shell) -> None:
     shell("preset", "save", "soft", "--keep", 0.9, "--tau", 2)
     shell.render("--mix", 0, "--seed", 3, "-o", shell.folder / "one.wav")
@@ -137,6 +143,7 @@ BAD: list[tuple[list[Any], str]] = [
     (["--seed", "1,2", "--play"], "leave --play out"),
     (["--seed", "1,2", "--plot", "x.png"], "leave --plot out"),
     (["--seed", "1,2", "--name", "{tempo}"], "name: '{tempo}' may hold"),
+    (["--seed", "1,2", "--name", "{style}.aiff"], "use -o FILE"),
     (["--seed", "1,2", "-o", "stem.wav"], "needs a folder"),
     (["--seed", "1,2", "-o", "no/such"], "does not exist"),
 ]

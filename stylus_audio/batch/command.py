@@ -14,6 +14,7 @@ from typing import Any, cast
 from ..errors import BadRequest, DiskFull
 from ..files import in_text, typed_path
 from ..places import user_data
+from ..reports import RECORDS
 from .crew import Processes, places
 from .estimate import Estimate, estimate, learn
 from .instrument import reskin
@@ -28,9 +29,6 @@ from .standing import plan_in_json, plan_in_words, shown_standing, size, summary
 
 SOME_FAILED = 3
 """Exit code."""
-
-RECORDS = "stylus-batch"
-"""The folder of ledger and reports."""
 
 
 @dataclass(frozen=True)

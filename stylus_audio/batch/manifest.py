@@ -55,14 +55,20 @@ def whole_path(path: Path) -> Path:
 def rows(sources: Sequence[str]) -> Iterator[Row]:
     """The rows of manifests, audio files, folders and patterns, in order; those of a folder by name.
 
+    What a manifest has twice is meant twice; a clip that two folders, patterns or names have in common comes once.
     Raises `NotFound` and `BadRequest` in words that name the line.
     """
+    seen: set[Path] = set()
     for source in sources:
         path = typed_path(source)
         if _is_manifest(source, path):
             yield from (_csv(path) if path.suffix.lower() == ".csv" else _jsonl(path))
-        else:
-            yield from _files(source)
+            continue
+        for row in _files(source):
+            # As paths, which know whether case counts.
+            if (clip := Path(row.content)) not in seen:
+                seen.add(clip)
+                yield row
 
 
 def _is_pattern(source: str) -> bool:
@@ -149,12 +155,16 @@ def _csv(path: Path) -> Iterator[Row]:
             stream.seek(0)
             base = str(whole_path(path).parent)
             reader = csv.DictReader(stream, delimiter=delimiter, skipinitialspace=True)
-            if "content" not in (reader.fieldnames or ()):
+            names = list(reader.fieldnames or ())
+            if "content" not in names:
                 raise BadRequest(f"{path.name}: the first line names the columns, and one of them is content")
+            # Spreadsheets leave columns without a name at the end.
+            if twice := [name for name in dict.fromkeys(names) if name and names.count(name) > 1]:
+                raise BadRequest(f"{path.name}: the first line names {', '.join(twice)} twice; a column has one name")
             for values in reader:
                 where = f"{path.name}, line {reader.line_num}"
                 if None in values or None in values.values():
-                    raise BadRequest(f"{where}: {len(reader.fieldnames or ())} columns are named, the line has others")
+                    raise BadRequest(f"{where}: {len(names)} columns are named, the line has others")
                 yield _row(base, {key: value.strip() for key, value in values.items() if value.strip()}, where)
         except (csv.Error, UnicodeDecodeError) as error:
             raise BadRequest(f"{path.name} is not CSV in UTF-8: {error}") from None
