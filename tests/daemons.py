@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest.mock import patch
 
 import psutil
@@ -46,14 +47,15 @@ class Daemon:
         free.close()
         self.start()
 
-    def start(self) -> None:
+    def start(self, **how: Any) -> None:
+        """Start it, with `how` beside it for `Popen`."""
         words = ["daemon", "--osc-port", str(self.port), "--root", str(self.folder), "--model", str(self.model)]
         words += self.words if "--http-port" in self.words else ("--no-page", *self.words)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "stylus_audio", *words],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={**os.environ, "STYLUS_HOME": str(self.home.parent)},
-        )  # fmt: skip
+            **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **how},
+        )
         until(lambda: ping(self.port, 0.5) is not None)
 
     def jobs(self) -> Jobs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -85,6 +86,14 @@ def test_a_report_replaces_nothing_but_a_report(daemon: Daemon, tmp_path: Path) 
     for words in (["--no-wait"], ["--recipe", "none such"], ["--no-wait"]):
         send(report, *words)
     assert json.loads(report.read_text("utf-8")).keys() == {"job"}
+    # A program that waits for a report waits for that of a mistake too.
+    for words in (["--kep=0.6"], ["--keep"]):
+        assert send(report, *words) == 2
+        told = json.loads(report.read_text("utf-8"))
+        assert (told["error"], words[0].split("=")[0] in told["message"]) == ("bad-request", True)
+        report.unlink()
+    assert send(clip, "--kep=0.6") == 2
+    assert clip.read_bytes() == kept
 
 
 @pytest.mark.slow
@@ -133,6 +142,25 @@ def test_a_request_to_end_puts_the_running_job_back_in_the_queue(daemon: Daemon)
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups to send a signal to")
+def test_ctrl_c_in_a_terminal_puts_the_running_job_back_in_the_queue(daemon: Daemon, tmp_path: Path) -> None:
+    """A terminal sends it to the workers too."""
+    daemon.end()
+    with (tmp_path / "log").open("wb") as log:
+        daemon.start(stderr=log, start_new_session=True)
+    with Client(daemon.port) as client:
+        client.ask("/stylus/render", daemon.clip, daemon.style, "steps", 200)
+    daemon.until_midway()
+    os.killpg(daemon.process.pid, signal.SIGINT)
+    assert daemon.process.wait(DEADLINE) == 0
+    jobs = daemon.jobs()
+    assert [(job.state, job.attempts) for job in jobs.listed()] == [("queued", 0)]
+    jobs.close()
+    assert not daemon.unfinished()
+    assert "Traceback" not in (tmp_path / "log").read_text("utf-8")
+
+
+@pytest.mark.slow
 def test_a_damaged_queue_is_said_and_the_rest_is_looked_at(
     tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,6 +195,42 @@ def test_a_full_disk_is_said_and_outlived(daemon: Daemon) -> None:
         resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, limit)
         (job,) = client.ask("/stylus/render", daemon.clip, daemon.style, "mix", 0)
         assert Path(client.wait(int(str(job)), ignore)).is_file()
+
+
+def test_an_answer_that_is_too_long_is_told(daemon: Daemon) -> None:
+    jobs = daemon.jobs()
+    # In one transaction, so that the daemon's worker finds nothing to do.
+    with jobs.batch():
+        jobs.submit({"content": "a.wav"})
+        job = jobs.claim("nobody", 30)
+        assert job is not None
+        jobs.done(job, "/" + "x" * 5000)
+    jobs.close()
+    with Client(daemon.port) as client, pytest.raises(Refused, match="the answer is too long") as refused:
+        client.ask("/stylus/job/status", job.id)
+    assert refused.value.code == "internal"
+    # An id that is none is not repeated, before the desk either.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.settimeout(DEADLINE)
+        for address in ("/stylus/token", "/stylus/ping"):
+            other.sendto(encode(address, "x" * 5000), ("127.0.0.1", daemon.port))
+            ((kind, arguments),) = decode(other.recv(65536))
+            assert (kind, arguments[:2]) == ("/stylus/error", (address, 0))
+
+
+def test_a_folder_that_a_daemon_watches_is_rendered_with_the_daemons_model(tmp_path: Path, tiny_folder: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "stylus.toml").write_text('style = "../style.wav"', "utf-8")
+    daemon = Daemon(tmp_path, tiny_folder, "--watch", str(folder))
+    shutil.copy(daemon.clip, folder / "riff.wav")
+    jobs = daemon.jobs()
+    try:
+        until(lambda: bool(jobs.listed()))
+        assert jobs.listed()[0].request["model"] == str(tiny_folder.resolve())
+    finally:
+        jobs.close()
+        daemon.end()
 
 
 @pytest.mark.slow
@@ -212,9 +276,10 @@ def test_several_styles_are_sent_and_a_stem_that_cannot_be_is_told_at_once(daemo
 
 @pytest.mark.slow
 def test_a_folder_is_watched_beside_a_daemon_once_it_is_allowed(
-    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = tmp_path / "the home"
+    # Where the daemon may use nothing.
+    home = tmp_path_factory.mktemp("elsewhere").resolve() / "the home"
     bounces, sounds = home / "Bounces", home / "Sounds"
     for folder in (bounces, sounds):
         folder.mkdir(parents=True)
@@ -240,6 +305,30 @@ def test_a_folder_is_watched_beside_a_daemon_once_it_is_allowed(
     finally:
         watching.send_signal(signal.SIGINT)
         watching.wait(DEADLINE)
+
+
+@pytest.mark.slow
+def test_who_watches_beside_a_daemon_in_its_folders_takes_its_place_when_it_ends(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    bounces = daemon.folder / "Bounces"
+    bounces.mkdir()
+    words = ["watch", str(bounces), "--style", daemon.style, "--model", str(daemon.model)]
+    log = tmp_path / "watch.log"
+    with log.open("wb") as stream:
+        watching = subprocess.Popen([sys.executable, "-m", "stylus_audio", *words], stderr=stream)
+    try:
+        shutil.copy(daemon.clip, bounces / "one.wav")
+        until(lambda: watching.poll() is not None or (daemon.folder / "Bounces-stylus" / "one_style.wav").is_file())
+        assert watching.poll() is None, log.read_text("utf-8")
+        daemon.end()
+        shutil.copy(daemon.clip, bounces / "two.wav")
+        until(lambda: watching.poll() is not None or (daemon.folder / "Bounces-stylus" / "two_style.wav").is_file())
+        said = log.read_text("utf-8")
+        assert "the daemon that rendered has ended; what appears is rendered here from now on" in said
+    finally:
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(DEADLINE) == 0
 
 
 @pytest.mark.parametrize(

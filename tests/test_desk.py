@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import soundfile
+from stylus_daemon import desk
 from stylus_daemon.desk import ADDRESSES, Answer, Desk
 from stylus_daemon.events import Events, Listeners
 from stylus_daemon.jobs import Jobs
-from stylus_daemon.osc_messages import Argument, Message, Peer
+from stylus_daemon.osc_messages import Argument, Message, Peer, encode
+from stylus_daemon.osc_server import PACKET
 from stylus_daemon.roots import Roots
 from stylus_daemon.worker_messages import Condition, Progress, identity
 
@@ -103,7 +107,7 @@ def test_presets_and_recipes_are_taken_as_they_are_when_they_are_asked_for(bench
     save_preset("soft", {"keep": 0.9, "mix": 0.5})
     assert bench.ask("/stylus/presets") == [1, 0, "soft"]
     (number,) = bench.ask("/stylus/render", bench.clip, bench.style, "recipe", "styleid", "preset", "soft", "keep", 0.2)
-    save_preset("soft", {"keep": 0.1})
+    save_preset("soft", {"keep": 0.1}, overwrite=True)
     request = bench.jobs.get(number).request
     settings = Settings.parse(request["settings"])
     assert (settings.gamma, settings.mix, settings.tau) == (0.2, 0.5, 1.5)
@@ -304,6 +308,68 @@ def test_a_model_that_cannot_be_had_is_refused_at_once(
     assert "stylus models pull sd15" in text
     assert bench.ask("/stylus/model", "mini") == ["mini"]
     assert bench.workers.chosen == ["sd15", "mini"]
+
+
+def test_a_long_queue_comes_in_pages_and_no_job_of_another_page_is_read(bench: Bench) -> None:
+    bench.jobs.limit = 1000
+    with bench.jobs.batch():
+        for _ in range(500):
+            bench.jobs.submit({"content": "a.wav"})
+    bench.jobs.prioritise(500, 1)
+    with closing(sqlite3.connect(bench.folder / "jobs.sqlite", isolation_level=None)) as other:
+        other.execute("UPDATE jobs SET request = 'no JSON'")
+    found: list[Any] = []
+    while len(found) < 1000:
+        total, offset, *rest = bench.ask("/stylus/job/list", len(found) // 2)
+        assert (total, offset) == (500, len(found) // 2)
+        assert len(encode("/stylus/reply", "/stylus/job/list", "x" * 200, total, offset, *rest)) <= PACKET
+        found += rest
+    assert found[::2] == [500, *range(1, 500)]
+    assert set(found[1::2]) == {"queued"}
+    assert bench.ask("/stylus/job/list", 500) == [500, 500]
+
+
+def test_long_messages_are_cut_to_what_a_packet_holds(bench: Bench) -> None:
+    (number,) = bench.ask("/stylus/render", bench.clip, bench.style)
+    job = bench.jobs.claim("w", 30)
+    assert job is not None
+    assert list(bench.events.of_changes())
+    bench.jobs.failed(job, "internal", "🎹" * 5000)
+    answers = [
+        bench.send("/stylus/job/status", 1, number),
+        bench.send("/stylus/ping", 2, "🎹" * 5000),
+        *((event[1], event[2]) for event in bench.events.of_changes()),
+    ]
+    assert sum(("🎹" * 240) in str(arguments) for _, arguments in answers) == 3
+    for address, arguments in answers:
+        assert len(encode(address, *arguments)) <= PACKET
+
+
+def test_replies_are_remembered_up_to_a_number_of_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk, "REMEMBERED_BYTES", 20_000)
+    for number in range(40):
+        library.add(f"{number:02d}" + "x" * 50, Path(bench.style))
+    first = bench.send("/stylus/style/list", "first")
+    bench.workers.conditions = [
+        Condition("idle", "mini", "cpu", (identity(Path(library.styles()[0].path)),), 2, 300, 1)
+    ]
+    # The same request is answered as it was, while that is remembered.
+    assert bench.send("/stylus/style/list", "first") == first
+    for number in range(10):
+        bench.send("/stylus/style/list", number)
+    assert bench.send("/stylus/style/list", "first") != first
+
+
+def test_a_request_in_a_file_that_is_too_large_is_refused_in_a_line(bench: Bench) -> None:
+    file = bench.folder / "request.json"
+    asked = json.dumps({"content": bench.clip, "style": bench.style})
+    file.write_text(asked + " " * (2**20 - len(asked)), "utf-8")
+    bench.ask("/stylus/render/file", str(file))
+    file.write_text(asked + " " * (2**20 - len(asked) + 1), "utf-8")
+    said = "request.json is over 1 MiB, which is the most that a request in a file may have"
+    assert bench.refused("/stylus/render/file", str(file)) == ("bad-request", said)
+    file.write_text("[" * 100_000, "utf-8")
+    assert bench.refused("/stylus/render/file", str(file))[0] == "bad-request"
 
 
 def test_a_request_from_a_file(bench: Bench) -> None:

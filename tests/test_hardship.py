@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,3 +141,50 @@ def test_a_worker_that_is_killed_is_replaced_and_its_job_tried_once_more(daemon:
     jobs.close()
     assert not daemon.unfinished()
     assert not list(daemon.folder.glob("twice*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to be heeded")
+def test_a_worker_that_is_asked_to_end_gives_its_job_back(daemon: Daemon, asking: Asking) -> None:
+    job = asking.send(steps=200)
+    daemon.until_midway()
+    (worker,) = daemon.workers()
+    worker.terminate()
+    assert asking.wait(job).is_file()
+    jobs = daemon.jobs()
+    assert jobs.get(job).attempts == 1
+    jobs.close()
+    assert not daemon.unfinished()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
+def test_where_the_queue_has_no_room_the_worker_waits(daemon: Daemon, asking: Asking) -> None:
+    import resource
+
+    numbers = [asking.send(steps=100, name=name) for name in ("one", "two")]
+    daemon.until_midway()
+    (worker,) = daemon.workers()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (1, limit[1]))
+    with Client(daemon.port) as client:
+        until(lambda: client.ask("/stylus/status", patience=30)[2] == "idle")
+    jobs = daemon.jobs()
+    assert [jobs.get(number).state for number in numbers] == ["running", "queued"]
+    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, limit)
+    assert [asking.wait(number).name for number in numbers] == ["one.wav", "two.wav"]
+    assert [jobs.get(number).attempts for number in numbers] == [1, 1]
+    jobs.close()
+    assert daemon.workers() == [worker]
+
+
+def test_after_a_model_that_cannot_be_loaded_jobs_go_on_with_the_former(
+    daemon: Daemon, asking: Asking, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(daemon.model, damaged)
+    (damaged / "scheduler" / "scheduler_config.json").write_text("[]", "utf-8")
+    workers = daemon.workers()
+    with Client(daemon.port) as client:
+        client.ask("/stylus/model", str(damaged))
+        assert asking.wait(asking.send(steps=2)).is_file()
+        until(lambda: client.ask("/stylus/status", patience=30)[1:3] == (str(daemon.model), "idle"))
+    assert daemon.workers() == workers

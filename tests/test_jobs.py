@@ -200,12 +200,84 @@ def test_jobs_are_counted_as_they_change(jobs: Jobs, clock: Clock, tmp_path: Pat
     assert Jobs(tmp_path / "jobs.sqlite").count("queued", "running", "paused") == 3
 
 
-def test_what_is_done_once_for_all_is_never_forgotten(jobs: Jobs, clock: Clock) -> None:
+def test_that_work_is_done_outlives_its_job(jobs: Jobs, clock: Clock, tmp_path: Path) -> None:
     first = jobs.submit(REQUEST, once="key")
-    jobs.done(claimed(jobs), "x")
+    jobs.done(claimed(jobs), "x.wav")
+    ended = clock.now
     clock.now += 100
-    assert jobs.prune(50) == 0
+    assert jobs.prune(50) == 1
+    assert jobs.listed() == []
+    with pytest.raises(NotFound):
+        jobs.get(first.id)
+    known = Jobs(tmp_path / "jobs.sqlite").submit(REQUEST, once="key")
+    assert (known.id, known.state, known.path, known.changed) == (first.id, "done", "x.wav", ended)
+    assert jobs.listed() == []
+    # Let go of by who has seen another job of it, or another's work, it stays.
+    jobs.release("key", first.id + 1)
+    jobs.release("other", first.id)
     assert jobs.submit(REQUEST, once="key").id == first.id
+    jobs.release("key", first.id)
+    again = jobs.submit(REQUEST, once="key")
+    assert (again.id, again.state) == (first.id + 1, "queued")
+    # Done and pruned a second time, the second counts.
+    jobs.done(claimed(jobs), "y.wav")
+    clock.now += 100
+    jobs.prune(50)
+    assert jobs.submit(REQUEST, once="key").path == "y.wav"
+
+
+def test_a_queue_of_an_earlier_version_goes_on(tmp_path: Path, clock: Clock) -> None:
+    file = tmp_path / "jobs.sqlite"
+    with closing(Jobs(file, clock=clock)) as jobs:
+        first = jobs.submit(REQUEST, once="key")
+        jobs.done(claimed(jobs), "x.wav")
+        second = jobs.submit(REQUEST)
+    with closing(sqlite3.connect(file, isolation_level=None)) as old:
+        for statement in ("DROP TABLE works", "DROP INDEX jobs_by_place", "DROP INDEX jobs_by_end"):
+            old.execute(statement)
+        old.execute("PRAGMA user_version = 2")
+    with closing(Jobs(file, clock=clock)) as jobs:
+        assert jobs.page(0, 9) == (2, [(first.id, "done"), (second.id, "queued")])
+        assert [job.id for job in jobs.ended(9)] == [first.id]
+        clock.now += 100
+        assert jobs.prune(50) == 1
+        assert jobs.submit(REQUEST, once="key").id == first.id
+
+
+def test_what_has_ended_keeps_its_priority_and_tells_nothing(jobs: Jobs) -> None:
+    number = jobs.submit(REQUEST, priority=1).id
+    jobs.done(claimed(jobs), "x")
+    before = jobs.version()
+    assert jobs.prioritise(number, 5).priority == 1
+    assert jobs.since(before) == []
+    with pytest.raises(NotFound):
+        jobs.prioritise(99, 1)
+
+
+def test_what_is_to_be_cancelled_is_neither_paused_nor_resumed(jobs: Jobs) -> None:
+    number = jobs.submit(REQUEST).id
+    job = claimed(jobs)
+    jobs.cancel(number)
+    for change in (jobs.pause, jobs.resume):
+        change(number)
+        assert jobs.wish(job) == "cancel"
+    jobs.stopped(job)
+    assert jobs.get(number).state == "cancelled"
+
+
+def test_a_page_of_jobs_and_the_last_that_ended(jobs: Jobs, clock: Clock) -> None:
+    for _ in range(4):
+        jobs.submit(REQUEST)
+    jobs.prioritise(3, 1)
+    jobs.cancel(4)
+    clock.now += 1
+    jobs.cancel(2)
+    assert [job.id for job in jobs.listed()] == [3, 1, 2, 4]
+    assert jobs.page(0, 2) == (4, [(3, "queued"), (1, "queued")])
+    assert jobs.page(2, 5) == (4, [(2, "cancelled"), (4, "cancelled")])
+    assert jobs.page(4, 5) == (4, [])
+    assert [job.id for job in jobs.ended(9)] == [2, 4]
+    assert [job.id for job in jobs.ended(1)] == [2]
 
 
 def test_changes_are_numbered_for_ever(jobs: Jobs, clock: Clock) -> None:

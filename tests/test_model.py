@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from transformers import CLIPTextModel
 
 from stylus_audio import Engine
-from stylus_audio.errors import BadRequest, NoModel
+from stylus_audio.errors import BadRequest, NoModel, OutOfMemory
 from stylus_audio.metrics import level_steps
 from stylus_audio.model import choose_device, choose_dtype, load_model
 from stylus_audio.spectrogram import frame_count
@@ -88,6 +88,26 @@ def test_damaged_weights_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(NoModel, match="damaged"):
         load_model(str(folder), "cpu")
+
+
+@pytest.mark.parametrize(
+    "file", ["scheduler/scheduler_config.json", "unet/config.json", "stylus.json", "style_encoder/config.json"]
+)
+@pytest.mark.parametrize("said", ["[]", "null", "{", "\xff"])
+def test_damaged_configurations_are_refused(told_folder: Path, tmp_path: Path, file: str, said: str) -> None:
+    folder = shutil.copytree(told_folder, tmp_path / "damaged")
+    (folder / file).write_bytes(said.encode("latin-1"))
+    with pytest.raises(NoModel):
+        load_model(str(folder), "cpu")
+
+
+def test_a_model_that_does_not_fit_says_so(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(OutOfMemory, match="not enough memory on cpu for tiny"):
+        load_model(str(tiny_folder), "cpu")
 
 
 def test_offline_says_how_to_get_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

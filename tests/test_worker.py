@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ from stylus_daemon.worker_messages import Condition, News, Plan, Progress, ident
 
 from stylus_audio import library
 from stylus_audio.engine import Engine, Render
-from stylus_audio.errors import OutOfMemory
+from stylus_audio.errors import NotAllowed, OutOfMemory
 from tests.sounds import RATE, Audio, noise, plucks, tone
 
 WINDOWS = 5
@@ -165,6 +167,121 @@ def test_when_the_cpu_takes_over_nothing_is_left_of_the_attempt_on_the_device(
     del shop.engine
     assert shop.do().state == "done"
     assert left == [[False, False, False]]
+
+
+def test_where_the_model_does_not_fit_the_device_the_cpu_takes_over(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = shop.worker._load
+
+    def full(what: tuple[str, str], device: str, progress: Callable[[float, str], None]) -> Engine:
+        if device != "cpu":
+            raise OutOfMemory("not enough memory on cuda for tiny")
+        return load(what, device, progress)
+
+    shop.worker.plan = replace(shop.worker.plan, device="cuda")
+    shop.worker._drop()
+    monkeypatch.setattr(shop.worker, "_load", full)
+    monkeypatch.setattr("stylus_daemon.worker.choose_device", lambda _: torch.device("meta"))
+    assert shop.do(steps=1).notes == ("the CPU took over: the device's memory did not suffice",)
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_former(shop: Shop, tiny_folder: Path) -> None:
+    former, damaged = str(tiny_folder), str(shutil.copytree(tiny_folder, shop.folder / "damaged"))
+    Path(damaged, "scheduler", "scheduler_config.json").write_text("[]", "utf-8")
+    shop.worker.choose(damaged)
+    said = [one for one in shop.news if isinstance(one, Condition)]
+    assert [(one.state, one.model) for one in said] == [("loading", damaged), ("loading", former), ("idle", former)]
+    assert "cannot be loaded" in said[-1].trouble
+    assert shop.do(steps=1).state == "done"
+    shop.worker.choose(former)
+    last = shop.news[-1]
+    assert isinstance(last, Condition)
+    assert (last.state, last.model, last.trouble) == ("idle", former, "")
+
+
+def test_a_style_that_is_being_read_can_be_cancelled(shop: Shop) -> None:
+    style = shop.folder / "style.wav"
+    request = with_options(style, [(style, "style")], {"steps": 9})
+    number = shop.jobs.submit(replace(request, kind="warm", folder=str(shop.folder)).to_dict()).id
+    passes = []
+
+    def turn(*_: object) -> None:
+        passes.append(1)
+        shop.jobs.cancel(number)
+
+    hook = shop.engine.model.unet.register_forward_pre_hook(turn)
+    with patch.object(batch, "SAYS", 0):
+        assert shop.worker.loop()
+    hook.remove()
+    assert (shop.jobs.get(number).state, len(passes)) == ("cancelled", 1)
+
+
+# --- The queue and the folders of stems
+
+
+def test_a_queue_that_cannot_be_written_is_no_jobs_fault(shop: Shop) -> None:
+    numbers = [shop.submit(name=f"stem {number}", steps=2) for number in range(2)]
+
+    def no_room(*_: object) -> None:
+        shop.jobs._connection.execute("PRAGMA query_only = ON")
+
+    hook = shop.engine.model.unet.register_forward_pre_hook(no_room)
+    # In the midst of a render, and before the next.
+    for _ in range(2):
+        with pytest.raises(sqlite3.OperationalError):
+            shop.worker.loop()
+    hook.remove()
+    assert [job.id for job in shop.jobs.listed("running")] == numbers
+    assert sorted(path.name for path in shop.folder.iterdir()) == ["clip.wav", "home", "style.wav"]
+    shop.jobs._connection.execute("PRAGMA query_only = OFF")
+    assert shop.worker.loop()
+    assert [(job.state, job.attempts) for job in map(shop.jobs.get, numbers)] == [("done", 1)] * 2
+
+
+def test_a_stem_of_which_the_queue_could_not_be_told_is_rendered_once(shop: Shop) -> None:
+    number = shop.submit(steps=1)
+    full = "BEFORE UPDATE OF state ON jobs WHEN NEW.state = 'done' BEGIN SELECT RAISE(ABORT, 'full'); END"
+    shop.jobs._connection.execute(f"CREATE TEMP TRIGGER full {full}")
+    with pytest.raises(sqlite3.Error, match="full"):
+        shop.worker.loop()
+    shop.jobs._connection.execute("DROP TRIGGER full")
+    assert not shop.worker.loop()
+    job = shop.jobs.get(number)
+    assert (job.state, job.attempts) == ("done", 1)
+    names = sorted(path.name for path in shop.folder.iterdir() if path.is_file())
+    assert names == ["clip.wav", "clip_style.json", "clip_style.wav", "style.wav"]
+
+
+def test_a_workshop_that_cannot_be_made_is_no_jobs_fault(shop: Shop) -> None:
+    number = shop.submit(steps=1)
+    shop.worker.workshop.parent.write_bytes(b"in its place")
+    with pytest.raises(NotAllowed):
+        shop.worker.loop()
+    told = shop.news[-1]
+    assert isinstance(told, Condition)
+    assert told.state == "idle"
+    shop.worker.workshop.parent.unlink()
+    assert shop.worker.loop()
+    assert (shop.jobs.get(number).state, shop.jobs.get(number).attempts) == ("done", 1)
+
+
+def test_a_folder_that_cannot_be_reached_is_no_matter_of_the_other_jobs(shop: Shop) -> None:
+    number = shop.submit(steps=1)
+    # No system has room for such a name, and says so in place of that nothing is there.
+    away = shop.folder / ("x" * 300)
+    lost = shop.jobs.submit({**shop.jobs.get(number).request, "folder": str(away)}).id
+    shop.jobs.claim("worker-0", 30)
+    aimed = shop.jobs.claim("worker-0", 30)
+    assert aimed is not None
+    shop.jobs.aim(aimed, str(away / "stem.wav"), "digest")
+    assert [(one.id, one.state) for one in shop.worker.recover()] == [(number, "queued"), (lost, "queued")]
+    while shop.worker.loop():
+        pass
+    assert [(job.state, job.code) for job in map(shop.jobs.get, (number, lost))] == [
+        ("done", ""),
+        ("failed", "not-found"),
+    ]
 
 
 def test_a_style_is_warm_once_it_was_read_with_the_default_settings(shop: Shop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +51,8 @@ class Batch:
         """Keep the leases within; behind it every job has ended or is back in the queue.
 
         An exception is the end of a job that is alone. Of several it may be the fault of one, or of their number: each
-        is tried again by itself.
+        is tried again by itself. The queue's own, `sqlite3.Error`, is raised: it is no job's fault, and those that have
+        not ended stay this worker's until `Jobs.recover`.
         """
         with self._leased():
             try:
@@ -59,6 +61,8 @@ class Batch:
                 for job in self.left:
                     log.info("job %d goes back in the queue", job.id)
                     self._end(job, self._jobs.released)
+            except sqlite3.Error:
+                raise
             except Exception as error:
                 for job in self.left:
                     if self._alone:
@@ -69,11 +73,13 @@ class Batch:
 
     @contextmanager
     def fate_of(self, job: Job) -> Iterator[None]:
-        """What goes wrong within is this job's failure alone."""
+        """What goes wrong within is this job's failure alone, but for what is the queue's."""
         try:
             yield
         except LostLease as lost:
             self._lose(job, lost)
+        except sqlite3.Error:
+            raise
         except Exception as error:
             self._fail(job, error)
 
@@ -157,8 +163,8 @@ class Batch:
             try:
                 while not ended.wait(LEASE / 10):
                     for job in self.left:
-                        # Who lost one, or has just ended it, meets the same at its next step.
-                        with suppress(LostLease):
+                        # Who lost one, has just ended it, or cannot write meets the same at its next step.
+                        with suppress(LostLease, sqlite3.Error):
                             jobs.heartbeat(job, LEASE, *self._now)
             finally:
                 jobs.close()

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from stylus_audio import installed, store
+from stylus_audio import installed, library, store
 from stylus_audio.cli import Device, Json, ModelName, with_settings
 from stylus_audio.errors import BadRequest, NotAllowed, NotFound, StylusError
 from stylus_audio.files import typed_path
+from stylus_audio.weights import from_anywhere
 
 root_app = typer.Typer(no_args_is_help=True, help="Folders that the daemon may use.", rich_markup_mode=None)
 
@@ -28,7 +32,7 @@ def add(app: typer.Typer) -> None:
     app.command()(daemon)
     app.command()(page)
     app.command()(with_settings(watch))
-    app.command()(with_settings(send))
+    app.command(cls=_Reporting)(with_settings(send))
     app.add_typer(root_app, name="root")
 
 
@@ -68,7 +72,7 @@ def daemon(
     token = _token(token_file)
     options = Options(
         osc_port, host, token, tuple(allow), tuple(_folder(one) for one in root), model, device, queue, stall,
-        tuple(Watch(one) for one in watch), None if no_page else http_port, batch_size,
+        tuple(Watch(one, model=model) for one in watch), None if no_page else http_port, batch_size,
     )  # fmt: skip
     if check:
         from .check import run_check
@@ -110,19 +114,20 @@ def watch(
     device: Device = "auto",
 ) -> None:
     """Render what appears in a folder; the originals stay as they are."""
-    from .service import PORT, Options, other_daemon, watch_beside
+    from .service import PORT, Options, PortTaken, other_daemon, watch_beside
     from .watch_settings import Watch
 
     watched = Watch(
         folder, out, tuple(style), asked, model, move, polling or None,
     )  # fmt: skip
-    roots = (watched.root, watched.output, *(typed_path(one).resolve().parent for one in style if _is_path(one)))
+    roots = (watched.root, watched.output, *(typed_path(one).resolve().parent for one in style if library.is_path(one)))
     # There is one daemon for each user: a DAW finds this one.
     options = Options(PORT, roots=roots, model=model, device=device, watches=(watched,), any_port=True)
-    if other_daemon():
-        watch_beside(options)
-    else:
-        _run(options, f"watching {watched.root}")
+    while not other_daemon() or watch_beside(options):
+        # Of several that wait for a daemon's end one is the next, and the others are beside that one.
+        with suppress(PortTaken):
+            _run(options, f"watching {watched.root}")
+            return
 
 
 def _run(options: Any, what: str) -> None:
@@ -159,11 +164,11 @@ def send(
 ) -> None:
     """Have the daemon render a clip, and wait for the stem."""
     about = {
-        "model": model, "recipe": recipe, "preset": preset, "name": name, "sidecar": sidecar, "overwrite": overwrite,
-        "output": str(output.absolute()) if output else "",
+        "model": from_anywhere(model) if model else "", "recipe": recipe, "preset": preset, "name": name,
+        "sidecar": sidecar, "overwrite": overwrite, "output": str(output.absolute()) if output else "",
     }  # fmt: skip
     values = {**asked, **{key: value for key, value in about.items() if value}}
-    first, *more = [str(typed_path(one).absolute()) if _is_path(one) else one for one in style]
+    first, *more = [str(typed_path(one).absolute()) if library.is_path(one) else one for one in style]
     pairs = [*(("style", one) for one in more), *values.items()]
     words = [str(content.absolute()), first, *(word for pair in pairs for word in pair)]
     if report is not None:
@@ -176,6 +181,30 @@ def send(
     _report(report, result)
     shown = result.get("stem", result["job"])
     print(json.dumps(result, ensure_ascii=False) if as_json else shown)
+
+
+class _Reporting(TyperCommand):
+    """Used wrongly it writes `--report` as well: whoever asked for one waits for it."""
+
+    def make_context(self, info_name: str | None, args: list[str], *others: Any, **extra: Any) -> Any:
+        """As of any command."""
+        words = list(args)
+        try:
+            return super().make_context(info_name, args, *others, **extra)
+        except Exception as error:
+            if (file := _report_of(words)) and hasattr(error, "format_message"):
+                _check_report(file)
+                _report(file, {"error": BadRequest.code, "message": error.format_message()})
+            raise
+
+
+def _report_of(words: Sequence[str]) -> Path | None:
+    """What follows `--report`, before the words have been understood."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, sign, value = word.partition("=")
+        if name == "--report" and (value if sign else following):
+            return Path(value if sign else following)
+    return None
 
 
 def _sent(port: int, words: list[Any], no_wait: bool) -> dict[str, Any]:
@@ -247,12 +276,6 @@ def root_remove(folder: Path) -> None:
     from .roots import forget_root
 
     forget_root(folder)
-
-
-def _is_path(reference: str) -> bool:
-    """As `library.resolve` tells a file from a name."""
-    path = typed_path(reference)
-    return path.exists() or len(path.parts) > 1
 
 
 def _folder(path: Path) -> Path:

@@ -6,8 +6,9 @@ A request is read, checked, put in the queue and answered; nothing here waits fo
 from __future__ import annotations
 
 import json
+import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -24,9 +25,9 @@ from stylus_audio.stem import check_carrier, check_container
 from stylus_audio.target import Target, stem_path
 from stylus_audio.weights import KNOWN, is_offline, located, named
 
-from .events import Listeners, to_text
+from .events import SAID, Listeners, to_text
 from .jobs import Job, Jobs
-from .osc_messages import Argument, Message, Peer
+from .osc_messages import Argument, Message, Peer, cut
 from .request import RenderJob, with_options
 from .roots import Roots
 from .worker_messages import Condition, Progress, identity
@@ -40,20 +41,24 @@ VERSION = version("stylus-audio")
 REMEMBERED = 20_000
 """Replies kept, so that a repeated request gets the same one."""
 
+REMEMBERED_BYTES = 8 * 2**20
+"""What the arguments of those may take in memory."""
+
 AUDITION = 100
 """Priority of an audition."""
 
 ROOM = 3_500
 """Bytes of a list in one reply, under the 4,000 of a packet."""
 
+LARGEST_FILE = 2**20
+"""Bytes of a request in a file."""
+
 
 @dataclass(frozen=True)
 class Address:
-    """One line of the table: what follows the request id, what the reply carries, and what it does."""
+    """One line of the table: what follows the request id, and what serves it."""
 
     takes: str
-    replies: str
-    does: str
     serve: Callable[[Desk, Call], list[Argument]]
 
 
@@ -134,6 +139,11 @@ class Answer:
     address: str
     arguments: tuple[Argument, ...]
 
+    @property
+    def size(self) -> int:
+        """Bytes of memory that the arguments take."""
+        return sum(map(sys.getsizeof, self.arguments))
+
 
 class Desk:
     """Serves requests. `progress` is how far running jobs are, as the workers last said."""
@@ -143,6 +153,7 @@ class Desk:
         self.progress: dict[int, Progress] = {}
         self.page_url = ""
         self._answered: OrderedDict[tuple[str, str, str], Answer] = OrderedDict()
+        self._answered_bytes = 0
 
     def answer(self, message: Message) -> Answer | None:
         """The one answer to a message; None for what is not meant for us."""
@@ -160,25 +171,30 @@ class Desk:
         try:
             if message.address not in ADDRESSES:
                 raise Unknown(f"{message.address[:100]} is none of our addresses")
-            if not isinstance(rid, str | int) or len(str(rid)) > 200:
+            if echoed(rid) != rid:
                 raise BadRequest("the first argument is a request id: a whole number, or text of up to 200 letters")
             reply = ADDRESSES[message.address].serve(self, call)
             answer = Answer(call.peer, "/stylus/reply", (message.address, rid, *reply))
         except StylusError as error:
-            rid = rid if isinstance(rid, str | int) and len(str(rid)) <= 200 else 0
-            text = " ".join(str(error).split())[:1000]
-            answer = Answer(call.peer, "/stylus/error", (message.address[:200], rid, error.code, text))
+            text = cut(" ".join(str(error).split()), SAID)
+            answer = Answer(call.peer, "/stylus/error", (message.address[:200], echoed(rid), error.code, text))
             # What there was no room for may be asked again under the same id.
             repeats = repeats and not isinstance(error, Busy)
         if repeats:
-            self._answered[key] = answer
-            if len(self._answered) > REMEMBERED:
-                self._answered.popitem(last=False)
+            self._remember(key, answer)
         return answer
+
+    def _remember(self, key: tuple[str, str, str], answer: Answer) -> None:
+        self._answered[key] = answer
+        self._answered_bytes += answer.size
+        while len(self._answered) > REMEMBERED or self._answered_bytes > REMEMBERED_BYTES:
+            _, oldest = self._answered.popitem(last=False)
+            self._answered_bytes -= oldest.size
 
     def forget(self) -> None:
         """Forget what was answered: what was promised could not be kept."""
         self._answered.clear()
+        self._answered_bytes = 0
 
     def _home(self, message: Message) -> Peer:
         """Where a client hears from us: its `reply_port`, the port of its `/stylus/notify`, or where it sent from."""
@@ -231,7 +247,8 @@ class Desk:
     def style_list(self, call: Call) -> list[Argument]:
         first = call.integer("offset", 0, 10**6) if call.more else 0
         call.end()
-        return _page([[style.name, self._is_warm(style)] for style in library.styles()], first)
+        styles = library.styles()
+        return _page(len(styles), first, ([style.name, self._is_warm(style)] for style in styles[first:]))
 
     def style_remove(self, call: Call) -> list[Argument]:
         name = call.text("name")
@@ -275,12 +292,16 @@ class Desk:
         file = self.roots.file(call.text("path"))
         values = call.options()
         try:
-            given = json.loads(file.read_text("utf-8"))
+            with file.open("rb") as stream:
+                text = stream.read(LARGEST_FILE + 1)
+            if len(text) > LARGEST_FILE:
+                raise BadRequest(f"{file.name} is over 1 MiB, which is the most that a request in a file may have")
+            given = json.loads(text.decode())
             content = given.pop("content")
             styles = given.pop("styles", None) or [given.pop("style")]
             if not isinstance(content, str) or not all(isinstance(style, str) for style in styles):
                 raise TypeError
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise BadRequest(
                 f'{file.name} is no JSON object with "content", "style" or "styles", and options'
             ) from None
@@ -339,13 +360,14 @@ class Desk:
         call.end()
         now = self.progress.get(job.id) if job.state == "running" else None
         fraction, stage = (now.fraction, now.stage) if now else (job.fraction, job.stage)
-        said = job.path if job.state == "done" else f"{job.code}: {job.message}" if job.code else ""
+        said = job.path if job.state == "done" else f"{job.code}: {cut(job.message, SAID)}" if job.code else ""
         return [job.id, job.state, float(fraction), stage, said]
 
     def job_list(self, call: Call) -> list[Argument]:
         first = call.integer("offset", 0, 10**6) if call.more else 0
         call.end()
-        return _page([[job.id, job.state] for job in self.jobs.listed()], first)
+        total, jobs = self.jobs.page(first, ROOM // 16)
+        return _page(total, first, ([number, state] for number, state in jobs))
 
     def job_cancel(self, call: Call) -> list[Argument]:
         return self._changed(call, self.jobs.cancel)
@@ -374,7 +396,8 @@ class Desk:
     def presets(self, call: Call) -> list[Argument]:
         first = call.integer("offset", 0, 10**6) if call.more else 0
         call.end()
-        return _page([[name] for name in sorted(presets())], first)
+        names = sorted(presets())
+        return _page(len(names), first, ([name] for name in names[first:]))
 
     def models(self, call: Call) -> list[Argument]:
         call.end()
@@ -411,46 +434,28 @@ class Desk:
 
 
 ADDRESSES: dict[str, Address] = {
-    "/stylus/ping": Address("", "version protocol", "says that the daemon is there", Desk.ping),
-    "/stylus/status": Address(
-        "", "device model state queued running cached_styles cache_bytes style_inversions", "how it is", Desk.status
-    ),
-    "/stylus/notify": Address(
-        "1|0 [port] [seconds]", "seconds", "events of all jobs, for so long (3600 s); replies go to that port too",
-        Desk.notify,
-    ),
-    "/stylus/style/add": Address("name path [start end]", "name cached", "a file to the library", Desk.style_add),
-    "/stylus/style/list": Address("[offset]", "total offset (name cached)…", "the library", Desk.style_list),
-    "/stylus/style/remove": Address("name", "name", "out of the library", Desk.style_remove),
-    "/stylus/style/warm": Address(
-        "name [key value …]", "name cached job", "reads a style before it is needed", Desk.style_warm
-    ),
-    "/stylus/render": Address(
-        "content style [key value …]", "job [note]", "puts a render in the queue; keys are the options of "
-        "`stylus render` with `_` (`style` again for several) but what is the command line's own, and `reply_port`",
-        Desk.render,
-    ),
-    "/stylus/render/file": Address(
-        "path.json [key value …]", "job [note]", 'as /stylus/render, from a file with "content", "style" or "styles", '
-        "and options", Desk.render_file,
-    ),
-    "/stylus/audition": Address(
-        "content start end [style name]… [key value …]", "job styles",
-        "finds the gains of a passage in each style, or in all of the library, for the page's audition wall",
-        Desk.audition,
-    ),
-    "/stylus/page": Address("", "url", "the page's address with its token; empty where there is none", Desk.page),
-    "/stylus/job/status": Address("job", "job state fraction stage path|error", "one job", Desk.job_status),
-    "/stylus/job/list": Address("[offset]", "total offset (job state)…", "all jobs", Desk.job_list),
-    "/stylus/job/cancel": Address("job", "job state", "at once, or after the present step", Desk.job_cancel),
-    "/stylus/job/pause": Address("job", "job state", "holds it until it is resumed", Desk.job_pause),
-    "/stylus/job/resume": Address("job", "job state", "back to its place in the queue", Desk.job_resume),
-    "/stylus/job/priority": Address("job n", "job state n", "higher goes first, -1000 to 1000", Desk.job_priority),
-    "/stylus/presets": Address("[offset]", "total offset name…", "the user's own presets", Desk.presets),
-    "/stylus/models": Address("", "name…", "the models that there are", Desk.models),
-    "/stylus/model": Address("[name]", "name", "the one for jobs that name none; loads another", Desk.model),
-}  # fmt: skip
-"""Everything that can be asked. The reference page (docs/osc.md) and the device's test read it too."""
+    "/stylus/ping": Address("", Desk.ping),
+    "/stylus/status": Address("", Desk.status),
+    "/stylus/notify": Address("1|0 [port] [seconds]", Desk.notify),
+    "/stylus/style/add": Address("name path [start end]", Desk.style_add),
+    "/stylus/style/list": Address("[offset]", Desk.style_list),
+    "/stylus/style/remove": Address("name", Desk.style_remove),
+    "/stylus/style/warm": Address("name [key value …]", Desk.style_warm),
+    "/stylus/render": Address("content style [key value …]", Desk.render),
+    "/stylus/render/file": Address("path.json [key value …]", Desk.render_file),
+    "/stylus/audition": Address("content start end [style name]… [key value …]", Desk.audition),
+    "/stylus/page": Address("", Desk.page),
+    "/stylus/job/status": Address("job", Desk.job_status),
+    "/stylus/job/list": Address("[offset]", Desk.job_list),
+    "/stylus/job/cancel": Address("job", Desk.job_cancel),
+    "/stylus/job/pause": Address("job", Desk.job_pause),
+    "/stylus/job/resume": Address("job", Desk.job_resume),
+    "/stylus/job/priority": Address("job n", Desk.job_priority),
+    "/stylus/presets": Address("[offset]", Desk.presets),
+    "/stylus/models": Address("", Desk.models),
+    "/stylus/model": Address("[name]", Desk.model),
+}
+"""Everything that can be asked. Tests hold docs/osc.md, which says what replies carry, and the device against it."""
 
 
 def _reply_port(peer: Peer, value: object) -> Peer:
@@ -458,11 +463,16 @@ def _reply_port(peer: Peer, value: object) -> Peer:
     return Peer("udp", peer.host, Option("integer", "", low=1, high=65535).check("reply_port", value))
 
 
-def _page(rows: list[list[Argument]], first: int) -> list[Argument]:
-    """Total, offset, and as many rows from there as a packet holds."""
-    page: list[Argument] = [len(rows), first]
+def echoed(rid: object) -> str | int:
+    """A request id as answers repeat it; 0 for what is none."""
+    return rid if isinstance(rid, str | int) and len(str(rid)) <= 200 else 0
+
+
+def _page(total: int, first: int, rows: Iterable[list[Argument]]) -> list[Argument]:
+    """Total, offset, and as many of the rows from there on as a packet holds."""
+    page: list[Argument] = [total, first]
     room = ROOM
-    for row in rows[first:]:
+    for row in rows:
         room -= sum(len(value.encode()) + 8 if isinstance(value, str) else 8 for value in row)
         if room < 0:
             break

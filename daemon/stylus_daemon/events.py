@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from .jobs import ENDED, Job, Jobs
-from .osc_messages import Argument, Peer
+from .osc_messages import Argument, Peer, cut
 from .worker_messages import Progress
+
+SAID = 1_000
+"""Bytes of an error's message, of the 4,000 of a packet."""
 
 MOST = 64
 """Clients that may be registered at a time; the one whose lease ends first makes room."""
@@ -102,5 +105,5 @@ def _outcome(job: Job) -> list[tuple[str, tuple[Argument, ...]]]:
     if job.state == "done" and job.path:
         return [("/stylus/job/result", (job.id, 0, job.path))]
     if job.state == "failed":
-        return [("/stylus/job/error", (job.id, job.code, job.message[:1000]))]
+        return [("/stylus/job/error", (job.id, job.code, cut(job.message, SAID)))]
     return []

@@ -7,6 +7,7 @@ may open the same file: the daemon takes requests, workers claim jobs under a le
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,16 +19,21 @@ from typing import Any, Literal
 from stylus_audio.audio import sha256
 from stylus_audio.errors import BadRequest, Busy, NotAllowed, NotFound
 
+log = logging.getLogger(__name__)
+
 State = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
+_HAS_ENDED = "state IN ('done', 'failed', 'cancelled')"
+# SQLite takes the index by state otherwise, and sorts the whole history for its last lines.
+_OF_ENDED = f"FROM jobs INDEXED BY jobs_by_end WHERE {_HAS_ENDED}"
 
 ATTEMPTS = 2
 """A job whose worker died under it is tried once more."""
 
-VERSION = 2
+VERSION = 3
 """Of the tables."""
 
-_SCHEMA = """
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     state TEXT NOT NULL DEFAULT 'queued',
@@ -53,6 +59,11 @@ CREATE TABLE IF NOT EXISTS jobs (
 );
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, priority DESC, id);
 CREATE INDEX IF NOT EXISTS jobs_by_version ON jobs (version);
+CREATE INDEX IF NOT EXISTS jobs_by_place ON jobs (priority DESC, id);
+CREATE INDEX IF NOT EXISTS jobs_by_end ON jobs (changed, id) WHERE {_HAS_ENDED};
+CREATE TABLE IF NOT EXISTS works (
+    once TEXT PRIMARY KEY, job INTEGER NOT NULL, path TEXT NOT NULL, changed REAL NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS requests (
     client TEXT NOT NULL, rid TEXT NOT NULL, job INTEGER NOT NULL, created REAL NOT NULL, PRIMARY KEY (client, rid)
 );
@@ -174,7 +185,8 @@ class Jobs:
         try:
             yield self._connection
         except BaseException:
-            if not self._in_batch:
+            # A full disk may have undone it already.
+            if not self._in_batch and self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
         if not self._in_batch:
@@ -186,8 +198,8 @@ class Jobs:
         """Take a request; the same `rid` of the same client again gives the job that it has already started.
 
         `once` names the work itself (content, style and settings by their hashes): what is queued, running, paused or
-        done under it is that job. A `rid` of "" or "0" is never taken for a repeat. Raises `Busy` where `limit` jobs
-        wait.
+        done under it is that job; of one that is pruned only number, end and stem are known. A `rid` of "" or "0" is
+        never taken for a repeat. Raises `Busy` where `limit` jobs wait.
         """
         now = self._clock()
         with self._change() as connection:
@@ -198,6 +210,9 @@ class Jobs:
                 ).fetchone()
             if known is None and once is not None:
                 known = connection.execute("SELECT id AS job FROM jobs WHERE once = ?", (once,)).fetchone()
+                work = connection.execute("SELECT * FROM works WHERE once = ?", (once,)).fetchone()
+                if known is None and work is not None:
+                    return _forgotten(work, request)
             number = known["job"] if known else self._insert(connection, request, client, priority, once, now)
             if rid not in ("", "0"):
                 connection.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?)", (client, rid, number, now))
@@ -224,10 +239,11 @@ class Jobs:
         assert number is not None
         return number
 
-    def release(self, number: int) -> None:
-        """Let the work that a job is named by (`once` in `submit`) be asked for again."""
+    def release(self, once: str, number: int) -> None:
+        """Let the work of this name (`once` in `submit`) be asked for again, where it is that job's."""
         with self._change() as connection:
-            connection.execute("UPDATE jobs SET once = NULL WHERE id = ?", (number,))
+            connection.execute("UPDATE jobs SET once = NULL WHERE once = ? AND id = ?", (once, number))
+            connection.execute("DELETE FROM works WHERE once = ? AND job = ?", (once, number))
 
     def get(self, number: int) -> Job:
         """A job by its number; `NotFound` where there is none."""
@@ -243,11 +259,18 @@ class Jobs:
         rows = self._connection.execute(f"SELECT * FROM jobs {where} ORDER BY priority DESC, id", states)
         return [_job(row) for row in rows]
 
+    def page(self, first: int, most: int) -> tuple[int, list[tuple[int, State]]]:
+        """How many jobs there are, and number and state of up to `most` of them from `first` on, as `listed`."""
+        total = int(self._connection.execute("SELECT TOTAL(jobs) FROM counts").fetchone()[0])
+        rows = self._connection.execute(
+            "SELECT id, state FROM jobs ORDER BY priority DESC, id LIMIT ? OFFSET ?", (most, first)
+        )
+        return total, [(row["id"], row["state"]) for row in rows]
+
     def ended(self, most: int) -> list[Job]:
         """The last jobs that have ended, the latest first."""
-        marks = ", ".join("?" * len(ENDED))
-        where = f"WHERE state IN ({marks}) ORDER BY changed DESC, id DESC LIMIT ?"
-        return [_job(row) for row in self._connection.execute(f"SELECT * FROM jobs {where}", (*ENDED, most))]
+        rows = self._connection.execute(f"SELECT * {_OF_ENDED} ORDER BY changed DESC, id DESC LIMIT ?", (most,))
+        return [_job(row) for row in rows]
 
     def count(self, *states: State) -> int:
         """How many jobs are in these states; kept as they change, since counting a long queue takes milliseconds."""
@@ -372,22 +395,22 @@ class Jobs:
 
     def _wish(self, number: int, wish: str, at_once: dict[str, State]) -> Job:
         with self._change() as connection:
-            state = self.get(number).state
-            if state in at_once:
-                self._set(connection, number, at_once[state])
-            elif state == "running":
+            job = self.get(number)
+            if job.state in at_once:
+                self._set(connection, number, at_once[job.state])
+            elif job.state == "running" and job.wish != "cancel":
                 connection.execute("UPDATE jobs SET wish = ? WHERE id = ?", (wish, number))
                 self._touch(connection, number)
         return self.get(number)
 
     def prioritise(self, number: int, priority: int) -> Job:
-        """Of two waiting jobs the one of higher priority is claimed first."""
+        """Of two waiting jobs the one of higher priority is claimed first. What has ended stays as it is."""
         if not -1000 <= priority <= 1000:
             raise BadRequest(f"priority: {priority} is not a whole number from -1000 to 1000")
         with self._change() as connection:
-            self.get(number)
-            connection.execute("UPDATE jobs SET priority = ? WHERE id = ?", (priority, number))
-            self._touch(connection, number)
+            if self.get(number).state not in ENDED:
+                connection.execute("UPDATE jobs SET priority = ? WHERE id = ?", (priority, number))
+                self._touch(connection, number)
         return self.get(number)
 
     def recover(self, finished: Callable[[Job], bool], blame: bool = True) -> list[Job]:
@@ -435,14 +458,16 @@ class Jobs:
     def prune(self, seconds: float) -> int:
         """Forget jobs that ended so long ago, with their requests; returns how many.
 
-        Not those whose work is done once for all: a watched folder would have all of it done again.
+        Of work that is done once for all it is kept that it is done: a watched folder would have all of it done again.
         """
         before = self._clock() - seconds
-        marks = ", ".join("?" * len(ENDED))
         with self._change() as connection:
-            gone = connection.execute(
-                f"DELETE FROM jobs WHERE state IN ({marks}) AND changed < ? AND once IS NULL", (*ENDED, before)
+            connection.execute(
+                f"INSERT OR REPLACE INTO works SELECT once, id, path, changed {_OF_ENDED}"
+                " AND changed < ? AND state = 'done' AND once IS NOT NULL",
+                (before,),
             )
+            gone = connection.execute(f"DELETE {_OF_ENDED} AND changed < ?", (before,))
             if gone.rowcount:
                 connection.execute("DELETE FROM requests WHERE job NOT IN (SELECT id FROM jobs)")
         return gone.rowcount
@@ -475,7 +500,20 @@ def _job(row: sqlite3.Row) -> Job:
     return Job(**{**values, "request": json.loads(row["request"]), "notes": tuple(json.loads(row["notes"]))})
 
 
+def _forgotten(work: sqlite3.Row, request: Mapping[str, Any]) -> Job:
+    """A job that is done and pruned: who asked for it, and how it went, is gone."""
+    return Job(
+        id=work["job"], state="done", wish="", priority=0, request=dict(request), client="", created=work["changed"],
+        changed=work["changed"], attempts=0, worker="", lease=0.0, fraction=1.0, stage="", eta=None, path=work["path"],
+        digest="", notes=(), code="", message="", version=0,
+    )  # fmt: skip
+
+
 def is_finished(job: Job) -> bool:
-    """Whether the stem that a job was about to publish is there, whole."""
+    """Whether the stem that a job was about to publish is there, whole; not where its folder cannot be reached."""
     path = Path(job.path)
-    return bool(job.digest) and path.is_file() and sha256(path) == job.digest
+    try:
+        return bool(job.digest) and path.is_file() and sha256(path) == job.digest
+    except OSError as error:
+        log.warning("job %d: whether its stem is there cannot be known: %s", job.id, error)
+        return False

@@ -78,6 +78,15 @@ class Malformed:
     """Of the message that is wrong, where that much can be read."""
 
 
+def cut(text: str, most: int) -> str:
+    """The beginning of a text that has at most `most` bytes as UTF-8, in whole characters.
+
+    >>> cut("größer", 4)
+    'grö'
+    """
+    return text.encode(errors="replace")[:most].decode(errors="ignore")
+
+
 def encode(address: str, *arguments: Argument) -> bytes:
     """One message as a packet; `ValueError` for what OSC has no form for.
 

@@ -22,6 +22,8 @@ LOOK = 0.1
 """Seconds between two looks at the queue."""
 GAUGES = 2.0
 """Seconds between two readings of memory and cache."""
+UNREAD = 10_000
+"""Events that wait for a page at most, some MB."""
 REMEMBERED = 200
 """Jobs that have ended and are listed at first."""
 
@@ -66,8 +68,11 @@ class Feed:
         self._closed = False
 
     async def events(self) -> AsyncIterator[str]:
-        """The stream of one page, in the form of `text/event-stream`, until it goes or the daemon ends."""
-        mail: asyncio.Queue[str | None] = asyncio.Queue()
+        """The stream of one page, in the form of `text/event-stream`, until it goes or the daemon ends.
+
+        One that does not read ends, too: its page comes back and gets the whole picture.
+        """
+        mail: asyncio.Queue[str | None] = asyncio.Queue(UNREAD)
         # Before the whole picture is taken, so that nothing falls between it and the first news.
         self._listeners.add(mail)
         if self._task is None or self._task.done():
@@ -91,8 +96,15 @@ class Feed:
         self._tell(None)
 
     def _tell(self, event: str | None) -> None:
-        for mail in self._listeners:
-            mail.put_nowait(event)
+        for mail in list(self._listeners):
+            if not mail.full():
+                mail.put_nowait(event)
+                continue
+            # All at once and for good: an event left out would leave its page with a wrong picture.
+            self._listeners.discard(mail)
+            while not mail.empty():
+                mail.get_nowait()
+            mail.put_nowait(None)
 
     def _version(self) -> int:
         with closing(self._open()) as jobs:
@@ -115,6 +127,7 @@ class Feed:
             "state": next((one.state for one in conditions if one.state != "idle"), "idle"),
             "device": ", ".join(one.device for one in conditions),
             "model": conditions[0].model,
+            "trouble": next((one.trouble for one in conditions if one.trouble), ""),
             "warm": sorted({style for one in conditions for style in one.warm_styles}),
             "cached_styles": max(one.cached for one in conditions),
             "cache_bytes": max(one.cache_bytes for one in conditions),

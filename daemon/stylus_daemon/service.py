@@ -24,13 +24,14 @@ from stylus_audio.places import user_data
 
 from . import auditions
 from .client import ping
-from .desk import Desk
-from .events import Events, Listeners
+from .desk import Desk, echoed
+from .events import SAID, Events, Listeners
 from .gate import LOOPBACK, Gate
+from .holder import said_of_holder, say_holder
 from .jobs import Jobs, is_finished
 from .lock import Lock, Taken
 from .log import to_stderr
-from .osc_messages import Message, Peer
+from .osc_messages import Message, Peer, cut
 from .osc_server import Server
 from .roots import Roots, adding
 from .supervisor import STALL, Supervisor
@@ -55,6 +56,8 @@ GRACE = 10.0
 """Seconds that a worker has to finish its present step when the daemon ends."""
 LOOK = 0.5
 """Seconds within which who only looks whether there is a daemon has let go of its lock."""
+LOOKS = 5.0
+"""Seconds between two looks at the daemon beside which folders are watched."""
 
 
 class PortTaken(StylusError):
@@ -115,9 +118,9 @@ class Service:
             except Taken:
                 raise PortTaken(_said_of_other()) from None
             opened.pop_all()
-        _say_port(home, self.server.port)
-        self.jobs = Jobs(home / "jobs.sqlite", options.queue)
         self.roots = Roots(options.roots)
+        say_holder(home, self.server.port, self.roots.given)
+        self.jobs = Jobs(home / "jobs.sqlite", options.queue)
         self._plans = plans(options, home)
         self.supervisor = Supervisor(self._plans, options.stall)
         self.listeners = Listeners()
@@ -183,7 +186,7 @@ class Service:
             self._tended = time.monotonic()
             try:
                 self._tend()
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
                 log.error("the queue cannot be tended: %s", error)
 
     def _send(self, peer: Peer, address: str, arguments: tuple[Any, ...]) -> None:
@@ -193,6 +196,10 @@ class Service:
             self.server.send(peer, address, *spoken)
         except ValueError as error:
             log.error("%s cannot be sent: %s", address, error)
+            if address in ("/stylus/reply", "/stylus/error"):
+                # Who asked shall not wait for it.
+                to, rid = spoken[0], echoed(spoken[1])
+                self.server.send(peer, "/stylus/error", to, rid, "internal", "the answer is too long")
 
     def _answer(self, received: object) -> tuple[Peer, str, tuple[Any, ...]] | None:
         if not isinstance(received, Message):
@@ -209,12 +216,11 @@ class Service:
 
     def _failed(self, received: Message, error: Exception) -> tuple[Peer, str, tuple[Any, ...]]:
         log.error("%s", received.address, exc_info=error)
-        rid = received.arguments[0] if received.arguments else 0
-        rid = rid if isinstance(rid, str | int) else 0
+        rid = echoed(received.arguments[0] if received.arguments else 0)
         # SQLite says of a full disk that it is full, or that it cannot be written.
         full = isinstance(error, sqlite3.OperationalError) and any(word in str(error) for word in ("full", "I/O"))
         code, said = ("disk-full", "the queue cannot be written") if full else ("internal", type(error).__name__)
-        return received.peer, "/stylus/error", (received.address[:200], rid, code, f"{said}: {error}"[:500])
+        return received.peer, "/stylus/error", (received.address[:200], rid, code, cut(f"{said}: {error}", SAID))
 
     def _tend(self) -> None:
         """Settle jobs of workers that are none of ours, and forget old ones."""
@@ -306,23 +312,9 @@ def other_daemon() -> str:
 
 
 def _said_of_other() -> str:
-    try:
-        where = f"on OSC port {int(_port_file(home_folder()).read_text('utf-8'))}"
-    except (OSError, ValueError):
-        where = f"with {home_folder()}"
+    port = said_of_holder(home_folder()).port
+    where = f"on OSC port {port}" if port else f"with {home_folder()}"
     return f"another daemon of yours is running, {where}; there is one for each user"
-
-
-def _say_port(home: Path, port: int) -> None:
-    """For who meets the lock, which says only that it is held."""
-    try:
-        _port_file(home).write_text(str(port), "utf-8")
-    except OSError as error:
-        log.warning("%s cannot be written: %s", _port_file(home), error)
-
-
-def _port_file(home: Path) -> Path:
-    return home / "daemon.port"
 
 
 def on_signal(stop: Callable[[], None]) -> None:
@@ -331,13 +323,12 @@ def on_signal(stop: Callable[[], None]) -> None:
         signal.signal(number, lambda *_: stop())
 
 
-def watch_beside(options: Options) -> None:
-    """Watch folders for a daemon that is running already, which renders; until Ctrl-C.
+def watch_beside(options: Options) -> bool:
+    """Watch folders for a daemon that is running already, which renders; until it ends (true), or Ctrl-C (false).
 
     Raises `NotAllowed` for folders that it may not use, all at once; outputs are made first, so that they can be added.
     """
-    stopping = threading.Event()
-    roots = Roots()
+    roots = Roots(said_of_holder(home_folder()).roots)
     outside = [folder for folder in dict.fromkeys(options.roots) if not roots.holds(folder)]
     if outside:
         for watch in options.watches:
@@ -348,10 +339,22 @@ def watch_beside(options: Options) -> None:
         )
     to_stderr()
     log.info("the daemon that is running renders what appears; Ctrl-C ends the watching")
-    on_signal(stopping.set)
-    for thread in _start_watching(options.watches, home_folder(), options.queue, stopping):
-        while thread.is_alive():
-            thread.join(0.5)
+    interrupted, stopping = threading.Event(), threading.Event()
+    on_signal(interrupted.set)
+    (thread,) = _start_watching(options.watches, home_folder(), options.queue, stopping)
+    looked, missed = time.monotonic(), 0
+    while thread.is_alive() and missed < 2 and not interrupted.is_set():
+        thread.join(0.5)
+        if time.monotonic() - looked > LOOKS:
+            looked = time.monotonic()
+            # One that is started anew is gone for a moment.
+            missed = 0 if other_daemon() else missed + 1
+    stopping.set()
+    thread.join()
+    if missed < 2 or interrupted.is_set():
+        return False
+    log.info("the daemon that rendered has ended; what appears is rendered here from now on")
+    return True
 
 
 def _said_of_outside(outside: Sequence[Path], watched: Sequence[Path]) -> str:

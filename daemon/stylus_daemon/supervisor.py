@@ -11,7 +11,9 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from .worker_messages import Condition, News, Plan
+from stylus_audio.files import undisturbed_children
+
+from .worker_messages import Condition, News, Plan, Progress
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +21,11 @@ STALL = 600.0
 """Seconds without a word from a rendering worker after which it is taken for stuck; one pass of a large model on a CPU
 can take a minute."""
 PATIENCE = (0.0, 1.0, 5.0, 30.0)
-"""Seconds to wait before a worker is started for the first, second, … time in a row without having said a word."""
+"""Seconds to wait before a worker is started again for the first, second, … time in a row without having come to work
+or to rest."""
+ASLEEP = 10.0
+"""Seconds between two looks after which the machine has slept, or this process was held up: silence before that says
+nothing."""
 
 
 class Supervisor:
@@ -45,10 +51,9 @@ class Supervisor:
         return [word for seat in self._seats for word in seat.tick()]
 
     def choose(self, model: str) -> None:
-        """Have every worker load a model for the jobs that name none."""
+        """Have every worker load a model for the jobs that name none; one that cannot goes on with its own."""
         for seat in self._seats:
-            seat.plan = replace(seat.plan, model=model)
-            seat.say(model)
+            seat.choose(model)
 
     def stop(self, seconds: float) -> None:
         """Ask all to end after their present step, and end those that have not after so long."""
@@ -67,21 +72,25 @@ class _Seat:
         self.process: BaseProcess | None = None
         self._pipe: Connection | None = None
         self.condition = Condition("starting", plan.model, plan.device, (), 0, 0, 0)
+        self._chosen = ""
+        """A model that no worker has begun to load yet."""
         self._failures = 0
         self._spoke = False
-        self._due = clock()
-        self._heard = clock()
+        self._due = self._heard = self._looked = clock()
 
     def tick(self) -> list[News]:
         news = self._listen()
         now = self._clock()
-        if news:
-            self._heard, self._failures, self._spoke = now, 0, True
+        if news or now - self._looked > ASLEEP:
+            self._heard = now
+        self._looked = now
         if self.process is None:
             if now >= self._due:
-                self._start()
+                self._start(now)
         elif not self.process.is_alive():
             log.error("worker %s ended with code %s", self.plan.name, self.process.exitcode)
+            # Its last words say what it died of.
+            news += self._listen()
             self._vacate(now)
         elif self.condition.state != "idle" and now - self._heard > self._stall:
             log.error("worker %s has not moved for %.0f s", self.plan.name, now - self._heard)
@@ -96,18 +105,42 @@ class _Seat:
         except (EOFError, OSError):
             pass  # it is dead, and the process says so
         for word in news:
-            if isinstance(word, Condition):
-                self.condition = word
+            self._spoke = True
+            if isinstance(word, Progress):
+                moved = word.fraction > 0
+            else:
+                moved = word.state == "idle"
+                self._heed(word)
+            if moved:
+                self._failures = 0
         return news
 
-    def _start(self) -> None:
+    def _heed(self, condition: Condition) -> None:
+        """Take over what a worker is; a model is one for the next worker only when it has been loaded."""
+        if condition.state == "loading" and condition.model == self._chosen:
+            self._chosen = ""
+        if condition.state == "idle" and self.condition.state == "loading":
+            self.plan = replace(self.plan, model=condition.model, at_once=True)
+        self.condition = condition
+
+    def _start(self, now: float) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pipe, other = context.Pipe()
-        self.process = context.Process(target=_live, args=(self.plan, other), name=self.plan.name, daemon=True)
-        self.process.start()
-        other.close()
-        self._heard, self._spoke = self._clock(), False
+        self._heard, self._spoke = now, False
+        try:
+            self._pipe, other = context.Pipe()
+            with other:
+                process = context.Process(target=_live, args=(self.plan, other), name=self.plan.name, daemon=True)
+                # A terminal's Ctrl-C is ours, who say when to end.
+                with undisturbed_children():
+                    process.start()
+        except OSError as error:
+            log.error("worker %s cannot be started: %s", self.plan.name, error)
+            self._vacate(now)
+            return
+        self.process = process
         self.condition = replace(self.condition, state="starting")
+        if self._chosen:
+            self.say(self._chosen)
 
     def _vacate(self, now: float) -> None:
         if self._pipe is not None:
@@ -118,7 +151,14 @@ class _Seat:
         # A worker that dies by itself has its job to answer for. One that we never had a word of has not begun one, nor
         # settled what was left to it: it may be the end of a daemon that a job was left by.
         self.plan = replace(self.plan, blamed=self.plan.blamed or self._spoke)
+        if self.condition.state == "loading":
+            # It may have died of that; the next one is there for jobs with another model.
+            self.plan = replace(self.plan, at_once=False)
         self.condition = replace(self.condition, state="starting")
+
+    def choose(self, model: str) -> None:
+        self._chosen = model
+        self.say(model)
 
     def say(self, word: str) -> None:
         try:

@@ -270,7 +270,7 @@ class Watcher:
             put_here = max(about.st_mtime, about.st_ctime)
             if job.state == "done" and put_here > job.changed and not Path(job.path).exists():
                 # Put here again since, and what came of it the last time is gone.
-                self._jobs.release(job.id)
+                self._jobs.release(key, job.id)
                 job = self._jobs.submit(request, once=key, priority=PRIORITY)
         except Busy as error:
             self._full = True

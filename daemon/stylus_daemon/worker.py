@@ -6,8 +6,11 @@ import logging
 import multiprocessing
 import os
 import shutil
+import signal
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
 from multiprocessing.connection import Connection
@@ -26,6 +29,7 @@ from stylus_audio.errors import BadRequest, NotAllowed, NotFound, OutOfMemory, S
 from stylus_audio.files import lower_priority, writable_folder
 from stylus_audio.job import FileRender
 from stylus_audio.memory import give_back, taken_bytes
+from stylus_audio.model import choose_device
 from stylus_audio.passage import segment_of
 from stylus_audio.stem import Journal, settle
 from stylus_audio.style_cache import StyleCache
@@ -50,6 +54,8 @@ ALIVE = 30.0
 """Seconds between two words of a worker that downloads a model."""
 IDLE = 0.2
 """Seconds between two looks at an empty queue."""
+AGAIN = 5.0
+"""Seconds until a queue that could not be written is tried again."""
 
 Done = TypeVar("Done")
 
@@ -75,37 +81,65 @@ class Worker:
         self._engine: Engine | None = None
         self._loaded: tuple[str, str] | None = None
         """Model and dtype of the engine."""
-        self._state = "loading"
+        self._said = ("loading", "")
+        """Its state, and the model that is being loaded."""
+        self._trouble = ""
         self._warm: set[str] = set()
         self._unknown: list[tuple[Path, bool]] = []
         """Styles of the library that are to be looked at, and whether their levels are known."""
         self._levels: dict[str, NDArray[np.float32]] = {}
         """Long-term level per band of the library's styles, by `identity`."""
+        self._blames = plan.blamed
+        self.settled = False
+        """Whether no job is this worker's."""
 
     def recover(self) -> list[Job]:
-        """Settle what the worker before this one left behind; the lock says that it is dead."""
+        """Settle what is left of the worker before this one, which the lock says is dead, or of this one's own when
+        the queue failed it, for which no job is blamed. Raises `sqlite3.Error` where the queue cannot be written.
+        """
         shutil.rmtree(self.workshop, ignore_errors=True)
         for job in self.jobs.listed("running"):
             if job.worker == self.plan.name:
-                request = RenderJob.from_dict(job.request)
-                if request.target.is_dir():
-                    settle(request.target, token(job), Path(job.path) if is_finished(job) else None)
+                self._tidy(job)
         self.jobs.expire(self.plan.name)
-        return self.jobs.recover(is_finished, self.plan.blamed)
+        recovered = self.jobs.recover(is_finished, self._blames)
+        self._blames, self.settled = False, True
+        return recovered
+
+    def _tidy(self, job: Job) -> None:
+        """Take away what a job has begun in its stem's folder; where that cannot be reached it is left to the user."""
+        folder = RenderJob.from_dict(job.request).target
+        try:
+            if folder.is_dir():
+                settle(folder, token(job), Path(job.path) if is_finished(job) else None)
+        except OSError as error:
+            log.warning("job %d: what it left cannot be taken away: %s", job.id, error)
 
     def loop(self) -> bool:
-        """Claim a job, with others that can be rendered together with it, and do them; false where none waits."""
+        """Claim a job, with others that can be rendered together with it, and do them; false where none waits.
+
+        Raises `sqlite3.Error` where the queue cannot be written and `NotAllowed` where the workshop cannot be made,
+        which is no job's fault; those that it had then go back in the queue by the next call.
+        """
+        if not self.settled:
+            self.recover()
+        self.settled = False
+        worked = self._work()
+        self.settled = True
+        return worked
+
+    def _work(self) -> bool:
         first = self.jobs.claim(self.plan.name, LEASE)
         if first is None:
             return False
         self.say("rendering")
-        claimed = [first, *self._company(first)]
-        for job in claimed:
-            log.info("job %d: %s", job.id, _named(job))
-        batch = Batch(claimed, self.jobs, self.plan.database, self.tell, self._leaving)
-        shutil.rmtree(self.workshop, ignore_errors=True)
-        writable_folder(self.workshop)
         try:
+            claimed = [first, *self._company(first)]
+            for job in claimed:
+                log.info("job %d: %s", job.id, _named(job))
+            batch = Batch(claimed, self.jobs, self.plan.database, self.tell, self._leaving)
+            shutil.rmtree(self.workshop, ignore_errors=True)
+            writable_folder(self.workshop)
             with batch.settled():
                 self._do(batch, RenderJob.from_dict(first.request))
         finally:
@@ -139,7 +173,10 @@ class Worker:
             batch.done(job)
         elif shared.kind == "warm":
             styles, origins = self._references(shared)
-            self._on(shared, batch, lambda engine: engine.warm(styles[0][0], engine.settings(**shared.settings)))
+            self._on(
+                shared, batch,
+                lambda engine: engine.warm(styles[0][0], engine.settings(**shared.settings), batch.progress),
+            )  # fmt: skip
             self._remember(origins)
             batch.done(job)
         else:
@@ -287,16 +324,15 @@ class Worker:
     def _on(self, request: RenderJob, batch: Batch, work: Callable[[Engine], Done]) -> tuple[Done, list[str]]:
         """Work with the engine, on the CPU where the device's memory does not suffice; says so then."""
         model = request.model or self.model
-        engine = self.engine(model, batch.progress, request.dtype)
-        device = engine.model.device
         try:
-            return work(engine), []
+            return work(self.engine(model, batch.progress, request.dtype)), []
         except OutOfMemory:
+            # It may be the model that did not fit.
+            device = self._engine.model.device if self._engine else choose_device(self.plan.device)
             if device.type == "cpu":
                 raise
         # Not sooner: the error's traceback holds what the attempt had on the device, whose memory may be the CPU's.
         log.warning("out of memory: the CPU takes over")
-        del engine
         self._drop()
         give_back(device)
         try:
@@ -309,6 +345,25 @@ class Worker:
     def _drop(self) -> None:
         """Let go of the engine."""
         self._engine, self._loaded = None, None
+
+    def choose(self, model: str) -> None:
+        """Have a model for the jobs that name none, once it is loaded; where it cannot be, the former stays."""
+        self._trouble = self._tried(model)
+        if not self._trouble:
+            self.model = model
+        elif model != self.model:
+            self._tried(self.model)
+        self.say("idle")
+
+    def _tried(self, model: str) -> str:
+        """Load a model before a job needs it; what came in the way, or ""."""
+        self.say("loading", model)
+        try:
+            self.engine(model, lambda *_: None)
+        except Exception as error:  # whatever is wrong with a model or a device, jobs with another can be done
+            log.error("the model %r cannot be loaded: %s", model, error, exc_info=not isinstance(error, StylusError))
+            return str(error) or type(error).__name__
+        return ""
 
     def engine(self, model: str, progress: Callable[[float, str], None], dtype: str = "auto") -> Engine:
         """The engine with a model, loaded where it is another than before."""
@@ -338,7 +393,7 @@ class Worker:
 
         def tell() -> None:
             while not over.wait(ALIVE):
-                self.say(self._state)
+                self.say(*self._said)
 
         thread = threading.Thread(target=tell, daemon=True)
         thread.start()
@@ -349,17 +404,16 @@ class Worker:
             # The pipe is for one at a time.
             thread.join()
 
-    def say(self, state: str) -> None:
-        """Tell the daemon what this worker is."""
-        self._state = state
+    def say(self, state: str, model: str = "") -> None:
+        """Tell the daemon what this worker is, and a model that it is about to load."""
+        self._said = state, model
         about = self.cache.statistics()
         device = str(self._engine.model.device) if self._engine else self.plan.device
         taken = taken_bytes(self._engine.model.device) if self._engine else 0
-        model = self._loaded[0] if self._loaded else self.model
+        model = model or (self._loaded[0] if self._loaded else self.model)
+        warm = tuple(sorted(self._warm))
         self.tell(
-            Condition(
-                state, model, device, tuple(sorted(self._warm)), about.entries, about.bytes, about.prepared, taken
-            )
+            Condition(state, model, device, warm, about.entries, about.bytes, about.prepared, taken, self._trouble)
         )
 
 
@@ -377,59 +431,79 @@ def _named(job: Job) -> str:
     return f"warming {styles}" if request.kind == "warm" else f"{Path(request.content).name!r} in the sound of {styles}"
 
 
+class _Line:
+    """What a worker is told: by the daemon "end" or the name of a model, by the end of the pipe that the daemon is
+    gone, and by SIGTERM to end, too.
+    """
+
+    def __init__(self, pipe: Connection) -> None:
+        self.models: list[str] = []
+        """Chosen, and not loaded yet."""
+        self._pipe, self._ending = pipe, threading.Event()
+        self._parent = multiprocessing.parent_process()
+        self._signals: list[int] = []
+        # Not the event: a handler comes while its thread may hold the event's lock.
+        signal.signal(signal.SIGTERM, lambda number, _: self._signals.append(number))
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        while not self._ending.is_set():
+            try:
+                word = self._pipe.recv()
+            except (EOFError, OSError):
+                word = "end"
+            if word == "end":
+                self._ending.set()
+            else:
+                self.models.append(word)
+
+    def leaving(self) -> bool:
+        """Whether the worker is to end."""
+        gone = self._parent is not None and not self._parent.is_alive()
+        return self._ending.is_set() or bool(self._signals) or gone
+
+    def tell(self, news: News) -> None:
+        try:
+            self._pipe.send(news)
+        except OSError:
+            self._ending.set()
+
+    def wait(self, seconds: float) -> None:
+        """So long, or until the daemon says to end."""
+        self._ending.wait(seconds)
+
+    @contextmanager
+    def patience(self) -> Iterator[None]:
+        """Wait where the queue or the workshop has no room, which is no job's fault."""
+        try:
+            yield
+        except (sqlite3.Error, NotAllowed) as error:
+            log.error("nothing can be done; tried again in %.0f s: %s", AGAIN, error)
+            self.wait(AGAIN)
+
+
 def main(plan: Plan, pipe: Connection) -> None:
     """The life of a worker process: until the daemon asks it to end, or is gone."""
     to_stderr()
     lower_priority()
-    ending = threading.Event()
-    wanted: list[str] = []
+    line = _Line(pipe)
     lock = Lock(plan.home / f"{plan.name}.lock", wait=600)
-    parent = multiprocessing.parent_process()
-
-    def listen() -> None:
-        """The daemon says "end" or the name of a model; its end is the end of the pipe."""
-        while not ending.is_set():
-            try:
-                word = pipe.recv()
-            except (EOFError, OSError):
-                ending.set()
-                return
-            if word == "end":
-                ending.set()
-            else:
-                wanted.append(word)
-
-    def leaving() -> bool:
-        return ending.is_set() or (parent is not None and not parent.is_alive())
-
-    def tell(news: News) -> None:
-        try:
-            pipe.send(news)
-        except OSError:
-            ending.set()
-
-    threading.Thread(target=listen, daemon=True).start()
     jobs = Jobs(plan.database)
-    worker = Worker(plan, jobs, tell, leaving)
+    worker = Worker(plan, jobs, line.tell, line.leaving)
     os.chdir(plan.home)
-    worker.recover()
-    worker.say("loading")
-    try:
-        worker.engine(plan.model, lambda *_: None)
-    except StylusError as error:
-        log.error("%s", error)
-    worker.say("idle")
-    while not leaving():
-        if wanted:
-            while wanted:
-                worker.model = wanted.pop(0)
-            try:
-                worker.engine(worker.model, lambda *_: None)
-            except StylusError as error:
-                log.error("%s", error)
-            worker.say("idle")
-        if not worker.loop() and not worker.look():
-            ending.wait(IDLE)
+    while not worker.settled and not line.leaving():
+        with line.patience():
+            worker.recover()
+    if plan.at_once and not line.leaving():
+        worker.choose(plan.model)
+    else:
+        worker.say("idle")
+    while not line.leaving():
+        while line.models:
+            worker.choose(line.models.pop(0))
+        with line.patience():
+            if not worker.loop() and not worker.look():
+                line.wait(IDLE)
     jobs.close()
     lock.release()
     # Threads of libraries must not hold up the end.

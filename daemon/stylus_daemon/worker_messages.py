@@ -23,6 +23,8 @@ class Plan:
     """Short clips that are rendered together, at most; None decides by the device."""
     workers: int = 1
     """How many take from the queue: one shall not leave the others idle."""
+    at_once: bool = True
+    """Load the model before there is a job; not where a worker has died of that."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Condition:
 
     state: str
     model: str
+    """That it has, or loading is about to have. Idle after that, it is the one for jobs that name none."""
     device: str
     warm_styles: tuple[str, ...]
     """By `identity`: references that need no inversion with the model's default settings."""
@@ -50,6 +53,8 @@ class Condition:
     """Styles that had to be inverted since the worker started."""
     device_bytes: int = 0
     """Taken of the memory of a device that has its own."""
+    trouble: str = ""
+    """Why the model that was chosen last is not there."""
 
 
 News = Progress | Condition
