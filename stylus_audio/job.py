@@ -96,7 +96,17 @@ class FileRender:
             render, report, self.path, self.target.sidecar,
             overwrite=self.target.overwrite, protect=self.sources, journal=journal,
         )  # fmt: skip
+        self._drop_old_sidecar()
         return Result(written, render, report)
+
+    def _drop_old_sidecar(self) -> None:
+        """Take away what told of the stem that has been replaced, where the new one has no file beside it."""
+        beside = self.path.with_suffix(".json")
+        if self.target.overwrite and self.target.sidecar != "file" and is_sidecar(beside):
+            # One that cannot be removed is no reason to lose a render.
+            with suppress(OSError):
+                if stem_of(beside) == self.path.name:
+                    beside.unlink()
 
 
 def render_file(

@@ -452,6 +452,8 @@ def test_overwrite_replaces_a_stem_and_its_sidecar_and_nothing_else(shell: Shell
     assert (code, out, said in err) == (2, "", True)
     assert {path: path.read_bytes() for path in shell.folder.iterdir() if path.is_file()} == before
     assert shell.render("-o", stem, "--overwrite", "--sidecar", "none")[0] == 0
+    after = {path: path.read_bytes() for path in shell.folder.iterdir() if path.is_file() and path != stem}
+    assert after == {path: data for path, data in before.items() if path != stem}
 
 
 def test_a_sidecar_that_another_stem_has_by_now_stays(shell: Shell) -> None:
@@ -525,6 +527,9 @@ def test_overwrite_replaces_what_it_made(shell: Shell) -> None:
     assert shell.render("-o", stem, "--overwrite", "--mix", 0.2)[0] == 0
     assert stem.read_bytes() != before
     assert shell.files() == files
+    # A sidecar left beside it would tell of the stem before.
+    assert shell.render("-o", stem, "--overwrite", "--sidecar", "none")[0] == 0
+    assert shell.files() == files - {"p.json"}
 
 
 def test_damaged_presets_are_said_and_not_lost(shell: Shell) -> None:
