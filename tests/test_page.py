@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 NAME = "Übung «é» 日本 & <b>.wav"
 LONG = "ten minutes.wav"
-PATIENCE = 60_000
+PATIENCE = 240_000
 """Milliseconds; generous, as a test machine may be busy."""
 
 TAP = """
@@ -163,6 +163,14 @@ def reaches(page: Page, job: int, state: str) -> None:
     expect(row(page, job)).to_have_attribute("data-state", state, timeout=PATIENCE)
 
 
+def plays(page: Page, result: Locator) -> None:
+    """Play a result, once more where a slow machine has heard its six seconds to the end."""
+    play = result.get_by_role("button", name="Play", exact=True)
+    if play.is_visible():
+        play.click()
+    heard(page, lambda level: level > -60)
+
+
 def heard(page: Page, is_so: Callable[[float], bool]) -> float:
     """Wait until the loudspeakers' level in dB is so."""
     level = 0.0
@@ -226,10 +234,9 @@ def test_a_clip_is_dropped_rendered_seen_and_heard(screen: Screen, page: Page) -
         assert image.evaluate("image => image.naturalWidth") > 100
     screen.see(page, "result")
     # Content and stem are heard at one level, in sync, and what is chosen is what sounds.
-    result.get_by_role("button", name="Play", exact=True).click()
-    heard(page, lambda level: level > -60)
     bright = {}
     for key in ("stem", "content"):
+        plays(page, result)
         result.locator(f'[data-track="{key}"]').click()
         page.wait_for_timeout(400)
         bright[key] = brightness(page, 6, 100)
@@ -241,6 +248,7 @@ def test_a_clip_is_dropped_rendered_seen_and_heard(screen: Screen, page: Page) -
     result.get_by_role("button", name="Blind").click()
     assert set(result.locator("[role=radio]").all_text_contents()) == {"Sound 1", "Sound 2", "Sound 3"}
     screen.see(page, "blind")
+    plays(page, result)
     result.get_by_role("button", name="Pause").click()
     heard(page, lambda level: level < -90)
     with page.expect_download() as download:
