@@ -21,18 +21,29 @@ FORMAT = ["-m", "ruff", "format", "--check", "."]
 LINT = ["-m", "ruff", "check", "."]
 TYPES = ["-m", "mypy"]
 # A file's tests share their daemon, browser or cluster. By name, since those with few tests take longest.
-ALL = ["-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
-FAST = [*ALL, "-m", "not slow"]
-
-ALONE = {"OMP_NUM_THREADS": "1", **os.environ} if sys.argv[1:2] in (["test"], ["check"]) else None
-"""Two processes with two threads each would wait for one another more than they work."""
+PYTEST = ["-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+FAST = [*PYTEST, "-m", "not slow"]
+SLOW = [*PYTEST, "-m", "slow"]
+NO_TESTS = 5
+"""What pytest exits with where none of the tests that were asked for are fast, or slow."""
 
 TASKS = {
     "demo": [["-m", "stylus_audio", "demo"]],
     "check": [FORMAT, LINT, TYPES, FAST],
-    "test": [FORMAT, LINT, TYPES, ALL],
+    "test": [FORMAT, LINT, TYPES, FAST, SLOW],
     "setup": [],
 }
+
+
+def for_tests() -> dict[str, str]:
+    """The environment of tests, which are two processes and start hundreds of short ones.
+
+    Two processes with two threads each would wait for one another more than they work, and short ones that may not keep
+    what they compile would do little else.
+    """
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
 
 
 def set_up() -> None:
@@ -52,7 +63,7 @@ def set_up() -> None:
 
 
 def main() -> int:
-    """Run one task; its arguments go on to its last command."""
+    """Run one task; its arguments go on to its tests, or to the demo."""
     task, *more = sys.argv[1:] or ["help"]
     if task not in TASKS:
         print(f"python3 dev.py {'|'.join(TASKS)}\n{__doc__}", file=sys.stderr)
@@ -61,13 +72,16 @@ def main() -> int:
         print(f"Python 3.11 to 3.13 is needed; this is {sys.version.split()[0]}", file=sys.stderr)
         return 2
     set_up()
-    for number, command in enumerate(TASKS[task], 1):
-        last = number == len(TASKS[task])
-        words = [str(PYTHON), *command, *(more if last else [])]
-        code = subprocess.run(words, cwd=ROOT, env=ALONE, check=False).returncode
-        if code:
+    environment = for_tests() if task in ("check", "test") else None
+    codes = []
+    for command in TASKS[task]:
+        tools = command in (FORMAT, LINT, TYPES)
+        words = [str(PYTHON), *command, *([] if tools else more)]
+        code = subprocess.run(words, cwd=ROOT, env=environment, check=False).returncode
+        if code not in (0, NO_TESTS) or (code and tools):
             return code
-    return 0
+        codes += [] if tools else [code]
+    return min(codes, default=0)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,10 @@ class Clip:
         return cls(kept, int(sample_rate), subtype, "WAV", 0, kept.shape[1], warnings=_warned("the array", lost))
 
 
+UNKNOWN = 2**62
+"""Samples of a file, or more, that are libsndfile's word for a length that is not known."""
+
+
 def _check(name: str, sample_rate: int, channels: int, samples: int) -> None:
     if samples == 0:
         raise UnsupportedAudio(f"{name} holds no samples")
@@ -111,6 +115,8 @@ def probe(path: Path) -> AudioInfo:
         raise UnsupportedAudio(f"{path.name} is not audio that can be read; {ALLOWED}") from None
     if info.format not in FORMATS:
         raise UnsupportedAudio(f"{path.name} is {info.format}; {ALLOWED}")
+    if info.frames >= UNKNOWN:
+        raise UnsupportedAudio(f"{path.name} does not say how long it is, as if written to a pipe; export it again")
     _not_cut_short(path, info.format)
     _check(path.name, info.samplerate, info.channels, info.frames)
     return AudioInfo(info.samplerate, info.channels, info.frames, info.subtype, info.format, read_chunks(path))

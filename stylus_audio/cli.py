@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
@@ -442,6 +443,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     debug, as_json = "--debug" in words, "--json" in words
     words = [word for word in words if word != "--debug"]
     heed_signals()
+    if home := os.environ.get("STYLUS_HOME"):
+        # Seen from here, whatever folder a process of ours works in.
+        os.environ["STYLUS_HOME"] = str(Path(home).absolute())
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         # A pipe on Windows has a code page: what it lacks must not fail a render that is done.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -251,16 +251,16 @@ def run_evaluate(request: EvaluateRequest) -> None:
 
 def _evaluate_file(request: EvaluateRequest, page: EvaluationReport | None) -> None:
     from .evaluate_folder import passage_under
+    from .instruments import instrument_match
     from .metrics import evaluate_clips
 
-    if request.content is None:
-        raise BadRequest("evaluate needs the clip that the stem was made from: --content CLIP")
-    from .instruments import instrument_match
-
-    places = [request.content.parent, request.output.parent]
+    places = [path.parent for path in (request.content, request.output) if path]
     stem, said = read_clip(request.output), read_sources(request.output, places)
-    clip, _ = passage_under(request.output, request.content)
-    reference = read_clip(request.style) if request.style else None
+    content, style = request.content or said.content, request.style or next(iter(said.styles), None)
+    if content is None:
+        raise BadRequest("neither a sidecar nor a batch's report has the clip that it was made from: --content CLIP")
+    clip, _ = passage_under(request.output, content)
+    reference = read_clip(style) if style else None
     metrics = evaluate_clips(stem, clip, reference, said.seams)
     metrics["instrument_match"] = instrument_match(stem, reference)
     if request.clap is not None:

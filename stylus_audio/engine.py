@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,9 +18,8 @@ from . import auto
 from .audio import AudioInfo, Clip, probe, read_clip
 from .bursts import standing_out
 from .errors import BadRequest, NotAllowed, NotFound, OutOfMemory, StylusError, UnsupportedAudio
-from .finish import finish, lowered
+from .finish import finish, level_of, lowered
 from .gains import Gains
-from .loudness import integrated
 from .memory import Budget, give_back
 from .model import Model, load_model
 from .near_live import NearLive
@@ -27,7 +27,7 @@ from .passage import Passage, is_segment, is_silent, passage_of, segment_of
 from .progress import Progress, Watch, part
 from .reconstruction import reconstruct
 from .reference import Picture, Shared, picture_of
-from .restyler import Restyler
+from .restyler import Restyler, enough_memory, picture_of_passage
 from .riff import Chunk
 from .scratch import zeros
 from .settings import Line, Settings
@@ -179,14 +179,17 @@ class Engine:
         settings = self.model.with_steps(settings or self.settings())
         profile = self._on(settings.method).model.profile
 
-        def passages() -> Iterator[Passage]:
+        def pictures() -> Iterator[Picture]:
             for content in contents:
                 try:
-                    yield self.passage(content, settings)[1]
+                    passage = self.passage(content, settings)[1]
                 except (UnsupportedAudio, NotFound, NotAllowed):
                     continue
+                # What has no sides is said when it is rendered.
+                if settings.stereo != "mid-side" or len(passage.dry) == 2:
+                    yield picture_of_passage(passage, settings, profile)
 
-        return Shared.of((picture_of(one.carrier, one.sample_rate, profile) for one in passages()), profile)
+        return Shared.of(pictures(), profile)
 
     def _automatic(
         self, content: Source, style: Source | Sequence[Source], settings: Settings, progress: Progress | None
@@ -261,7 +264,9 @@ class Engine:
             watch = Watch(progress)
             watch.stage("reading")
             order = _Order(self._on(settings.method), _listed(style), settings, watch)
-            return self._rendered(contents, order, shared, told or [None] * len(contents), near_live)
+            # Transforms take the device's memory too.
+            with enough_memory(order.restyler.model):
+                return self._rendered(contents, order, shared, told or [None] * len(contents), near_live)
 
         results, said = self._within_memory(rendered)
         for result in results:
@@ -312,28 +317,40 @@ class Engine:
         return _Begun(clip, passage, stem_subtype(clip.subtype, order.settings.bits))
 
     def level(self, source: Source) -> NDArray[np.float32]:
-        """The long-term level per band of a sound, in dB, `[mel]`; raises what `render` does for a file."""
+        """The long-term level per band of a sound, in dB, `[mel]`; raises what `render` does for a file.
+
+        And `UnsupportedAudio` for a silent one, which has none.
+        """
         clip = _read(source)
+        if is_silent(clip.audio):
+            raise UnsupportedAudio("this sound is silent, and has no level")
         return picture_of(clip.audio, clip.sample_rate, self.model.profile).level
 
-    def audition(self, passage: Passage, styles: Iterable[Source], settings: Settings) -> Iterator[Gains | StylusError]:
+    def audition(
+        self, passage: Passage, styles: Iterable[Source], settings: Settings, progress: Progress | None = None
+    ) -> Iterator[Gains | StylusError]:
         """The gains of a passage (`passage`, of the same settings) in one style after the other.
 
-        They lie on its carrier. What makes sound of them, and all that comes behind, is left out, so that many styles
-        can be heard at once by who listens (`audition.score_of`). A style that cannot be read gives its error in its
-        place. Raises what `render` does for settings, and `UnsupportedAudio` for a silent passage.
+        They lie on its carrier; `progress` is told of each style anew. What makes sound of them, and all that comes
+        behind, is left out, so that many styles can be heard at once by who listens (`audition.score_of`). A style that
+        cannot be read gives its error in its place. Raises what `render` does for settings, and `UnsupportedAudio` for
+        a silent passage.
         """
         settings = self.model.with_steps(settings)
-        self.budget.begin()
-        restyler, watch = self._on(settings.method), Watch(None)
+        restyler = self._on(settings.method)
         _check_counts(settings, 1, len(passage.dry))
         if is_silent(passage.carrier):
             raise UnsupportedAudio("this passage is silent; choose one with some sound")
         task = restyler.task(passage, settings)
+
+        def gains(style: Source) -> list[Gains]:
+            references = restyler.references(_pictures([style], restyler), settings)
+            return list(restyler.gains([task], references, settings, Watch(progress)))
+
         for style in styles:
             try:
-                references = restyler.references(_pictures([style], restyler), settings)
-                yield from restyler.gains([task], references, settings, watch)
+                found, _ = self._within_memory(partial(gains, style))
+                yield from found
             except (UnsupportedAudio, NotFound, NotAllowed) as error:
                 yield error
 
@@ -380,9 +397,12 @@ class Engine:
         context = round(profile.seconds * rate)
         # Whole hops, and more than the analysis window reaches.
         margin = round(-(-profile.window // profile.hop) * profile.hop * rate / profile.sample_rate)
-        if not isinstance(content, tuple):
-            around = context if is_segment(settings) else 0
-            clip = read_clip(Path(content), max(0, start - around), min(total, end + around))
+        around = context if is_segment(settings) else 0
+        low, high = max(0, start - around), min(total, end + around)
+        if isinstance(content, tuple):
+            clip = replace(clip, audio=clip.audio[:, low:high], offset=low)
+        else:
+            clip = read_clip(Path(content), low, high)
         looped = clip if told is None else replace(clip, chunks=tuple(told))
         passage = passage_of(looped, settings, start, end, context, margin)
         # It has the samples, with their surroundings: of a long clip every copy counts.
@@ -439,7 +459,7 @@ class _Order:
         if self.settings.loudness != "match":
             return None
         clips = (_read(style) for style in self.styles)
-        return float(np.mean([integrated(clip.audio, clip.sample_rate) for clip in clips]))
+        return float(np.mean([level_of(clip.audio, clip.sample_rate) for clip in clips]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -489,7 +509,8 @@ def _stem(one: _Begun, found: Iterator[Gains], order: _Order) -> Render:
 
 
 def _listed(style: Source | Sequence[Source]) -> list[Source]:
-    if isinstance(style, str | Path) or (isinstance(style, tuple) and len(style) == 2 and isinstance(style[1], int)):
+    # A sound and its rate, whatever kind of number that is; or a pair of references.
+    if isinstance(style, str | Path) or (isinstance(style, tuple) and len(style) == 2 and isinstance(style[1], Real)):
         return [style]
     styles = list(style)
     if not styles:

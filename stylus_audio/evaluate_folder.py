@@ -79,6 +79,7 @@ def find_items(folder: Path, content: Path | None, style: Path | None, leave_out
         raise BadRequest(f"{folder} holds no audio files")
     known = {stem: read_sources(stem, [*places, folder]) for stem in stems}
     used = [file for one in known.values() for file in (one.content, *one.styles) if file is not None]
+    used += [place for place in (content, style) if place is not None and not place.is_dir()]
     sources = {file.resolve() for file in used}
     items = []
     for stem, said in known.items():

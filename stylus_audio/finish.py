@@ -44,9 +44,13 @@ def finish(
         heard = Sounding(dry, rate, slice(passage.last - passage.tail, passage.last))
         # In place throughout: of a long clip every copy counts.
         wet = as_type(wet, np.result_type(wet, dry))
+        # By the same envelope, whose ramp takes most of an attack that begins with the file.
+        sounding = zeros(passage.carrier.shape, passage.carrier.dtype)
         for here in blocks(dry.shape[1], SAMPLES):
             wet[:, here] *= heard[here]
-        factor = wet.dtype.type(level_factor(_level(wet[:, body], rate), _level(passage.carrier[:, body], rate)))
+            sounding[:, here] = passage.carrier[:, here] * heard[here]
+        factor = wet.dtype.type(level_factor(level_of(wet[:, body], rate), level_of(sounding[:, body], rate)))
+        del sounding
         kept = attacks(dry, rate) if settings.transients > 0 else None
         difference = wet
         for here in blocks(dry.shape[1], SAMPLES):
@@ -64,7 +68,7 @@ def finish(
     return _levelled(stem, rate, settings, integer, style_lufs)
 
 
-def _level(audio: Floats, sample_rate: int) -> float:
+def level_of(audio: Floats, sample_rate: int) -> float:
     """Loudness, that of a short clip as if silence followed it: the same whether the file has that silence or not."""
     missing = round(0.4 * sample_rate) - audio.shape[1]
     audio = np.pad(audio, ((0, 0), (0, missing))) if missing > 0 else audio
@@ -190,7 +194,7 @@ def _levelled(
 ) -> tuple[Floats, float]:
     target = style_lufs if settings.loudness == "match" else settings.loudness
     if isinstance(target, float):
-        stem = _scaled(stem, level_factor(integrated(stem, sample_rate), target))
+        stem = _scaled(stem, level_factor(level_of(stem, sample_rate), target))
     if settings.ceiling is None:
         return within_full_scale(stem) if integer else (stem, 0.0)
     return _lowered(stem, true_peak(stem, sample_rate) - settings.ceiling)

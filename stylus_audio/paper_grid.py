@@ -26,7 +26,7 @@ from .interruption import heed_signals, leave
 from .job import render_file
 from .progress import Progress, part
 from .provenance import identity, read_sources
-from .settings import RECIPE_DTYPE, RECIPES, Settings
+from .settings import RECIPE_DTYPE, RECIPES, Settings, setting_of
 from .style_cache import StyleCache
 from .target import Target
 
@@ -206,8 +206,7 @@ def run(
             if system.embedded not in engines:
                 engines[system.embedded] = Engine(*(("mini",) if system.embedded else (model, device, RECIPE_DTYPE)))
             engine = engines[system.embedded]
-            own = settings if system.settings.get("method") == "injection" else {}
-            unfinished[name] = engine, engine.settings(**{**system.settings, **own})
+            unfinished[name] = engine, engine.settings(**asked_of(system, settings))
             for content in grid.contents:
                 engine.check(content, grid.styles[0], unfinished[name][1])
     # Only now is the folder taken: a mistake in the command leaves it free for the right one.
@@ -221,6 +220,14 @@ def run(
         rows[system.name] = measured(grid, system, clap, listener, part(here, 0.9, 1), say)
     first, third = ({system.name: rows[system.name] for system in table} for table in (METHODS, PARTS))
     return f"Systems\n\n{markdown(first)}\n\nParts of Stylus\n\n{markdown(third)}\n"
+
+
+def asked_of(system: System, settings: Mapping[str, str]) -> dict[str, object]:
+    """A row's settings and, over those of a published method, what was asked; but what a row is named after stays."""
+    if system.settings.get("method") != "injection":
+        return dict(system.settings)
+    own = {name for name, value in system.settings.items() if system in PARTS and value != _STYLUS.get(name)}
+    return {**system.settings, **{name: value for name, value in settings.items() if setting_of(name) not in own}}
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -240,7 +240,7 @@ def _found(identity: dict[str, Any], places: Iterable[Path]) -> Path:
 
 def _is(path: Path, size: int, digest: str) -> bool:
     try:
-        return path.is_file() and path.stat().st_size == size and sha256(path) == digest
+        return path.is_file() and path.stat().st_size == size and _contents(path)["sha256"] == digest
     except (NotAllowed, OSError):
         # Another user's, or gone meanwhile.
         return False

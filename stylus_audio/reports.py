@@ -48,5 +48,5 @@ def _index(file: Path) -> dict[str, dict[Path, int]]:
     return dict(index)
 
 
-_places = WhileUnchanged(_index, 4)
-"""A folder's stems are asked for one by one, and a batch may have 100,000."""
+_places = WhileUnchanged(_index, 1024)
+"""A folder's stems are asked for one by one; a batch may have 100,000, and each of its shards a file."""

@@ -25,9 +25,9 @@ from .noisiness import noisiness
 from .passage import Passage
 from .progress import Watch
 from .reconstruction import OF_CONTENT, mid_side
-from .reference import Picture, Shared, picture_of, reference_windows
+from .reference import Picture, Shared, Transform, picture_of, reference_windows
 from .settings import Settings
-from .spectrogram import from_image, mel_spectrogram, mel_spectrogram_on
+from .spectrogram import Profile, from_image, mel_spectrogram, mel_spectrogram_on
 from .style import normalised
 from .style_cache import StyleCache, style_key
 from .stylize import Stylizer
@@ -85,10 +85,9 @@ class Restyler:
 
     def task(self, passage: Passage, settings: Settings, shared: Shared | None = None) -> Task:
         """The picture of a passage that is not silent, and its windows; with `shared`, on several clips' one scale."""
-        carrier = mid_side(passage.carrier) if settings.stereo == "mid-side" else passage.carrier
-        linked, device = settings.stereo == "linked", self.model.transforms_on
+        device = self.model.transforms_on
         transform = mel_spectrogram if device.type == "cpu" else partial(mel_spectrogram_on, device)
-        picture = picture_of(carrier, passage.sample_rate, self.model.profile, linked, shared, transform)
+        picture = picture_of_passage(passage, settings, self.model.profile, shared, transform)
         conditional = settings.method == "conditional"
         # An answer at once has a faint tremolo of its latent's squares, two by two.
         starts = _planned(picture, settings.overlap, self.model.latent.factor if conditional else 1)
@@ -112,7 +111,7 @@ class Restyler:
 
     def warm(self, references: Sequence[Reference], settings: Settings, watch: Watch) -> None:
         """Put styles into the cache; raises `OutOfMemory`."""
-        with _enough_memory(self.model):
+        with enough_memory(self.model):
             way = self._way(settings, watch)
             self._prepared(way, references, watch, lambda missing: way.passes(0, missing))
 
@@ -139,7 +138,7 @@ class Restyler:
         one set of statistics for all of them, as if they were one clip. `near_live`, of a single clip, hears every
         window. Raises `OutOfMemory`, and `BadRequest` for settings that do not fit the model.
         """
-        with _enough_memory(self.model):
+        with enough_memory(self.model):
             sampled = [task for task in tasks if task.kept]
             if not sampled:
                 images: Iterator[Floats] = iter(())
@@ -392,8 +391,21 @@ class _Way(Protocol[Prepared_co]):
     def restore(self, tensors: Mapping[str, torch.Tensor], columns: torch.Tensor | None) -> Prepared_co: ...
 
 
+def picture_of_passage(
+    passage: Passage,
+    settings: Settings,
+    profile: Profile,
+    shared: Shared | None = None,
+    transform: Transform = mel_spectrogram,
+) -> Picture:
+    """What a model sees of a passage: its channels as one, each by itself, or mid and side."""
+    carrier = mid_side(passage.carrier) if settings.stereo == "mid-side" else passage.carrier
+    return picture_of(carrier, passage.sample_rate, profile, settings.stereo == "linked", shared, transform)
+
+
 @contextmanager
-def _enough_memory(model: Model) -> Iterator[None]:
+def enough_memory(model: Model) -> Iterator[None]:
+    """Raise `OutOfMemory` for what a device or a system says when its memory does not suffice."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -186,6 +186,8 @@ def shifted(chunks: Sequence[Chunk], offset: int, samples: int, total: int) -> t
             moved = _labels_of(chunk.data, kept_cues)
         elif chunk.id == b"bext" and len(chunk.data) >= _TIME_REFERENCE + 8:
             time = struct.unpack("<Q", chunk.data[_TIME_REFERENCE : _TIME_REFERENCE + 8])[0] + offset
+            # All ones are some programs' word for a time that is not known.
+            time = min(time, 2**64 - 1)
             moved = chunk.data[:_TIME_REFERENCE] + struct.pack("<Q", time) + chunk.data[_TIME_REFERENCE + 8 :]
         elif chunk.id == b"acid":
             moved = None

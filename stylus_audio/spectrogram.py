@@ -166,11 +166,10 @@ def mel_spectrogram_on(
     cut = padded.unfold(1, profile.window, profile.hop)[:, : frame_count(audio.shape[1], profile.hop)]
     filters = torch.from_numpy(mel_filters(profile).copy()).to(device)
     window = torch.hann_window(profile.window, device=device)
-    made = [
-        filters @ torch.fft.rfft(frames * window, profile.n_fft).abs().mT
-        for frames in torch.split(cut, block_frames, 1)
-    ]
-    return np.asarray(torch.cat(made, 2).cpu().numpy(), np.float32)
+    result = zeros((len(audio), profile.bands, cut.shape[1]))
+    for here in blocks(cut.shape[1], block_frames):
+        result[..., here] = (filters @ torch.fft.rfft(cut[:, here] * window, profile.n_fft).abs().mT).cpu().numpy()
+    return result
 
 
 def zero_padded(audio: Floats, low: int, high: int, dtype: Any = np.float32) -> NDArray[Any]:

@@ -169,14 +169,19 @@ def _placed(
             return _publish(part, note, target, overwrite, sidecar, journal)
 
 
+def longest_name(name: str) -> str:
+    """The longest name that may be made of a stem's, where that is taken."""
+    return f"{Path(name).stem}_999.json"
+
+
 def check_target(target: Path, overwrite: bool = False, protect: Sequence[Path] = ()) -> None:
     """What can be known of a target before there is anything to write; raises what `write_stem` would."""
     folder = target.parent
     if not folder.is_dir():
         raise NotFound(f"the folder {folder} does not exist")
     try:
-        # The longest that may be made of it, where the name is taken; a folder says of one that is too long that it is.
-        target.with_name(f"{target.stem}_999.json").lstat()
+        # A folder says of a name that is too long that it is.
+        target.with_name(longest_name(target.name)).lstat()
     except FileNotFoundError:
         pass
     except OSError as error:

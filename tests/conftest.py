@@ -3,14 +3,47 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck
 
 from stylus_audio import Engine
 from stylus_audio.style_encoder import StyleEncoder
 from tests.tiny import STEPS, save_clap, save_injection, save_tiny
+
+NO_TIME = "no time left"
+
+# How long an example takes must not be the machine's speed.
+hypothesis.settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.settings.load_profile("any machine")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """A machine that takes ten times as long runs all fast tests, and slow ones for as long as there is time."""
+    text = "run no slow test that has not begun by then (seconds since 1970), and list it"
+    parser.addoption("--slow-until", type=float, default=math.inf, metavar="TIME", help=text)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before the fixtures of a test, which may take longest."""
+    if item.get_closest_marker("slow") and time.time() > item.config.getoption("--slow-until"):
+        pytest.skip(NO_TIME)
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Not to be taken for a test that was skipped because something is missing."""
+    return (NO_TIME, "t", NO_TIME.upper()) if report.skipped and NO_TIME in report.longreprtext else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests there was no time for."""
+    for report in terminalreporter.stats.get(NO_TIME, []):
+        terminalreporter.write_line(f"{NO_TIME}: {report.nodeid}")
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,18 @@ def write(path: Path, audio: np.ndarray, rate: int, subtype: str) -> None:
     soundfile.write(path, audio.T, rate, subtype=subtype, format={"rf64": "RF64"}.get(path.suffix[1:]))
 
 
+def test_a_flac_that_does_not_say_how_long_it_is_is_refused(tmp_path: Path) -> None:
+    """As an encoder that writes to a pipe leaves it."""
+    path = tmp_path / "clip.flac"
+    soundfile.write(path, tone(300, 0.2).T, RATE)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    with pytest.raises(UnsupportedAudio, match="how long it is"):
+        probe(path)
+
+
 @pytest.mark.parametrize(("suffix", "subtype"), EXACT)
 def test_every_exact_container(tmp_path: Path, suffix: str, subtype: str) -> None:
     path = tmp_path / f"clip.{suffix}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -68,11 +69,16 @@ def test_what_does_not_fit_one_clip_is_its_own_error(told: Engine, auto: float |
     assert isinstance(stereo, Render)
 
 
-@pytest.mark.parametrize("method", ["conditional", "injection"])
-def test_an_instrument_of_one_sound_is_a_clip(told: Engine, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "stereo"), [("conditional", "linked"), ("injection", "mid-side"), ("conditional", "independent")]
+)
+def test_an_instrument_of_one_sound_is_a_clip(told: Engine, method: str, stereo: str) -> None:
     """Its own statistics are those that it shares with itself."""
-    settings, clip = told.settings(method=method, **FEW[method]), (plucks(1.0), RATE)
-    shared = told.shared([clip], settings)
+    panned = plucks(1.0, channels=2) * np.array([[1.0], [0.1]], np.float32)
+    settings, clip = told.settings(method=method, stereo=stereo, **FEW[method]), (panned, RATE)
+    # What has no sides is no part of it.
+    others = [(plucks(1.0), RATE)] if stereo == "mid-side" else []
+    shared = told.shared([clip, *others], settings)
     (one,) = told.render_several([clip], (noise(1.0), RATE), settings, shared=shared)
     assert isinstance(one, Render)
     alone = told.render(clip, (noise(1.0), RATE), settings).audio
@@ -178,6 +184,27 @@ def test_somebody_elses_file_under_the_name_that_was_aimed_at_is_no_stem(tmp_pat
         journal = ledger.journal("key", "clip.wav", "", 1.0, 0.0, {})
         assert publish_stem(b"the stem", tmp_path / "stem.wav", journal=journal).name == "stem_2.wav"
     assert (tmp_path / "stem.wav").read_text() == "somebody else's"
+
+
+def test_a_stem_that_took_the_place_of_another_is_the_one_that_is_there(tmp_path: Path) -> None:
+    """As the same clip with other settings and --overwrite does."""
+
+    def put(ledger: Ledger, key: str) -> None:
+        journal = ledger.journal(key, "clip.wav", "", 1.0, 0.0, {"made of": key})
+        publish_stem(key.encode(), tmp_path / "stem.wav", overwrite=True, journal=journal)
+
+    for key in ("keep 0.3", "keep 0.7", "keep 0.3"):
+        with Ledger(tmp_path / "ledger.sqlite") as ledger:
+            put(ledger, key)
+            ledger.done([key])
+            assert list(ledger.stems()) == [key]
+            ledger.write_reports(tmp_path / "reports.jsonl")
+        assert [json.loads(line)["made of"] for line in (tmp_path / "reports.jsonl").read_text().splitlines()] == [key]
+    # Also where the run ended before it could be said.
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        put(ledger, "keep 0.7")
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert list(ledger.stems()) == ["keep 0.7"]
 
 
 def test_one_run_at_a_time_has_a_ledger(tmp_path: Path) -> None:
@@ -348,7 +375,8 @@ def test_what_cannot_be_written_is_known_before_it_is_rendered(tmp_path: Path, t
         planner = Planner(Wish((style,), options={**asked, **more}))
         return Batch([list(planner.items(rows([str(tmp_path / "jobs.csv")])))], ledger, Sources())
 
-    outputs = ("shut/deep/a.wav", "new/b.wav", f"{'c' * 300}.wav", "shut/d.wav")
+    # The longest name that can stand has room for the number that a second of that name would have.
+    outputs = ("shut/deep/a.wav", "new/b.wav", f"{'c' * 247}.wav", "shut/d.wav")
     crew = Here(Renderer(Place("cpu", 1)))
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         first = batch(ledger, *outputs)

@@ -126,6 +126,12 @@ def test_an_instrument_is_skinned_beside_itself_whatever_it_is_seen_from(
     assert [item.key for item in typed.packs[0]] == [item.key for item in plain.packs[0]]
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="which takes it for *")
+def test_two_stars_beside_letters_are_said(folder: Path) -> None:
+    with pytest.raises(BadRequest, match=r"\*\* stands for whole folders"):
+        planned(folder, "kit/**.wav")
+
+
 def test_what_is_not_there_or_holds_no_audio_is_said(folder: Path) -> None:
     with pytest.raises(NotFound, match="nothing"):
         planned(folder, "nothing")
@@ -165,6 +171,10 @@ def test_every_style_of_a_folder_or_of_the_library(folder: Path) -> None:
         (folder / "styles" / name).write_bytes(b"RIFF")
     found = planned(folder, "kit/kick.wav", styles=(str(folder / "styles"),), each_style=True)
     assert stems(found, folder) == ["kit/kick_a.wav", "kit/kick_b.wav"]
+    (folder / "jobs.csv").write_text("content,style\nkit/kick.wav,./styles\n", "utf-8")
+    assert stems(planned(folder, "jobs.csv", styles=(), each_style=True), folder) == [
+        "kit/kick_a.wav", "kit/kick_b.wav",
+    ]  # fmt: skip
     with pytest.raises(BadRequest, match="each-style"):
         planned(folder, "kit/kick.wav", styles=(str(folder / "styles"),))
     with pytest.raises(BadRequest, match="no style"):
@@ -430,8 +440,24 @@ def test_each_instrument_and_each_sound_has_an_sfz_of_its_own(tmp_path: Path) ->
     assert [path.read_text("utf-8").split()[1] for path in written] == ["grand", "upright", "grand"]
 
 
-def test_an_instrument_is_rendered_whole(tmp_path: Path) -> None:
+def test_instruments_of_one_run_and_name_do_not_replace_each_other(tmp_path: Path) -> None:
+    sound = replace(SOUNDS[0], options=replace(SOUNDS[0].options, overwrite=True))
+    (tmp_path / "out" / "Main_glass").mkdir(parents=True)
+    made: set[str] = set()
+    for name in ("grand", "upright"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "Main.sfz").write_text(f"// {name}\n<region> sample=a.wav", "utf-8")
+        (tmp_path / name / "a.wav").write_bytes(b"RIFF")
+        with Ledger(tmp_path / f"{name}.sqlite") as ledger:
+            reskin(read_instrument(tmp_path / name / "Main.sfz"), sound, tmp_path / "out", made).write(ledger)
+    written = sorted((tmp_path / "out" / "Main_glass").glob("*.sfz"))
+    assert [path.read_text("utf-8").split()[1] for path in written] == ["grand", "upright"]
+
+
+def test_an_instrument_is_rendered_whole_and_keeps_its_samples_names(tmp_path: Path) -> None:
     (tmp_path / "Main.sfz").write_text("<region> sample=a.wav", "utf-8")
+    with pytest.raises(BadRequest, match="name is for clips"):
+        reskin(read_instrument(tmp_path / "Main.sfz"), Sound((), Options({}, name="{style}"), ""), None)
     for name, value in (("start", "1"), ("end", "1"), ("preview", "1")):
         with pytest.raises(BadRequest, match="whole"):
             reskin(read_instrument(tmp_path / "Main.sfz"), Sound((), Options({name: value}), ""), None)

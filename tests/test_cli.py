@@ -19,7 +19,7 @@ import soundfile
 
 from stylus_audio import library
 from stylus_audio.cli import main
-from stylus_audio.places import user_data
+from stylus_audio.places import DEMO_CONTENT, user_data
 from tests.daemons import until
 from tests.sounds import RATE, noise, plucks
 
@@ -220,7 +220,8 @@ def test_steps_of_a_sidecar_or_a_recipe_give_way_to_a_quality(shell: Shell) -> N
 
 def test_another_method_than_a_sidecars_has_its_own_defaults(shell: Shell) -> None:
     shell("render", shell.clip, "--style", shell.style, "--mix", 0.5)
-    code, out, err = shell("render", "--from", shell.folder / "riff_hiss.json", "--method", "injection", "--json")
+    words = ["--method", "injection", "--quality", "fast", "--json"]
+    code, out, err = shell("render", "--from", shell.folder / "riff_hiss.json", *words)
     assert code == 0, err
     found = json.loads(out)["settings"]
     assert (found["gamma"], found["alpha"], found["overlap"], found["mix"]) == (0.75, 0.9, 0.25, 0.5)
@@ -486,7 +487,9 @@ def test_a_sweep_is_checked_whole_and_replaces_no_other_summary(shell: Shell) ->
     assert (out / "sweep_2.json").is_file()
 
 
-def test_the_demo_replaces_only_an_earlier_demo(shell: Shell) -> None:
+def test_the_demo_replaces_only_an_earlier_demo(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = shell.clip.rename(shell.folder / DEMO_CONTENT.name)
+    monkeypatch.setattr("stylus_audio.commands.DEMO_CONTENT", short)
     out = shell.folder / "demo"
     out.mkdir()
     mine = out / "piano_riff_accordion.wav"

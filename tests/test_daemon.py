@@ -19,6 +19,7 @@ import pytest
 import soundfile
 from stylus_daemon.check import run_check
 from stylus_daemon.client import Client, Refused
+from stylus_daemon.jobs import ENDED
 from stylus_daemon.lock import Lock
 from stylus_daemon.osc_messages import Argument, decode, encode
 from stylus_daemon.osc_server import Server
@@ -27,6 +28,7 @@ from stylus_daemon.service import Options, home_folder
 from stylus_audio.audio import sha256
 from stylus_audio.errors import BadRequest, NotAllowed
 from tests.daemons import DEADLINE, Daemon, until
+from tests.sounds import RATE, plucks
 
 
 @pytest.fixture
@@ -60,6 +62,21 @@ def test_a_clip_is_rendered_and_the_style_is_inverted_once(daemon: Daemon) -> No
             client.ask("/stylus/render", "/etc/passwd", daemon.style)
     assert max(seen) > 0
     assert not daemon.unfinished()
+
+
+def test_nobody_waits_while_a_long_style_is_read(daemon: Daemon) -> None:
+    soundfile.write(daemon.folder / "long.wav", plucks(60.0, channels=2).T, RATE)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+        line.settimeout(DEADLINE)
+        for packet in (
+            encode("/stylus/style/add", 1, "long", str(daemon.folder / "long.wav")),
+            encode("/stylus/ping", 2),
+        ):
+            line.sendto(packet, ("127.0.0.1", daemon.port))
+        answered = [decode(line.recv(65536))[0] for _ in range(2)]
+    assert [(kind, arguments[0]) for kind, arguments in answered] == [
+        ("/stylus/reply", "/stylus/ping"), ("/stylus/reply", "/stylus/style/add"),
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
@@ -218,16 +235,22 @@ def test_an_answer_that_is_too_long_is_told(daemon: Daemon) -> None:
             assert (kind, arguments[:2]) == ("/stylus/error", (address, 0))
 
 
+@pytest.mark.slow
 def test_a_folder_that_a_daemon_watches_is_rendered_with_the_daemons_model(tmp_path: Path, tiny_folder: Path) -> None:
-    folder = tmp_path / "in"
+    root, folder = tmp_path / "root", tmp_path / "in"
+    root.mkdir()
     folder.mkdir()
-    (folder / "stylus.toml").write_text('style = "../style.wav"', "utf-8")
-    daemon = Daemon(tmp_path, tiny_folder, "--watch", str(folder))
+    (folder / "stylus.toml").write_text('style = "../root/style.wav"', "utf-8")
+    # The folder lies in no other that the daemon may use.
+    daemon = Daemon(root, tiny_folder, "--watch", str(folder))
     shutil.copy(daemon.clip, folder / "riff.wav")
     jobs = daemon.jobs()
     try:
-        until(lambda: bool(jobs.listed()))
-        assert jobs.listed()[0].request["model"] == str(tiny_folder.resolve())
+        until(lambda: any(job.state in ENDED for job in jobs.listed()))
+        (job,) = jobs.listed()
+        assert (job.state, job.message) == ("done", "")
+        assert Path(job.path) == tmp_path.resolve() / "in-stylus" / "riff_style.wav"
+        assert job.request["model"] == str(tiny_folder.resolve())
     finally:
         jobs.close()
         daemon.end()
@@ -311,24 +334,38 @@ def test_a_folder_is_watched_beside_a_daemon_once_it_is_allowed(
 def test_who_watches_beside_a_daemon_in_its_folders_takes_its_place_when_it_ends(
     daemon: Daemon, tmp_path: Path
 ) -> None:
-    bounces = daemon.folder / "Bounces"
-    bounces.mkdir()
-    words = ["watch", str(bounces), "--style", daemon.style, "--model", str(daemon.model)]
-    log = tmp_path / "watch.log"
-    with log.open("wb") as stream:
-        watching = subprocess.Popen([sys.executable, "-m", "stylus_audio", *words], stderr=stream)
+    """Of two, one after the other: the first may not use the second's folder."""
+    logs = {daemon.folder / name: tmp_path / f"{name}.log" for name in ("Bounces", "Loops")}
+    watching: dict[Path, subprocess.Popen[bytes]] = {}
+    for folder, log in logs.items():
+        folder.mkdir()
+        words = ["watch", str(folder), "--style", daemon.style, "--model", str(daemon.model)]
+        with log.open("wb") as stream:
+            watching[folder] = subprocess.Popen([sys.executable, "-m", "stylus_audio", *words], stderr=stream)
+
+    def rendered(folder: Path, name: str) -> bool:
+        assert watching[folder].poll() is None, logs[folder].read_text("utf-8")
+        return (folder.with_name(f"{folder.name}-stylus") / f"{name}_style.wav").is_file()
+
     try:
-        shutil.copy(daemon.clip, bounces / "one.wav")
-        until(lambda: watching.poll() is not None or (daemon.folder / "Bounces-stylus" / "one_style.wav").is_file())
-        assert watching.poll() is None, log.read_text("utf-8")
+        for folder in logs:
+            shutil.copy(daemon.clip, folder / "one.wav")
+        until(lambda: all(rendered(folder, "one") for folder in logs))
         daemon.end()
-        shutil.copy(daemon.clip, bounces / "two.wav")
-        until(lambda: watching.poll() is not None or (daemon.folder / "Bounces-stylus" / "two_style.wav").is_file())
-        said = log.read_text("utf-8")
-        assert "the daemon that rendered has ended; what appears is rendered here from now on" in said
+        for folder in logs:
+            shutil.copy(daemon.clip, folder / "two.wav")
+        until(lambda: any(rendered(folder, "two") for folder in logs))
+        (first,) = [folder for folder in logs if rendered(folder, "two")]
+        said = "the daemon that rendered has ended; what appears is rendered here from now on"
+        assert said in logs[first].read_text("utf-8")
+        watching[first].send_signal(signal.SIGINT)
+        assert watching[first].wait(DEADLINE) == 0
+        (second,) = set(logs) - {first}
+        until(lambda: rendered(second, "two"))
     finally:
-        watching.send_signal(signal.SIGINT)
-        assert watching.wait(DEADLINE) == 0
+        for one in watching.values():
+            one.send_signal(signal.SIGINT)
+    assert [one.wait(DEADLINE) for one in watching.values()] == [0, 0]
 
 
 @pytest.mark.parametrize(

@@ -360,6 +360,11 @@ def test_replies_are_remembered_up_to_a_number_of_bytes(bench: Bench, monkeypatc
     assert bench.send("/stylus/style/list", "first") != first
 
 
+def test_what_is_no_id_is_not_remembered(bench: Bench) -> None:
+    assert bench.send("/stylus/ping", "x" * 300)[0] == "/stylus/error"
+    assert not bench.desk._answered
+
+
 def test_a_request_in_a_file_that_is_too_large_is_refused_in_a_line(bench: Bench) -> None:
     file = bench.folder / "request.json"
     asked = json.dumps({"content": bench.clip, "style": bench.style})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pythonosc.osc_message import OscMessage
 from stylus_daemon.osc_messages import ADDRESS, Argument, decode, encode
@@ -94,7 +94,6 @@ def alike(some: list[Any], others: list[Any]) -> bool:
     return typed(some) == typed(others)
 
 
-@settings(deadline=None)
 @given(ADDRESSES, st.lists(st.none() | st.booleans() | st.integers(-SAFE, SAFE) | FLOATS | TEXTS, max_size=20))
 def test_what_the_script_writes_is_read(codec: Codec, address: str, values: list[Any]) -> None:
     packet = codec.encode(address, values)
@@ -103,7 +102,6 @@ def test_what_the_script_writes_is_read(codec: Codec, address: str, values: list
     assert alike(list(OscMessage(packet).params), values)
 
 
-@settings(deadline=None)
 @given(
     ADDRESSES,
     st.lists(
@@ -150,7 +148,6 @@ def test_what_the_script_does_not_send(codec: Codec, address: object, values: li
         codec.encode(address, values)
 
 
-@settings(deadline=None)
 @given(ADDRESSES, st.lists(st.integers() | TEXTS | st.binary(), max_size=5), st.randoms(use_true_random=False))
 def test_what_is_damaged_is_read_as_the_daemon_reads_it(
     codec: Codec, address: str, values: list[Any], rng: random.Random
@@ -162,7 +159,6 @@ def test_what_is_damaged_is_read_as_the_daemon_reads_it(
     reads_like_the_daemon(codec, bytes(packet[: rng.choice([len(packet), rng.randrange(len(packet))])]))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60) | st.binary(max_size=60).map(lambda raw: b"/a\0\0,ihfdsbTFN\0\0" + raw))
 def test_anything_is_read_as_the_daemon_reads_it(codec: Codec, packet: bytes) -> None:
     reads_like_the_daemon(codec, packet)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from stylus_audio.metrics import si_sdr
 from stylus_audio.passage import passage_of
 from stylus_audio.reconstruction import reconstruct
 from stylus_audio.riff import Chunk, Loop, loop_chunk
+from stylus_audio.settings import Settings
 from stylus_audio.target import Target
 from tests.sounds import RATE, Audio, decibels, noise, plucks, tone
 
@@ -251,6 +253,44 @@ def test_loudness(tiny: Engine) -> None:
     assert integrated(rendered(tiny, audio).audio, RATE) == pytest.approx(integrated(audio, RATE), abs=0.2)
 
 
+def test_the_level_of_what_loudness_meters_do_not_hear_is_kept_too(tiny: Engine) -> None:
+    soft = (1e-3 * plucks(1.0)).astype(np.float32)
+    assert integrated(rendered(tiny, soft, loudness=-60.0).audio, RATE) == pytest.approx(-60, abs=0.2)
+    style = ((1e-3 * STYLE[0]).astype(np.float32), RATE)
+    stem = tiny.render((soft, RATE), style, tiny.settings(loudness="match")).audio
+    assert integrated(stem, RATE, 1e3) == pytest.approx(integrated(*STYLE), abs=0.2)
+
+
+@pytest.mark.parametrize("milliseconds", [1, 4, 20])
+def test_a_hit_that_nothing_changes_is_itself(milliseconds: int) -> None:
+    """One that is trimmed tightly has most of its energy where the sound fades in behind silence."""
+    hit = noise(0.2)
+    hit *= np.exp(-np.arange(hit.shape[1]) * 1000 / RATE / milliseconds).astype(np.float32)
+    settings = Settings()
+    passage = passage_of(Clip.from_array(hit, RATE), settings, 0, hit.shape[1], RATE, 4096)
+    assert np.array_equal(finish(passage, passage.carrier.copy(), settings, False)[0], hit)
+
+
+def test_a_segment_of_an_array_is_that_of_the_file(tiny: Engine, tmp_path: Path) -> None:
+    audio = np.concatenate([0.02 * plucks(4.0), plucks(1.0)], axis=1)
+    soundfile.write(tmp_path / "clip.wav", audio.T, RATE, subtype="FLOAT")
+    settings = tiny.settings(start=0.5, end=1.0)
+    (_, array), (_, file) = (tiny.passage(one, settings) for one in ((audio, RATE), tmp_path / "clip.wav"))
+    assert (array.first, array.last, array.offset) == (file.first, file.last, file.offset)
+    assert np.array_equal(array.carrier, file.carrier)
+
+
+def test_a_rate_is_any_kind_of_number(tiny: Engine) -> None:
+    settings, style = tiny.settings(steps=1), cast("tuple[Audio, int]", (STYLE[0], np.int64(RATE)))
+    one, other = (tiny.render((plucks(0.3), RATE), each, settings).audio for each in (STYLE, style))
+    assert np.array_equal(one, other)
+
+
+def test_silence_has_no_level(tiny: Engine) -> None:
+    with pytest.raises(UnsupportedAudio, match="silent"):
+        tiny.level((np.zeros((1, RATE), np.float32), RATE))
+
+
 def test_the_same_seed_gives_the_same_samples(tiny: Engine) -> None:
     audio = plucks(1.2)
     for reconstruction in ("gain", "griffin-lim"):
@@ -409,6 +449,23 @@ def test_a_clip_that_nothing_helps_leaves_the_others_their_sizes(tiny_folder: Pa
         windows.clear()
         assert rendered(engine, plucks(3.0), steps=1).report["notes"] == []
     assert max(windows) == 4
+
+
+@pytest.mark.parametrize("where", ["engine.reconstruct", "restyler.picture_of"])
+def test_transforms_take_memory_too(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    engine = Engine(str(tiny_folder), device="cpu", dtype="float32")
+    calls = 0
+    real = getattr(importlib.import_module(f"stylus_audio.{where.split('.', maxsplit=1)[0]}"), where.split(".")[1])
+
+    def once(*words: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise full()
+        return real(*words, **more)
+
+    monkeypatch.setattr(f"stylus_audio.{where}", once)
+    assert rendered(engine, plucks(0.5), steps=1).report["notes"] == ["memory did not suffice; 2 windows at a time"]
 
 
 def test_what_a_failed_attempt_had_is_gone_before_the_next(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

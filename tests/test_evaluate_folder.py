@@ -14,7 +14,7 @@ import soundfile
 
 from stylus_audio.audio import read_clip
 from stylus_audio.clap import Clap
-from stylus_audio.evaluate_folder import Values, _means, passage_under
+from stylus_audio.evaluate_folder import Values, _means, find_items, passage_under
 from stylus_audio.frechet import frechet_distance, mel_embeddings
 from stylus_audio.instruments import instrument_match
 from stylus_audio.metrics import evaluate
@@ -103,6 +103,21 @@ def test_the_stems_of_a_set_are_no_distance_from_themselves(shell: Shell, named:
     report = report_of(shell("evaluate", named / "stems", "-c", named / "same", "-s", named / "same", "--json"))
     assert report["sets"]["fad_mel"] == report["sets"]["fad_mel_content"] == 0.0
     assert report["mean"]["log_mel_distance_content"] == 0.0
+
+
+def test_what_the_stems_beside_it_were_made_from_is_none_of_them(shell: Shell) -> None:
+    stem = save(shell.folder / "riff_hiss.wav", plucks(0.6))
+    assert [item.stem for item in find_items(shell.folder, shell.clip, shell.style, pytest.fail)] == [stem]
+
+
+def test_a_stems_sidecar_says_what_it_was_made_from(shell: Shell) -> None:
+    assert shell.render("--mix", 0)[0] == 0
+    stem = shell.folder / "riff_hiss.wav"
+    row = json.loads(shell("evaluate", stem, "--json")[1])
+    assert row == json.loads(shell("evaluate", stem, "--content", shell.clip, "--style", shell.style, "--json")[1])
+    assert row["log_mel_distance_style"] > 0
+    code, _, err = shell("evaluate", shell.clip)
+    assert (code, "--content CLIP" in err) == (2, True)
 
 
 def test_sidecars_say_it_also_of_moved_files_and_segments(shell: Shell) -> None:

@@ -113,7 +113,8 @@ def test_cancel_pause_and_resume(jobs: Jobs) -> None:
     assert jobs.get(running).state == "paused"
     jobs.resume(running)
     again = claimed(jobs)
-    assert jobs.wish(again) == ""
+    # To have been paused is no attempt that came to nothing.
+    assert (jobs.wish(again), again.attempts) == ("", 1)
     jobs.cancel(running)
     jobs.stopped(again)
     assert jobs.get(running).state == "cancelled"
@@ -292,6 +293,15 @@ def test_changes_are_numbered_for_ever(jobs: Jobs, clock: Clock) -> None:
     new = jobs.submit(REQUEST)
     assert new.version > last
     assert new.id > job.id
+
+
+def test_what_was_cancelled_in_a_watched_folder_is_not_forgotten(jobs: Jobs, clock: Clock) -> None:
+    """A folder's clip would be rendered at the next start; what a client asked for does not come again."""
+    for client, once in (("", "clip"), ("a client", None)):
+        jobs.cancel(jobs.submit(REQUEST, client, once=once).id)
+    clock.now += 100
+    assert jobs.prune(50) == 1
+    assert [job.client for job in jobs.listed("cancelled")] == [""]
 
 
 def test_a_batch_stands_whatever_one_of_it_says(jobs: Jobs, tmp_path: Path) -> None:

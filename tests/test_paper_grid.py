@@ -15,7 +15,8 @@ import soundfile
 
 from stylus_audio import paper_grid
 from stylus_audio.errors import BadRequest, NoModel
-from stylus_audio.paper_grid import METHODS, PARTS, markdown, planned, run
+from stylus_audio.paper_grid import METHODS, PARTS, asked_of, markdown, planned, run
+from stylus_audio.settings import Settings
 from tests.sounds import RATE, noise, plucks
 
 SYSTEMS = {system.name for system in (*METHODS, *PARTS)}
@@ -98,6 +99,15 @@ def test_what_cannot_be_rendered_leaves_a_row_without_values(folders: Path, tiny
     assert len(said) >= 2 * 3
     assert all("silen" in line for line in said)
     assert "| Stylus | 0 |" in out
+
+
+def test_what_a_row_is_named_after_is_not_set_otherwise() -> None:
+    asked = {"keep": "0.5", "layers": "0-1"}
+    settings = {part.name: Settings.parse(asked_of(part, asked)) for part in (*METHODS, *PARTS)}
+    assert settings["Stylus"].gamma == settings["no guidance"].gamma == 0.5
+    assert settings["no query preservation"].gamma == 0.0
+    assert settings["no query preservation"].layers == settings["Stylus"].layers == (0, 1)
+    assert settings["mini"].layers is None
 
 
 def test_another_grid_is_not_mixed_in(folders: Path) -> None:

@@ -70,6 +70,11 @@ def test_a_tempo(chunk: Chunk, tempo: Tempo | None) -> None:
     assert tempo_of((chunk,), 5.0) == tempo
 
 
+def test_a_time_that_is_not_known_stays_one() -> None:
+    chunk = Chunk(b"bext", b"\0" * 338 + b"\xff" * 8 + b"\0" * 256)
+    assert shifted([chunk], 10, 100, 1000) == (chunk,)
+
+
 @given(st.binary(max_size=400))
 def test_any_bytes_are_only_chunks_or_none(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -182,6 +182,8 @@ def test_what_was_swapped_for_a_link_after_the_check_is_not_read(
         roots.copied(checked, tmp_path)
     with pytest.raises(NotAllowed), roots.standing_in(checked.parent):
         pass
+    with pytest.raises(NotAllowed, match="stylus root add"):
+        roots.copied(outside.resolve() / "clip.wav", tmp_path)
     assert not list(tmp_path.glob("*.wav"))
 
 

@@ -351,7 +351,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(body=BODIES, lowered=st.floats(0, 20))
 def test_a_player_reads_the_same(library: Path, body: str, lowered: float) -> None:
     """Samples, loops and every value of every region, as sfizz reads them: ours alike, and alike after rewriting."""

@@ -106,7 +106,7 @@ def test_stragglers_are_felt_at_the_end() -> None:
 
 
 @given(FIGURES_OF_ANY, MANY, st.integers(1, 40), CONDITIONS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_pack_is_written_once_and_all_time_is_accounted_for(
     figures: Figures, load: Load, workers: int, conditions: Conditions
 ) -> None:
@@ -119,7 +119,7 @@ def test_every_pack_is_written_once_and_all_time_is_accounted_for(
 
 
 @given(st.lists(st.floats(0.5, 20), min_size=1, max_size=5), st.integers(1, 400), st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_more_workers_are_never_slower(seconds: list[float], clips: int, seed: int) -> None:
     """With one style, where nobody has to choose."""
     figures = Figures(tuple(seconds), 5.0, 2.0, 0.0)

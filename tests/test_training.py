@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from stylus_audio.attention import decoder_layers
@@ -443,6 +444,27 @@ def test_a_device_that_is_not_there_is_said(data: Pictures, tmp_path: Path) -> N
 def test_what_is_sent_to_a_device_arrives_there() -> None:
     # Any but the CPU and CUDA, as Apple's GPU.
     assert sent(np.zeros(3, np.float32), "meta").device.type == "meta"
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_said_and_keeps_the_one_before(
+    data: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _trainer(tmp_path / "run", data)
+    run.step()
+    run.checkpoint()
+    run.step()
+
+    def full(tensors: dict[str, torch.Tensor], file: Path) -> None:
+        if file.stem == "ema":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_file(tensors, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stylus_audio.training.run.save_file", full)
+        with pytest.raises(DiskFull, match="checkpoint-2 cannot be written"):
+            run.checkpoint()
+    assert sorted(file.name for file in run.folder.iterdir()) == ["checkpoint-1", "progress.json"]
+    assert _trainer(tmp_path / "run", data).progress.step == 1
 
 
 def test_a_run_of_other_networks_or_a_damaged_one_is_said(data: Pictures, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
@@ -26,6 +26,8 @@ from stylus_daemon.worker_messages import Condition, News, Plan, Progress, ident
 from stylus_audio import library
 from stylus_audio.engine import Engine, Render
 from stylus_audio.errors import NotAllowed, OutOfMemory
+from stylus_audio.gains import Gains
+from stylus_audio.passage import Passage
 from tests.sounds import RATE, Audio, noise, plucks, tone
 
 WINDOWS = 5
@@ -144,6 +146,29 @@ def test_after_a_job_that_the_cpu_took_over_the_next_is_tried_on_the_device(
     assert loaded == ["cpu", "auto"]
 
 
+def test_an_audition_that_the_cpu_takes_over_begins_anew(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    styles = [(shop.folder / f"{name}.wav", name) for name in ("style", "clip")]
+    request = with_options(shop.folder / "clip.wav", styles, {"steps": 1})
+    number = shop.jobs.submit(replace(request, kind="audition", folder=str(shop.folder)).to_dict()).id
+
+    def full(_: Passage, copies: Iterator[Path], *__: object) -> Iterator[Gains]:
+        next(copies)
+        raise OutOfMemory("not enough memory on the device for this render")
+        yield
+
+    shop.worker.plan = replace(shop.worker.plan, device="auto")
+    shop.engine.model.unet.to("meta")
+    monkeypatch.setattr(shop.engine, "audition", full)
+    assert shop.worker.loop()
+    assert (shop.jobs.get(number).state, shop.jobs.get(number).message) == ("done", "")
+
+
+def test_the_model_of_one_job_is_not_what_others_take(shop: Shop, tmp_path: Path, tiny_folder: Path) -> None:
+    other = shutil.copytree(tiny_folder, tmp_path / "other")
+    assert shop.do(model=str(other)).state == "done"
+    assert [one for one in shop.news if isinstance(one, Condition)][-1].model == shop.worker.plan.model
+
+
 def test_when_the_cpu_takes_over_nothing_is_left_of_the_attempt_on_the_device(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,10 +225,11 @@ def test_a_model_that_cannot_be_loaded_leaves_the_former(shop: Shop, tiny_folder
     assert (last.state, last.model, last.trouble) == ("idle", former, "")
 
 
-def test_a_style_that_is_being_read_can_be_cancelled(shop: Shop) -> None:
+@pytest.mark.parametrize("kind", ["warm", "audition"])
+def test_a_style_that_is_being_read_can_be_cancelled(shop: Shop, kind: Literal["warm", "audition"]) -> None:
     style = shop.folder / "style.wav"
     request = with_options(style, [(style, "style")], {"steps": 9})
-    number = shop.jobs.submit(replace(request, kind="warm", folder=str(shop.folder)).to_dict()).id
+    number = shop.jobs.submit(replace(request, kind=kind, folder=str(shop.folder)).to_dict()).id
     passes = []
 
     def turn(*_: object) -> None:

@@ -48,7 +48,7 @@ def _at_the_port(options: Options, refused: bool) -> Iterator[Check]:
 
 
 def _folders(options: Options) -> Iterator[Check]:
-    for root in Roots(options.roots).folders():
+    for root in Roots(options.given_roots).folders():
         yield Check("may use", True, str(root) if root.is_dir() else f"{root} (not there yet)")
 
 

@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 from stylus_audio import installed, library, store
 from stylus_audio.cli import Device, Json, ModelName, with_settings
 from stylus_audio.errors import BadRequest, NotAllowed, NotFound, StylusError
-from stylus_audio.files import typed_path
+from stylus_audio.files import in_text, typed_path
 from stylus_audio.weights import from_anywhere
 
 root_app = typer.Typer(no_args_is_help=True, help="Folders that the daemon may use.", rich_markup_mode=None)
@@ -120,10 +120,11 @@ def watch(
     watched = Watch(
         folder, out, tuple(style), asked, model, move, polling or None,
     )  # fmt: skip
-    roots = (watched.root, watched.output, *(typed_path(one).resolve().parent for one in style if library.is_path(one)))
     # There is one daemon for each user: a DAW finds this one.
-    options = Options(PORT, roots=roots, model=model, device=device, watches=(watched,), any_port=True)
-    while not other_daemon() or watch_beside(options):
+    options = Options(PORT, model=model, device=device, watches=(watched,), any_port=True)
+    again = False
+    while not other_daemon() or watch_beside(options, again):
+        again = True
         # Of several that wait for a daemon's end one is the next, and the others are beside that one.
         with suppress(PortTaken):
             _run(options, f"watching {watched.root}")
@@ -163,20 +164,22 @@ def send(
     ] = None,
 ) -> None:
     """Have the daemon render a clip, and wait for the stem."""
-    about = {
-        "model": from_anywhere(model) if model else "", "recipe": recipe, "preset": preset, "name": name,
-        "sidecar": sidecar, "overwrite": overwrite, "output": str(output.absolute()) if output else "",
-    }  # fmt: skip
-    values = {**asked, **{key: value for key, value in about.items() if value}}
-    first, *more = [str(typed_path(one).absolute()) if library.is_path(one) else one for one in style]
-    pairs = [*(("style", one) for one in more), *values.items()]
-    words = [str(content.absolute()), first, *(word for pair in pairs for word in pair)]
     if report is not None:
         _check_report(report)
+    about = {
+        "recipe": recipe, "preset": preset, "name": name, "sidecar": sidecar, "overwrite": overwrite,
+        "output": str(output.absolute()) if output else "",
+    }  # fmt: skip
     try:
-        result = _sent(osc_port, words, no_wait)
-    except StylusError as error:
-        _report(report, {"error": error.code, "message": str(error)})
+        about["model"] = from_anywhere(model) if model else ""
+        values = {**asked, **{key: value for key, value in about.items() if value}}
+        first, *more = [str(typed_path(one).absolute()) if library.is_path(one) else one for one in style]
+        pairs = [*(("style", one) for one in more), *values.items()]
+        result = _sent(osc_port, [str(content.absolute()), first, *(word for pair in pairs for word in pair)], no_wait)
+    except Exception as error:
+        # Whoever waits for the report waits for whatever comes.
+        code = error.code if isinstance(error, StylusError) else "internal"
+        _report(report, {"error": code, "message": in_text(str(error))})
         raise
     _report(report, result)
     shown = result.get("stem", result["job"])

@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
-from stylus_audio.errors import Cancelled, NotFound, StylusError
+from stylus_audio.errors import BadRequest, Cancelled, NotFound, StylusError
+from stylus_audio.files import in_text
 
 from .osc_messages import Argument, Message, Peer
 from .osc_server import Server
 
 PATIENCE = 2.0
 """Seconds to wait for a reply; a request is sent three times in that, under the same id."""
+SILENT = 5
+"""Questions after a job, one after the other, of which one has to be answered."""
 
 
 class Refused(StylusError):
@@ -45,7 +48,10 @@ class Client:
         """What the reply carries. Raises `Refused`, and `NotFound` where no daemon answers."""
         rid = secrets.token_hex(8)
         for _ in range(3):
-            self._server.send(self._daemon, address, rid, *arguments)
+            try:
+                self._server.send(self._daemon, address, rid, *arguments)
+            except ValueError as error:
+                raise BadRequest(f"the request cannot be sent: {in_text(str(error))}") from error
             for message in self._received(patience / 3):
                 if message.arguments[:2] != (address, rid):
                     self._events.append(message)
@@ -58,8 +64,10 @@ class Client:
     def wait(self, job: int, progress: Callable[[float, str, float], None]) -> str:
         """The path of a job's stem, when it is there; `progress` gets fraction, stage and seconds left.
 
-        Events may be lost, so the job is asked for as well. Raises `Refused` with the job's error, and `Cancelled`.
+        Events may be lost, so the job is asked for as well. Raises `Refused` with the job's error, `Cancelled`, and
+        `NotFound` where no daemon has answered for a while: the job outlives one that is started anew.
         """
+        silent = 0
         while True:
             for message in [*self._taken(), *self._received(1.0)]:
                 if message.address == "/stylus/job/progress" and message.arguments[0] == job:
@@ -67,7 +75,14 @@ class Client:
                     progress(float(fraction or 0), str(stage), float(eta or -1))
                 if message.address == "/stylus/job/state" and message.arguments[0] == job:
                     break
-            _, state, fraction, stage, said = self.ask("/stylus/job/status", job)
+            try:
+                _, state, fraction, stage, said = self.ask("/stylus/job/status", job)
+            except NotFound:
+                silent += 1
+                if silent == SILENT:
+                    raise
+                continue
+            silent = 0
             if state == "done":
                 return str(said)
             if state == "cancelled":

@@ -164,7 +164,7 @@ class Desk:
             rid = int(rid)
         call = Call(self._home(message), message.address, rid, message.arguments[1:])
         key = (to_text(call.peer), message.address, repr(rid))
-        repeats = rid not in (0, "", None)
+        repeats = rid not in (0, "", None) and echoed(rid) == rid
         if repeats and key in self._answered:
             self._answered.move_to_end(key)
             return self._answered[key]
@@ -432,6 +432,9 @@ class Desk:
             except OSError as error:
                 raise NoModel(f"model: {name[:100]!r} cannot be read: {error.strerror}") from error
 
+
+WHOLE_FILES = {"/stylus/style/add"}
+"""What may take seconds: nobody else is to wait for it."""
 
 ADDRESSES: dict[str, Address] = {
     "/stylus/ping": Address("", Desk.ping),

@@ -365,8 +365,11 @@ class Jobs:
     def stopped(self, job: Job) -> None:
         """The worker has done what it was asked to: cancel or pause."""
         with self._change() as connection:
-            wish = self._own(connection, job)["wish"]
-            self._set(connection, job.id, "paused" if wish == "pause" else "cancelled")
+            paused = self._own(connection, job)["wish"] == "pause"
+            if paused:
+                # It was no attempt that came to nothing.
+                connection.execute("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (job.id,))
+            self._set(connection, job.id, "paused" if paused else "cancelled")
 
     def _end(
         self, job: Job, state: State, path: str = "", digest: str = "", notes: Sequence[str] = (),
@@ -458,7 +461,8 @@ class Jobs:
     def prune(self, seconds: float) -> int:
         """Forget jobs that ended so long ago, with their requests; returns how many.
 
-        Of work that is done once for all it is kept that it is done: a watched folder would have all of it done again.
+        Of work that is done once for all it is kept that it is done: a watched folder would have all of it done again,
+        and what was cancelled there, which no client asked for, is not forgotten either.
         """
         before = self._clock() - seconds
         with self._change() as connection:
@@ -467,7 +471,8 @@ class Jobs:
                 " AND changed < ? AND state = 'done' AND once IS NOT NULL",
                 (before,),
             )
-            gone = connection.execute(f"DELETE {_OF_ENDED} AND changed < ?", (before,))
+            kept = "NOT (state = 'cancelled' AND client = '')"
+            gone = connection.execute(f"DELETE {_OF_ENDED} AND changed < ? AND {kept}", (before,))
             if gone.rowcount:
                 connection.execute("DELETE FROM requests WHERE job NOT IN (SELECT id FROM jobs)")
         return gone.rowcount

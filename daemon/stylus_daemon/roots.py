@@ -142,9 +142,7 @@ class Roots:
         if not self.holds(path):
             # What holds a folder holds more than was asked for.
             folder = path if os.path.isdir(path) else path.parent  # noqa: PTH112  # pathlib may raise
-            raise NotAllowed(
-                f"{_short(text)} is outside of the folders that the daemon may use; {adding([folder])} allows it"
-            )
+            raise NotAllowed(_outside(_short(text), folder))
         return path
 
     def file(self, text: str) -> Path:
@@ -176,7 +174,9 @@ class Roots:
             except OSError as error:
                 raise NotFound(f"the folder {folder} was taken away") from error
             if not self.holds(here):
-                raise NotAllowed(f"{folder} leads out of the folders that the daemon may use")
+                # Nobody is asked to allow what a link that came in between leads to.
+                led = f"{folder} leads out of the folders that the daemon may use"
+                raise NotAllowed(_outside(str(folder), folder) if here == folder else led)
             yield
         finally:
             os.chdir(before)
@@ -226,6 +226,10 @@ def _state(file: Path) -> object:
 def _short(text: str) -> str:
     shown = f"'{text}'" if text.isprintable() else repr(text)
     return shown if len(shown) <= 200 else f"{shown[:190]}…'"
+
+
+def _outside(shown: str, folder: Path) -> str:
+    return f"{shown} is outside of the folders that the daemon may use; {adding([folder])} allows it"
 
 
 def adding(folders: Sequence[Path]) -> str:

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from ctypes.util import find_library
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from stylus_audio.places import user_data
 
 from . import auditions
 from .client import ping
-from .desk import Desk, echoed
+from .desk import WHOLE_FILES, Desk, echoed
 from .events import SAID, Events, Listeners
 from .gate import LOOPBACK, Gate
 from .holder import said_of_holder, say_holder
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from .page_server import PageServer
 
 log = logging.getLogger(__name__)
+
+Reply = tuple[Peer, str, tuple[Any, ...]]
+"""Whom to tell, at which address, what."""
 
 PORT = 9109
 PAGE_PORT = 9110
@@ -91,6 +94,11 @@ class Options:
     any_port: bool = False
     """Where the port is taken, listen on a free one."""
 
+    @property
+    def given_roots(self) -> tuple[Path, ...]:
+        """Folders that may be used until the daemon ends: those it was given, and what its watches name."""
+        return (*self.roots, *(folder for watch in self.watches for folder in watch.folders))
+
     def __post_init__(self) -> None:
         if self.host not in LOOPBACK and not (self.token and self.allowed):
             raise BadRequest(f"host: {self.host} can be reached from outside; that needs --token-file and --allow IP")
@@ -118,7 +126,7 @@ class Service:
             except Taken:
                 raise PortTaken(_said_of_other()) from None
             opened.pop_all()
-        self.roots = Roots(options.roots)
+        self.roots = Roots(options.given_roots)
         say_holder(home, self.server.port, self.roots.given)
         self.jobs = Jobs(home / "jobs.sqlite", options.queue)
         self._plans = plans(options, home)
@@ -127,6 +135,10 @@ class Service:
         self.desk = Desk(self.jobs, self.roots, self.supervisor, self.listeners)
         self.events = Events(self.jobs, self.listeners)
         self._asked: SimpleQueue[tuple[Message, Asked]] = SimpleQueue()
+        # What reads and writes whole files is answered beside the loop, at a desk of its own, one after the other.
+        self._aside = ThreadPoolExecutor(1, "aside")
+        self._aside_desk = Desk(self.jobs, Roots(options.given_roots), self.supervisor, self.listeners)
+        self._late: SimpleQueue[Reply | None] = SimpleQueue()
         self._gate = Gate(options.host, options.token, options.allowed)
         self._stopping = threading.Event()
         self._watching = _start_watching(options.watches, home, options.queue, self._stopping)
@@ -150,6 +162,8 @@ class Service:
 
     def ask(self, message: Message) -> Asked:
         """Have the desk answer from another thread: what will be `(address, arguments)`, once it is on the disk."""
+        if message.address in WHOLE_FILES:
+            return self._aside.submit(lambda: _told(self._served(self._aside_desk, message)))
         future: Asked = Future()
         self._asked.put((message, future))
         self.server.wake()
@@ -173,7 +187,8 @@ class Service:
             # Who has asked may be gone by now.
             if not future.set_running_or_notify_cancel():
                 continue
-            future.set_result(reply[1:] if reply else ("/stylus/error", ("", "", "unknown-address", "not ours")))
+            future.set_result(_told(reply))
+        answers += [self._late.get() for _ in range(self._late.qsize())]
         for answer in answers:
             if answer:
                 self._send(*answer)
@@ -201,20 +216,30 @@ class Service:
                 to, rid = spoken[0], echoed(spoken[1])
                 self.server.send(peer, "/stylus/error", to, rid, "internal", "the answer is too long")
 
-    def _answer(self, received: object) -> tuple[Peer, str, tuple[Any, ...]] | None:
+    def _answer(self, received: object) -> Reply | None:
         if not isinstance(received, Message):
             log.info("unreadable packet: %s", getattr(received, "reason", received))
             return None
         refused = self._gate.refuses(received)
         if refused is not None:
             return (received.peer, *refused) if refused else None
+        if received.address in WHOLE_FILES:
+            self._aside.submit(self._answer_late, received)
+            return None
+        return self._served(self.desk, received)
+
+    def _answer_late(self, message: Message) -> None:
+        self._late.put(self._served(self._aside_desk, message))
+        self.server.wake()
+
+    def _served(self, desk: Desk, message: Message) -> Reply | None:
         try:
-            answer = self.desk.answer(received)
+            answer = desk.answer(message)
         except Exception as error:
-            return self._failed(received, error)
+            return self._failed(message, error)
         return (answer.peer, answer.address, answer.arguments) if answer else None
 
-    def _failed(self, received: Message, error: Exception) -> tuple[Peer, str, tuple[Any, ...]]:
+    def _failed(self, received: Message, error: Exception) -> Reply:
         log.error("%s", received.address, exc_info=error)
         rid = echoed(received.arguments[0] if received.arguments else 0)
         # SQLite says of a full disk that it is full, or that it cannot be written.
@@ -247,7 +272,7 @@ class Service:
 
         supervisor = self.supervisor
         feed = Feed(queue, lambda: self.desk.progress, lambda: supervisor.conditions, lambda: supervisor.processes)
-        page = Page(self.ask, queue, Roots(self.options.roots), home, feed)
+        page = Page(self.ask, queue, Roots(self.options.given_roots), home, feed)
         self.desk.page_url = f"http://127.0.0.1:{port}/?token={token}"
         server = PageServer(PageGate(page.app(), port, token), opened, feed.close)
         server.start()
@@ -263,6 +288,8 @@ class Service:
         self._stopping.set()
         if self._page:
             self._page.stop()
+        # A style that is being kept is kept whole.
+        self._aside.shutdown(cancel_futures=True)
         self.supervisor.stop(GRACE)
         for event in self.events.of_changes():
             self._send(*event)
@@ -271,6 +298,11 @@ class Service:
         self.jobs.close()
         self.server.close()
         self._lock.release()
+
+
+def _told(reply: Reply | None) -> tuple[str, tuple[Any, ...]]:
+    """What the page is told."""
+    return reply[1:] if reply else ("/stylus/error", ("", "", "unknown-address", "not ours"))
 
 
 def home_folder() -> Path:
@@ -283,9 +315,9 @@ def plans(options: Options, home: Path) -> list[Plan]:
     devices = [options.device]
     if options.device == "auto" and (count := _cuda_devices()) > 1:
         devices = [f"cuda:{number}" for number in range(count)]
-    database, size, count = home / "jobs.sqlite", options.batch_size, len(devices)
+    database, roots, size, count = home / "jobs.sqlite", options.given_roots, options.batch_size, len(devices)
     return [
-        Plan(f"worker-{number}", database, home, options.model, device, options.roots, batch_size=size, workers=count)
+        Plan(f"worker-{number}", database, home, options.model, device, roots, batch_size=size, workers=count)
         for number, device in enumerate(devices)
     ]
 
@@ -323,23 +355,29 @@ def on_signal(stop: Callable[[], None]) -> None:
         signal.signal(number, lambda *_: stop())
 
 
-def watch_beside(options: Options) -> bool:
+def watch_beside(options: Options, again: bool = False) -> bool:
     """Watch folders for a daemon that is running already, which renders; until it ends (true), or Ctrl-C (false).
 
     Raises `NotAllowed` for folders that it may not use, all at once; outputs are made first, so that they can be added.
+    `again`, after one in whose folders they were, it is waited until it may, or ends.
     """
-    roots = Roots(said_of_holder(home_folder()).roots)
-    outside = [folder for folder in dict.fromkeys(options.roots) if not roots.holds(folder)]
-    if outside:
+    interrupted, stopping = threading.Event(), threading.Event()
+    if outside := _outside(options):
         for watch in options.watches:
             with suppress(OSError):
                 watch.output.mkdir(exist_ok=True)
-        raise NotAllowed(
-            _said_of_outside(outside, [one for watch in options.watches for one in (watch.root, watch.output)])
-        )
+        said = _said_of_outside(outside, [one for watch in options.watches for one in (watch.root, watch.output)])
+        if not again:
+            raise NotAllowed(said)
+        log.warning("%s; it is waited for that, or for its end", said)
+        on_signal(interrupted.set)
+        while _outside(options):
+            if interrupted.wait(LOOKS):
+                return False
+            if not other_daemon():
+                return True
     to_stderr()
     log.info("the daemon that is running renders what appears; Ctrl-C ends the watching")
-    interrupted, stopping = threading.Event(), threading.Event()
     on_signal(interrupted.set)
     (thread,) = _start_watching(options.watches, home_folder(), options.queue, stopping)
     looked, missed = time.monotonic(), 0
@@ -355,6 +393,12 @@ def watch_beside(options: Options) -> bool:
         return False
     log.info("the daemon that rendered has ended; what appears is rendered here from now on")
     return True
+
+
+def _outside(options: Options) -> list[Path]:
+    """Which folders the daemon that is running may not use."""
+    roots = Roots(said_of_holder(home_folder()).roots)
+    return [folder for folder in dict.fromkeys(options.given_roots) if not roots.holds(folder)]
 
 
 def _said_of_outside(outside: Sequence[Path], watched: Sequence[Path]) -> str:

@@ -59,6 +59,12 @@ class Watch:
         check_apart([self])
         Settings.parse(self.values)
 
+    @property
+    def folders(self) -> list[Path]:
+        """What a daemon has to be allowed for it: the folder, its output, and where the styles that were typed lie."""
+        styles = [(self.base / typed_path(one)).resolve() for one in self.styles if library.is_path(one)]
+        return [self.root, self.output, *(style.parent for style in styles)]
+
 
 def check_apart(watches: Sequence[Watch]) -> None:
     """Refuse (`BadRequest`) stems that would be rendered again, and again: an output and a root inside one another."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import multiprocessing
 import os
 import shutil
 import signal
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from math import inf
 from multiprocessing.connection import Connection
@@ -31,6 +33,7 @@ from stylus_audio.job import FileRender
 from stylus_audio.memory import give_back, taken_bytes
 from stylus_audio.model import choose_device
 from stylus_audio.passage import segment_of
+from stylus_audio.places import roomy_folder
 from stylus_audio.stem import Journal, settle
 from stylus_audio.style_cache import StyleCache
 from stylus_audio.target import Target
@@ -278,18 +281,28 @@ class Worker:
                 own = self.workshop / f"style-{number}"
                 own.mkdir()
                 try:
-                    yield self.roots.copied(Path(path), own)
+                    copy = self.roots.copied(Path(path), own)
                 except (NotFound, NotAllowed):
                     # The engine says of a file that is not there what is wrong.
-                    yield own / Path(path).name
-                shutil.rmtree(own, ignore_errors=True)
+                    copy = own / Path(path).name
+                try:
+                    yield copy
+                finally:
+                    # Also where memory did not suffice: the CPU begins anew.
+                    shutil.rmtree(own, ignore_errors=True)
 
-        for number, found in enumerate(engine.audition(passage, copies(), settings)):
+        heard = 0
+
+        def within(fraction: float, _: str) -> None:
+            progress((heard + fraction) / len(styles), f"{heard} of {len(styles)} styles")
+
+        for number, found in enumerate(engine.audition(passage, copies(), settings, within)):
             if isinstance(found, StylusError):
                 audition.fail(number, str(found))
             else:
                 audition.put(number, score_of(found, passage).tobytes())
-            progress((number + 1) / len(styles), f"{number + 1} of {len(styles)} styles")
+            heard = number + 1
+            within(0.0, "")
 
     def _remember(self, references: Mapping[Path, Path]) -> None:
         """Note which of these, by the files that they are copies of, are warm.
@@ -410,7 +423,8 @@ class Worker:
         about = self.cache.statistics()
         device = str(self._engine.model.device) if self._engine else self.plan.device
         taken = taken_bytes(self._engine.model.device) if self._engine else 0
-        model = model or (self._loaded[0] if self._loaded else self.model)
+        # Not what the last job brought along: what those take that name none.
+        model = model or self.model
         warm = tuple(sorted(self._warm))
         self.tell(
             Condition(state, model, device, warm, about.entries, about.bytes, about.prepared, taken, self._trouble)
@@ -482,12 +496,25 @@ class _Line:
             self.wait(AGAIN)
 
 
+def _temporary_folder(plan: Plan) -> Path:
+    """Have temporary files in a folder of the worker's own, without what one before it left when it was killed."""
+    token = hashlib.sha256(str(plan.home).encode()).hexdigest()[:12]
+    folder = roomy_folder() / f"stylus-{plan.name}-{token}"
+    shutil.rmtree(folder, ignore_errors=True)
+    # Where somebody else's lies by that name, they go where they always do.
+    with suppress(OSError):
+        folder.mkdir(mode=0o700)
+        os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
+    return folder
+
+
 def main(plan: Plan, pipe: Connection) -> None:
     """The life of a worker process: until the daemon asks it to end, or is gone."""
     to_stderr()
     lower_priority()
     line = _Line(pipe)
     lock = Lock(plan.home / f"{plan.name}.lock", wait=600)
+    temporary = _temporary_folder(plan)
     jobs = Jobs(plan.database)
     worker = Worker(plan, jobs, line.tell, line.leaving)
     os.chdir(plan.home)
@@ -505,6 +532,7 @@ def main(plan: Plan, pipe: Connection) -> None:
             if not worker.loop() and not worker.look():
                 line.wait(IDLE)
     jobs.close()
+    shutil.rmtree(temporary, ignore_errors=True)
     lock.release()
     # Threads of libraries must not hold up the end.
     logging.shutdown()

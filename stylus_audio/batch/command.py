@@ -68,7 +68,9 @@ def run_batch(request: BatchRequest) -> int:
         return _render_clips(request, planner, output)
     if len(instruments) < len(request.sources) or request.shard:
         raise BadRequest("an SFZ instrument is one batch for one run: no clips beside it, and no shard")
-    return max(_render_instrument(request, planner, whole_path(typed_path(source)), output) for source in instruments)
+    made: set[str] = set()  # where this run's instruments lie, which are not what it may replace
+    paths = [whole_path(typed_path(source)) for source in instruments]
+    return max(_render_instrument(request, planner, path, output, made) for path in paths)
 
 
 def _render_clips(request: BatchRequest, planner: Planner, output: Path | None) -> int:
@@ -98,13 +100,13 @@ def _render_clips(request: BatchRequest, planner: Planner, output: Path | None) 
     return SOME_FAILED if batch.standing.failures else 0
 
 
-def _render_instrument(request: BatchRequest, planner: Planner, path: Path, output: Path | None) -> int:
+def _render_instrument(request: BatchRequest, planner: Planner, path: Path, output: Path | None, made: set[str]) -> int:
     instrument = read_instrument(path)
     for missing in instrument.missing:
         print(f"stylus: {path.name} plays {missing}, which is not there", file=sys.stderr)
     code = 0
     for sound in planner.sounds(Row(str(path), (), "", {}, "", "", "", path.name)):
-        new = reskin(instrument, sound, output)
+        new = reskin(instrument, sound, output, made)
         records = new.folder / RECORDS
         reports = records / "reports.jsonl"
         with open_ledger(records / "ledger.sqlite") as ledger:

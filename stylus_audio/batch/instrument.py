@@ -19,7 +19,7 @@ from ..files import write_new
 from ..passage import is_segment
 from ..reference import Shared
 from ..settings import Settings
-from ..target import stem_name
+from ..target import DEFAULT_NAME, stem_name
 from .ledger import Ledger
 from .manifest import whole_path
 from .packs import Crew, Failed, Pack, Surveyed
@@ -138,13 +138,23 @@ class Reskin:
         return written, new.unreachable
 
 
-def reskin(instrument: Instrument, sound: Sound, output: Path | None) -> Reskin:
+def reskin(instrument: Instrument, sound: Sound, output: Path | None, made: set[str] | None = None) -> Reskin:
     """Into a folder of its own, `NAME_STYLE`, in `output` or beside the instrument.
 
-    Raises `BadRequest` where only parts of the samples are asked for.
+    `made` holds the folders of a run's instruments, and takes this one's: in a folder twice, nothing is replaced.
+
+    Raises `BadRequest` where only parts of the samples are asked for, or other names.
     """
+    if sound.options.name != DEFAULT_NAME:
+        raise BadRequest("an instrument's stems have the names of its samples: name is for clips")
     settings = Settings.parse(sound.options.settings)
     if is_segment(settings) or settings.preview is not None or settings.auto is not None:
         raise BadRequest("an instrument plays its samples whole and alike: start, end, preview and auto are for clips")
     name = stem_name(instrument.path.stem, [name for _, name in sound.styles]).removesuffix(".wav")
-    return Reskin(instrument, sound, (output or whole_path(instrument.path).parent) / name)
+    folder = (output or whole_path(instrument.path).parent) / name
+    if made is not None:
+        # Whatever the file system thinks of case.
+        if str(folder).casefold() in made:
+            sound = replace(sound, options=replace(sound.options, overwrite=False))
+        made.add(str(folder).casefold())
+    return Reskin(instrument, sound, folder)

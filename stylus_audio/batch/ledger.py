@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS items (
   code TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '', seconds REAL NOT NULL DEFAULT 0,
   lowered REAL NOT NULL DEFAULT 0, report TEXT NOT NULL DEFAULT ''
 );
+CREATE INDEX IF NOT EXISTS items_stem ON items (stem);
 CREATE TABLE IF NOT EXISTS former (stem TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
@@ -108,7 +109,10 @@ class Ledger:
             there = path.is_file() and sha256(path) == digest
             if path.parent.is_dir():
                 settle(path.parent, self.token, path if there else None)
-            self._do("UPDATE items SET state = ? WHERE key = ?", "done" if there else "open", key)
+            if there:
+                self.done([key])
+            else:
+                self._do("UPDATE items SET state = 'open' WHERE key = ?", key)
 
     def sweep(self, folders: Iterable[Path]) -> None:
         """Take away what an interrupted run has left unfinished in folders of stems."""
@@ -152,8 +156,17 @@ class Ledger:
         return Journal(self.token, aim)
 
     def done(self, keys: Sequence[str]) -> None:
-        """The stems that were aimed at are there; to say so of many at once takes hardly longer than of one."""
-        self._do("UPDATE items SET state = 'done' WHERE key IN (SELECT value FROM json_each(?))", json.dumps(keys))
+        """The stems that were aimed at are there, in place of those that lay there before, of other settings.
+
+        To say so of many at once takes hardly longer than of one.
+        """
+        made = json.dumps(keys)
+        self._do("UPDATE items SET state = 'done' WHERE key IN (SELECT value FROM json_each(?))", made)
+        self._do(
+            "UPDATE items SET state = 'open' WHERE state = 'done' AND key NOT IN (SELECT value FROM json_each(?))"
+            " AND stem IN (SELECT stem FROM items WHERE key IN (SELECT value FROM json_each(?)))",
+            made, made,
+        )  # fmt: skip
 
     def restamp(self, key: str, stamp: str) -> None:
         """The sources of a stem have other times, and are the same."""

@@ -123,7 +123,10 @@ def _files(source: str) -> Iterator[Row]:
     if path.is_dir():
         found = sorted(path.rglob("*"))
     elif _is_pattern(source):
-        found = sorted(root.glob(str(path.relative_to(root))))
+        try:
+            found = sorted(root.glob(str(path.relative_to(root))))
+        except ValueError:
+            raise BadRequest(f"{source}: ** stands for whole folders, as in 'drums/**/*.wav'") from None
     else:
         raise NotFound(f"{source} does not exist")
     clips = list(filter(is_audio, found))

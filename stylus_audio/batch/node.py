@@ -125,6 +125,8 @@ class Worker:
     def _sent(self, pack: Pack, data: Sequence[bytes | None]) -> list[Outcome]:
         contents, styles = data[: len(pack.contents)], data[len(pack.contents) :]
         own = self._folder / str(pack.number)
+        # One of that number, during which the worker died, had other clips.
+        shutil.rmtree(own, ignore_errors=True)
         try:
             laid = replace(
                 pack,

@@ -117,7 +117,8 @@ class Planner:
                 if options.sidecar == "file":
                     raise BadRequest("sidecar: a batch has one reports.jsonl for all; embed or none")
                 base = row.base if row.styles else ""
-                styles = [self._style(base, style) for style in typed]
+                each = _each(typed, base) if row.styles and self.wish.each_style else typed
+                styles = [self._style(base, style) for style in each]
             except BadRequest as error:
                 raise BadRequest(f"{row.where}: {error}") from None
             apart = [(style,) for style in styles] if self.wish.each_style else [tuple(styles)]
@@ -202,16 +203,16 @@ class Folders:
         return size, f"{size}:{time}" if size >= 0 else ""
 
 
-def _each(styles: Sequence[str]) -> tuple[str, ...]:
-    """Folders as the clips in them, and nothing as all of the library."""
+def _each(styles: Sequence[str], base: str = "") -> tuple[str, ...]:
+    """Folders, as seen from `base`, as the clips in them, and nothing as all of the library."""
     if not styles:
         return tuple(style.path for style in library.styles())
     kept = {style.name for style in library.styles()}
-    return tuple(one for style in styles for one in ([style] if style in kept else _inside(style)))
+    return tuple(one for style in styles for one in ([style] if style in kept else _inside(style, base)))
 
 
-def _inside(style: str) -> list[str]:
-    folder = typed_path(style)
+def _inside(style: str, base: str) -> list[str]:
+    folder = base / typed_path(style)
     if not folder.is_dir():
         return [style]
     found = [str(one) for one in sorted(folder.iterdir()) if is_audio(one)]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import BadRequest, DiskFull, NotAllowed, StylusError
 from ..files import can_write, file_id, writable_folder
-from ..stem import publish_stem
+from ..stem import longest_name, publish_stem
 from .ledger import Ledger, Stem
 from .packs import Crew, Done, Failed, Made, Pack
 from .plan import Item, alone, as_pack
@@ -192,10 +192,11 @@ def _barred(items: Iterable[Item]) -> dict[str, tuple[Item, Failed]]:
 
 def _check_name(folder: Path, name: str) -> None:
     """Raises `BadRequest` for a name that is too long; only of one that may be is the disk asked."""
-    if len(os.fsencode(name)) <= NAME_BYTES:
+    longest = longest_name(name)
+    if len(os.fsencode(longest)) <= NAME_BYTES:
         return
     try:
-        (folder / name).lstat()
+        (folder / longest).lstat()
     except FileNotFoundError:
         pass
     except OSError as error:

@@ -23,7 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..errors import BadRequest, StylusError
+from ..errors import BadRequest, DiskFull, NotAllowed, StylusError
+from ..files import means_full
 from ..graphs import cuda_graphs
 from ..model import choose_device, choose_dtype
 from .muon import Muon
@@ -31,6 +32,8 @@ from .muon import Muon
 WARM_UP = 50
 EMA = 0.998
 CHECKPOINT_SECONDS = 180.0
+LITTLE = 2**20
+"""Bytes free on a disk that is full."""
 UNCAPTURED = 3
 """Steps before one is captured as a CUDA graph: what is made at first has been made by then."""
 
@@ -154,6 +157,8 @@ class Run(ABC, Generic[Progress_]):
         # A step is some thousands of small kernels, whose launches one by one take time of their own.
         self.graphs = cuda_graphs(plan.batch) if plan.compile and self.device.type == "cuda" else None
         self.stepped = 0
+        self._kept = ""
+        """The checkpoint that `progress.json` names."""
         self.resumed = self.begun = (folder / "progress.json").is_file()
         if self.resumed:
             self._resume()
@@ -268,10 +273,28 @@ class Run(ABC, Generic[Progress_]):
     def checkpoint(self) -> None:
         """Write everything under temporary names, then let one rename of `progress.json` make it count."""
         self.progress.loss = float(self.smoothed)
-        self.folder.mkdir(parents=True, exist_ok=True)
         turn = f"checkpoint-{self.progress.step}"
         folder = self.folder / turn
-        folder.mkdir(exist_ok=True)
+        if turn == self._kept:
+            return  # nothing has been trained since
+        try:
+            self._write_checkpoint(folder)
+            unfinished = self.folder / "progress.part"
+            unfinished.write_text(json.dumps({"checkpoint": turn, **asdict(self.progress)}), "utf-8")
+            unfinished.replace(self.folder / "progress.json")
+            self._kept = turn
+        except (OSError, SafetensorError) as error:
+            # What safetensors raises does not say so.
+            full = means_full(error) if isinstance(error, OSError) else shutil.disk_usage(self.folder).free < LITTLE
+            # The next needs its room.
+            shutil.rmtree(folder, ignore_errors=True)
+            raise (DiskFull if full else NotAllowed)(f"{folder} cannot be written: {error}") from error
+        for old in self.folder.glob("checkpoint-*"):
+            if old.name != turn:
+                shutil.rmtree(old)
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         moments = self.optimiser.state_dict()["state"]
         parts: dict[str, dict[str, Tensor]] = {
             "networks": self.networks.state_dict(),
@@ -281,12 +304,6 @@ class Run(ABC, Generic[Progress_]):
         for part, tensors in parts.items():
             contiguous = {name: value.contiguous() for name, value in tensors.items()}
             save_file(contiguous, folder / f"{part}.safetensors")
-        unfinished = self.folder / "progress.part"
-        unfinished.write_text(json.dumps({"checkpoint": turn, **asdict(self.progress)}), "utf-8")
-        unfinished.replace(self.folder / "progress.json")
-        for old in self.folder.glob("checkpoint-*"):
-            if old.name != turn:
-                shutil.rmtree(old)
 
     def _resume(self) -> None:
         try:
@@ -298,7 +315,8 @@ class Run(ABC, Generic[Progress_]):
 
     def _load(self) -> None:
         values: dict[str, Any] = json.loads((self.folder / "progress.json").read_text("utf-8"))
-        folder = self.folder / values.pop("checkpoint")
+        self._kept = values.pop("checkpoint")
+        folder = self.folder / self._kept
         self.progress = type(self.progress)(**values)
         self.networks.load_state_dict(load_file(folder / "networks.safetensors"))
         self.ema = {name: value.to(self.device) for name, value in load_file(folder / "ema.safetensors").items()}
