@@ -86,6 +86,7 @@ def test_only_the_model_modules_import_diffusers() -> None:
     assert users <= MODEL
 
 
+@pytest.mark.slow
 def test_the_embedded_model_renders_without_diffusers() -> None:
     """Importing it takes longer than a short render."""
     assert not [name for name in NETWORKS if imports(PACKAGE / f"{name}.py")[1] & {"diffusers", "transformers"}]

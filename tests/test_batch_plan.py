@@ -497,6 +497,7 @@ def test_shards_share_the_packs_out(items: list[Item], count: int) -> None:
     assert [pack for part in parts for pack in part] == packs
 
 
+@pytest.mark.slow
 def test_a_plan_of_100_000_rows_takes_no_pytorch_and_little_memory(tmp_path: Path) -> None:
     """Half a gigabyte is the limit; the time is a benchmark's."""
     lines = (f"pack {n // 100}/shot {n}.wav,style {n % 20}.wav,0.{n % 3}\n" for n in range(100_000))

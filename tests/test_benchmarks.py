@@ -132,6 +132,7 @@ def test_what_a_clip_is_timed_at_has_been_done_once(
     assert not any(news)
 
 
+@pytest.mark.slow
 def test_ten_minutes_have_nothing_beside_them_but_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(torch.device("cpu"), TINY)
     large = [bench.unet, bench.vae, bench.plain_half, bench.channels_last, bench.encoded, bench.styles[0].noisy]
@@ -152,6 +153,7 @@ def test_ten_minutes_have_nothing_beside_them_but_the_model(monkeypatch: pytest.
     assert bench.channels_last.device == bench.device
 
 
+@pytest.mark.slow
 def test_what_is_tried_with_cudnn_is_not_left_to_other_sections() -> None:
     before = torch.backends.cudnn.benchmark, torch._C._get_sdp_priority_order()
     assert len(list(gpu_unet.tuned(Bench(torch.device("cpu"), TINY)))) == 4

@@ -377,6 +377,7 @@ def test_plot_and_evaluate(shell: Shell) -> None:
     assert set(json.loads(out)) >= {"chroma_similarity", "onset_f1", "log_mel_distance_content", "loudness_lufs"}
 
 
+@pytest.mark.slow
 def test_a_plot_replaces_neither_a_picture_nor_what_is_rendered(shell: Shell) -> None:
     picture = shell.folder / "cover.png"
     shell("image", "from-audio", shell.clip, "-o", picture)

@@ -88,6 +88,7 @@ def test_the_command_line_sends_and_waits(daemon: Daemon) -> None:
     assert done.stdout.strip() == str(daemon.folder / "clip_style.wav")
 
 
+@pytest.mark.slow
 def test_a_report_replaces_nothing_but_a_report(daemon: Daemon, tmp_path: Path) -> None:
     def send(report: Path, *words: str) -> int:
         asked = ["send", daemon.clip, "--style", daemon.style, "--osc-port", str(daemon.port), "--report", str(report)]
@@ -195,6 +196,7 @@ def test_a_damaged_queue_is_said_and_the_rest_is_looked_at(
         Lock(home / "some.lock")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
 def test_a_full_disk_is_said_and_outlived(daemon: Daemon) -> None:
     import resource

@@ -291,6 +291,7 @@ def test_silence_has_no_level(tiny: Engine) -> None:
         tiny.level((np.zeros((1, RATE), np.float32), RATE))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_samples(tiny: Engine) -> None:
     audio = plucks(1.2)
     for reconstruction in ("gain", "griffin-lim"):

@@ -213,6 +213,7 @@ def test_what_lies_beside_its_stem_is_no_stem(shell: Shell) -> None:
     assert list(report["stems"]) == ["riff_hiss.wav"]
 
 
+@pytest.mark.slow
 def test_a_batchs_own_folder_is_known_by_its_reports(shell: Shell) -> None:
     save(shell.folder / "kit" / "a.wav", np.concatenate([noise(0.4), plucks(0.6)], axis=1))
     other = save(shell.folder / "kit" / "deep" / "b.wav", plucks(0.5, 0.2))

@@ -200,6 +200,7 @@ def test_half_a_pair_of_guidediff_is_made_again(tmp_path: Path) -> None:
     assert compare(decoder, 1, tmp_path) == made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "words", "says"),
     [

@@ -65,6 +65,7 @@ def test_one_row_has_no_covariance() -> None:
     assert math.isnan(frechet_distance(rows, np.zeros((0, 3))))
 
 
+@pytest.mark.slow
 def test_an_embedding_is_the_mean_and_deviation_of_librosas_bands() -> None:
     clip = noise(1.0) * np.linspace(0.2, 1, RATE)
     mel = librosa.feature.melspectrogram(

@@ -51,6 +51,7 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_run_with_graphs_is_the_same_to_the_bit(case: dict[str, Any]) -> None:
     unet, scheduler = plain.small_unet()

@@ -108,6 +108,7 @@ def test_the_guide_reads_the_picture_where_the_bin_is() -> None:
     assert bins[:60].max() == bins[200:BINS].max() == -1
 
 
+@pytest.mark.slow
 def test_training_learns_and_exports_what_it_has(data: Waveforms, tmp_path: Path) -> None:
     trainer = GuideDiffTrainer(tmp_path / "run", data, Plan(batch=2), frames=24, widths=(16, 16))
     losses = [float(trainer.step()) for _ in range(60)]
@@ -154,6 +155,7 @@ def test_a_clip_is_kept_with_its_picture() -> None:
     assert np.abs(own - made["picture"] / 255).mean() < 0.003
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [44100, 48000, 22050])
 def test_a_picture_becomes_a_clip_of_the_contents_shape(rate: int) -> None:
     audio = np.concatenate([noise(0.7), noise(0.7, seed=1)])[:, : round(0.7 * rate)]

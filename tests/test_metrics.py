@@ -107,6 +107,7 @@ def test_other_notes_do_not_keep_it(steps: int) -> None:
     assert chroma_similarity(chroma(moved), chroma(CONTENT)) < (0.5 if steps == 1 else 0.2)
 
 
+@pytest.mark.slow
 def test_chroma_is_librosas() -> None:
     expected = librosa.feature.chroma_stft(
         y=CONTENT[0], sr=RATE, n_fft=8192, hop_length=2048, pad_mode="constant", norm=None, tuning=0.0

@@ -163,6 +163,7 @@ def test_nothing_is_left_out_around_a_long_silence(mini: Engine, gap: tuple[int,
             assert not whole[:, here].any()
 
 
+@pytest.mark.slow
 def test_a_render_that_begins_again_sends_nothing_twice(mini: Engine, clip: tuple[np.ndarray, int]) -> None:
     """As after memory has run out: the pieces go on where they were."""
     pieces: Pieces = []

@@ -95,6 +95,7 @@ def vowel(resonances: tuple[float, ...]) -> np.ndarray:
     return np.asarray(buzz / np.abs(buzz).max(), np.float32)[None]
 
 
+@pytest.mark.slow
 def test_formants_of_a_vowel_are_found_and_their_drift_measured() -> None:
     found = formants(vowel((700, 1200, 2600)))
     assert found == pytest.approx([700, 1200, 2600], rel=0.06)

@@ -320,6 +320,7 @@ def test_silence_of_the_loop_stays_silence(wall: MakeWall) -> None:
 # Where nothing is to change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 2])
 def test_without_change_the_loop_is_dry_to_the_bit(wall: MakeWall, channels: int) -> None:
     samples = 30011
@@ -405,6 +406,7 @@ CHANGES: list[Step] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES, ids=json.dumps)
 @pytest.mark.parametrize("at", [20000, 20480 - 3])
 def test_a_change_is_heard_at_once_without_a_step_and_in_sync(wall: MakeWall, change: Step, at: int) -> None:
@@ -501,6 +503,7 @@ def levels(page: Path, folder: Path, audio: Audio, rate: int, db: Floats, *amoun
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["piano", "noise", "notes at 48 kHz"])
 @pytest.mark.parametrize("kind", ["smooth", "rough"])
 def test_the_level_is_the_stem_s(page: Path, tmp_path: Path, name: str, kind: str) -> None:

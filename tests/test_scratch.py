@@ -116,6 +116,7 @@ def test_what_is_done_in_blocks_is_as_if_it_were_done_at_once(monkeypatch: pytes
     assert np.array_equal(whole[1], np.take(audio, np.arange(-70, samples + 70), 1, mode="wrap"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [{}, {"stereo": "independent", "loudness": -20.0}, {"stereo": "mid-side", "preview": 1.0},

@@ -69,6 +69,7 @@ def test_a_disk_that_has_filled_up_costs_memory(folder: Path, monkeypatch: pytes
     assert not list(folder.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_run_that_waits_on_the_disk_is_the_same_to_the_bit(
     folder: Path, exact: bool, monkeypatch: pytest.MonkeyPatch

@@ -140,6 +140,7 @@ def test_the_kept_figures_make_the_page() -> None:
     assert "stems an hour" in words(told, conditions)
 
 
+@pytest.mark.slow
 def test_a_real_batch_is_watched(told_folder: Path) -> None:
     ran = batch([Place("cpu", 1, None)], Load(4, 2), str(told_folder))
     assert [len(pack.contents) for pack, _ in ran.packs] == [4, 4]

@@ -20,6 +20,7 @@ KALIMBA = 108
 SCALE = Piece("scale", tuple(Note(0.5 * n, 0.45, 60 + n, 90) for n in range(8)), 6.0)
 
 
+@pytest.mark.slow
 def test_what_is_played_sounds_the_same_from_a_cut_soundfont_and_what_is_held_out_is_not_in_it(tmp_path: Path) -> None:
     need_font(HELD_OUT_FONT)
     whole, small = soundfont(HELD_OUT_FONT), tmp_path / "cut" / "small.sf3"

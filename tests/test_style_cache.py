@@ -269,6 +269,7 @@ def a_folder(path: Path) -> None:
     path.mkdir()
 
 
+@pytest.mark.slow
 @METHODS
 @pytest.mark.parametrize("damage", [truncated, flipped, foreign, another_model, another_key, empty])
 def test_a_damaged_file_is_made_again(

@@ -61,6 +61,7 @@ def test_one_style_equals_the_plain_method(model: tuple[Any, Any], case: dict[st
     assert relative(ours, expected) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blend", ["outputs", "features"])
 @pytest.mark.parametrize("alpha", [1.0, 0.6])
 @pytest.mark.parametrize("layers", [(6, 7, 8, 9, 10, 11), (7, 8, 9, 10, 11)])
@@ -79,6 +80,7 @@ def test_two_styles_equal_the_plain_method(
     assert relative(ours, plain.stylize(*model, content, styles, EMBEDDING, **case)) < 1e-4
 
 
+@pytest.mark.slow
 def test_many_windows_equal_the_plain_method(model: tuple[Any, Any]) -> None:
     # More windows than one pass takes, and a style of three: groups, statistics of the clip, joined tokens.
     content, style = latents(6, 0), latents(3, 1) * 2
@@ -86,6 +88,7 @@ def test_many_windows_equal_the_plain_method(model: tuple[Any, Any]) -> None:
     assert relative(ours, plain.stylize(*model, content, [style], EMBEDDING, steps=3)) < 1e-4
 
 
+@pytest.mark.slow
 def test_clips_that_share_passes_equal_each_alone(model: tuple[Any, Any]) -> None:
     # Their statistics are their own; of the second a window counts in these alone, and some columns are silent.
     contents, style = [latents(n, n) * n for n in (1, 3, 2)], latents(1, 9)
@@ -105,6 +108,7 @@ def test_clips_that_share_passes_equal_each_alone(model: tuple[Any, Any]) -> Non
     assert relative(together, torch.cat(alone)) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_comparison_is_well_conditioned(model: tuple[Any, Any]) -> None:
     content, style = latents(1, 0), latents(1, 1)
     nudged = content + 1e-6 * content.norm() / content.numel() ** 0.5 * latents(1, 5)
@@ -114,6 +118,7 @@ def test_the_comparison_is_well_conditioned(model: tuple[Any, Any]) -> None:
     assert relative(plain.stylize(*model, content, [style], EMBEDDING, injection=False, **case), one) > 0.05
 
 
+@pytest.mark.slow
 def test_features_computed_again_equal_the_recorded_ones(model: tuple[Any, Any]) -> None:
     content, style = latents(2, 0), latents(2, 1)
     denoiser = Denoiser(*model, EMBEDDING)
@@ -125,6 +130,7 @@ def test_features_computed_again_equal_the_recorded_ones(model: tuple[Any, Any])
     assert relative(*results) < 1e-6
 
 
+@pytest.mark.slow
 def test_exact_inversion_returns_the_content_in_any_number_of_steps(model: tuple[Any, Any]) -> None:
     denoiser = Denoiser(*model, EMBEDDING)
     content = latents(2, 0)
@@ -166,6 +172,7 @@ def test_masked_tokens_do_not_count(model: tuple[Any, Any]) -> None:
     assert torch.allclose(moved.mean((0, 2, 3)), style[..., :8].mean((0, 2, 3)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_style_the_clip_comes_back_the_better_the_finer_the_steps(model: tuple[Any, Any]) -> None:
     content = latents(1, 0)
     errors = []

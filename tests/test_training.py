@@ -72,11 +72,9 @@ def test_data_is_continued_where_it_stopped(tmp_path: Path) -> None:
     assert (once.pictures.max((3, 4)) == LEVELS).all()
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Pictures:
-    """Two groups of noise that comes and goes, in three colours; it needs no synthesiser."""
-    folder = tmp_path / "data"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def noises() -> bytes:
+    """Pictures of two groups of noise that comes and goes, in three colours; they need no synthesiser."""
     groups = []
     for seed in (1, 2):
         rng = np.random.default_rng(seed)
@@ -85,7 +83,15 @@ def data(tmp_path: Path) -> Pictures:
         clips = [np.asarray(0.3 * swell * rng.standard_normal((2, samples)), np.float32) for swell in swells]
         colours = [draw_effects(rng) for _ in range(3)]
         groups.append(np.stack([np.stack([picture(with_effects(clip, one)) for clip in clips]) for one in colours]))
-    (folder / "pictures.u8").write_bytes(np.stack(groups).tobytes())
+    return np.stack(groups).tobytes()
+
+
+@pytest.fixture
+def data(noises: bytes, tmp_path: Path) -> Pictures:
+    """Their folder."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "pictures.u8").write_bytes(noises)
     (folder / "index.json").write_text(json.dumps({"groups": 2}), "utf-8")
     return Pictures(folder)
 
@@ -133,6 +139,7 @@ def test_a_guide_is_the_match_eq_of_a_render(data: Pictures) -> None:
     assert distances[1] < 0.8 * distances[0]
 
 
+@pytest.mark.slow
 def test_drawn_sounds_differ_from_the_groups_and_stay_pictures(data: Pictures) -> None:
     varied = draw(data.pictures, np.random.default_rng(5), 16, FRAMES)
     plain = draw(data.pictures, np.random.default_rng(5), 16, FRAMES, varied=False)
@@ -226,6 +233,7 @@ def _trainer(run: Path, data: Pictures) -> Trainer:
     return Trainer(run, data, Small(), Plan(batch=4), frames=32)
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(data: Pictures, tmp_path: Path) -> None:
     whole = _trainer(tmp_path / "whole", data)
     for _ in range(4):
@@ -248,6 +256,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(data: Pictures, tmp
     assert kept == ["checkpoint-4", "progress.json"]
 
 
+@pytest.mark.slow
 def test_a_step_that_goes_through_graphs_is_the_same(data: Pictures, tmp_path: Path) -> None:
     """All that changes from step to step reaches it as a tensor: what is captured reads nothing else anew."""
     plain, captured = (_trainer(tmp_path / name, data) for name in ("plain", "captured"))
@@ -279,6 +288,7 @@ def test_groups_on_the_device_give_the_same_batches(data: Pictures) -> None:
         assert torch.equal(getattr(one, name), getattr(other, name))
 
 
+@pytest.mark.slow
 def test_training_brings_the_loss_down(data: Pictures, tmp_path: Path) -> None:
     trainer = _trainer(tmp_path / "run", data)
     losses = [float(trainer.step()) for _ in range(60)]
@@ -391,6 +401,7 @@ def test_muon_finds_a_known_convolution() -> None:
     assert float(loss.detach()) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_cooled_training_ends_at_a_rate_of_nothing(data: Pictures, tmp_path: Path) -> None:
     plan = Plan(batch=4, total=2.0, cool=0.5)
     rates = [plan.rate_at(WARM_UP, seconds) / plan.rate for seconds in (0, 90, 105, 120, 130)]
@@ -446,6 +457,7 @@ def test_what_is_sent_to_a_device_arrives_there() -> None:
     assert sent(np.zeros(3, np.float32), "meta").device.type == "meta"
 
 
+@pytest.mark.slow
 def test_a_disk_without_room_for_a_checkpoint_is_said_and_keeps_the_one_before(
     data: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -467,6 +479,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_said_and_keeps_the_one_before(
     assert _trainer(tmp_path / "run", data).progress.step == 1
 
 
+@pytest.mark.slow
 def test_a_run_of_other_networks_or_a_damaged_one_is_said(data: Pictures, tmp_path: Path) -> None:
     _trainer(tmp_path / "run", data).checkpoint()
     with pytest.raises(BadRequest, match="is a run of other networks"):
@@ -489,6 +502,7 @@ def test_weights_to_begin_with_that_are_none_are_said(data: Pictures, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["train", "train_instruments"])
 def test_a_run_that_is_not_there_is_not_exported(data: Pictures, tmp_path: Path, trainer: str) -> None:
     command = [sys.executable, "-m", f"stylus_audio.training.{trainer}", "--data", str(data.folder)]
@@ -510,6 +524,7 @@ def test_the_comparator_is_validated_too(
     assert "| regression | 1 |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_comparator_is_trained_on_the_same_pairs(data: Pictures, tmp_path: Path) -> None:
     # In bfloat16 oneDNN with AMX gets convolutions with a stride over two columns wrong: 32 frames would lead there.
     trainer = Trainer(tmp_path / "run", data, Regression(), Plan(batch=4), frames=64)
@@ -517,6 +532,7 @@ def test_the_comparator_is_trained_on_the_same_pairs(data: Pictures, tmp_path: P
     assert set(dict(trainer.networks)) == {"unet"}
 
 
+@pytest.mark.slow
 def test_the_exported_folder_is_the_average_and_loads(data: Pictures, tmp_path: Path) -> None:
     trainer = _trainer(tmp_path / "run", data)
     trainer.step()
@@ -550,6 +566,7 @@ def test_the_exported_folder_is_the_average_and_loads(data: Pictures, tmp_path: 
     assert said.count("- 4 examples of 2 groups, 0 minutes on CPU") == 2
 
 
+@pytest.mark.slow
 def test_halfway_is_the_mean_of_before_and_after(data: Pictures, tmp_path: Path) -> None:
     trainer = _trainer(tmp_path / "run", data)
     trainer.export(tmp_path / "before")
