@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .errors import BadRequest, NotAllowed, NotFound, UnsupportedAudio
 from .files import in_text
-from .riff import Chunk, declared_data, read_chunks
+from .riff import KEPT, Chunk, declared_data, read_chunks
 from .scratch import as_type, blocks, let_go, zeros
 
 Floats = NDArray[np.floating[Any]]
@@ -119,7 +119,9 @@ def probe(path: Path) -> AudioInfo:
         raise UnsupportedAudio(f"{path.name} does not say how long it is, as if written to a pipe; export it again")
     _not_cut_short(path, info.format)
     _check(path.name, info.samplerate, info.channels, info.frames)
-    return AudioInfo(info.samplerate, info.channels, info.frames, info.subtype, info.format, read_chunks(path))
+    # Of two channels everybody knows which speakers they are for.
+    chunks = read_chunks(path, (*KEPT, b"fmt ") if info.channels > 2 else KEPT)
+    return AudioInfo(info.samplerate, info.channels, info.frames, info.subtype, info.format, chunks)
 
 
 def is_audio(path: Path) -> bool:

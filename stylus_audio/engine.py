@@ -27,7 +27,7 @@ from .passage import Passage, is_segment, is_silent, passage_of, segment_of
 from .progress import Progress, Watch, part
 from .reconstruction import reconstruct
 from .reference import Picture, Shared, picture_of
-from .restyler import Restyler, enough_memory, picture_of_passage
+from .restyler import Restyler, Task, enough_memory, picture_of_passage
 from .riff import Chunk
 from .scratch import zeros
 from .settings import Line, Settings
@@ -337,13 +337,20 @@ class Engine:
         a silent passage.
         """
         settings = self.model.with_steps(settings)
-        restyler = self._on(settings.method)
         _check_counts(settings, 1, len(passage.dry))
         if is_silent(passage.carrier):
             raise UnsupportedAudio("this passage is silent; choose one with some sound")
-        task = restyler.task(passage, settings)
+
+        def pictured() -> Task:
+            restyler = self._on(settings.method)
+            with enough_memory(restyler.model):
+                return restyler.task(passage, settings)
+
+        task, _ = self._within_memory(pictured)
 
         def gains(style: Source) -> list[Gains]:
+            # Anew each time: its sizes are what the budget says by then.
+            restyler = self._on(settings.method)
             references = restyler.references(_pictures([style], restyler), settings)
             return list(restyler.gains([task], references, settings, Watch(progress)))
 

@@ -47,8 +47,9 @@ def finish(
         # By the same envelope, whose ramp takes most of an attack that begins with the file.
         sounding = zeros(passage.carrier.shape, passage.carrier.dtype)
         for here in blocks(dry.shape[1], SAMPLES):
-            wet[:, here] *= heard[here]
-            sounding[:, here] = passage.carrier[:, here] * heard[here]
+            envelope = heard[here]
+            wet[:, here] *= envelope
+            sounding[:, here] = passage.carrier[:, here] * envelope
         factor = wet.dtype.type(level_factor(level_of(wet[:, body], rate), level_of(sounding[:, body], rate)))
         del sounding
         kept = attacks(dry, rate) if settings.transients > 0 else None
@@ -112,7 +113,10 @@ class Sounding:
                 there = envelope[low - here.start : high - here.start]
                 np.minimum(there, values[low - at : high - at], out=there)
 
-        for start, end in self._silences:
+        # In order and apart: of a long clip's thousands few reach into a block.
+        first = np.searchsorted(self._silences[:, 1] + self._out_of, here.start, "right")
+        last = np.searchsorted(self._silences[:, 0] - self._into, here.stop)
+        for start, end in self._silences[first:last]:
             envelope[max(0, start - here.start) : max(0, end - here.start)] = 0
             low, high = max(0, start - self._into), min(self._samples, end + self._out_of)
             lower(low, np.linspace(1, 0, start - low, endpoint=False))

@@ -236,12 +236,22 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Model:
     own = _about(folder)
     if own:
         return _embedded(folder, own, scheduler, dtype)
+    _check_unet(folder.name, Config.read(folder / "unet"))
     with quiet():
         from diffusers import AutoencoderKL
 
         unet = _diffusers_unet(folder, dtype)
         vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype, use_safetensors=True)
         return Model("", "", RIFFUSION, unet, scheduler, Autoencoder(vae), TextEncoder.of_folder(folder))
+
+
+def _check_unet(name: str, config: Config) -> None:
+    """Raise `NoModel`, before gigabytes are read, for a network that wants more than a latent, a time and a text."""
+    channels = config.get("in_channels", 4), config.get("out_channels", 4)
+    more = [key for key in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type") if config.get(key)]
+    if channels != (4, 4) or more:
+        what = f"its UNet has {more[0]}" if more else f"its UNet takes {channels[0]} channels and gives {channels[1]}"
+        raise NoModel(f"{name} is no Stable Diffusion 1.x or 2.x that makes pictures of a text alone: {what}")
 
 
 def _embedded(folder: Path, own: dict[str, Any], scheduler: NoiseSchedule, dtype: torch.dtype) -> Model:
@@ -315,16 +325,35 @@ def _from_file(file: Path, dtype: torch.dtype) -> Model:
         width = opened.get_slice(probe).get_shape()[1]
         metadata = opened.metadata() or {}
     config = CONFIGS / ("sd1" if width == 768 else "sd2")
-    given = {"config": str(config), "torch_dtype": dtype, "local_files_only": True}
+    noise = Config.read(config / "scheduler", "scheduler_config.json")
+    said = {"epsilon": "epsilon", "v": "v_prediction"}.get(metadata.get("modelspec.prediction_type", ""))
+    # Of the second generation there are both, and older files do not say which they are.
+    asked = said is None and config.name == "sd2"
+    given = {"config": str(config), "local_files_only": True}
     with quiet():
         from diffusers import AutoencoderKL, UNet2DConditionModel
 
-        unet = UNet2DConditionModel.from_single_file(str(file), subfolder="unet", **given)
-        vae = AutoencoderKL.from_single_file(str(file), subfolder="vae", **given)
+        unet = UNet2DConditionModel.from_single_file(
+            str(file), subfolder="unet", torch_dtype=torch.float32 if asked else dtype, **given
+        )
+        if asked:
+            said = predicts(unet)
+            unet = unet.to(dtype)
+        vae = AutoencoderKL.from_single_file(str(file), subfolder="vae", torch_dtype=dtype, **given)
         text = TextEncoder.of_file(file, config)
-    noise = Config.read(config / "scheduler", "scheduler_config.json")
-    # SD 2.x weights do not show what they predict; a file that carries the model-spec metadata says it.
-    said = {"epsilon": "epsilon", "v": "v_prediction"}.get(metadata.get("modelspec.prediction_type", ""))
     if said:
         noise["prediction_type"] = said
     return Model("", "", RIFFUSION, unet, NoiseSchedule(**noise), Autoencoder(vae), text)
+
+
+@torch.no_grad()
+def predicts(unet: Any) -> str:
+    """What a UNet predicts, by its answer to pure noise at the last time: that very noise, or hardly any of it.
+
+    There √ᾱ is 0.07: of noise alone, "epsilon" is all of it, "v_prediction" √ᾱ of it less the picture that is guessed.
+    """
+    config = unet.config
+    noise = torch.randn(1, config.in_channels, 32, 32, generator=torch.Generator().manual_seed(0))
+    answer = unet(noise, 999, torch.zeros(1, 77, config.cross_attention_dim)).sample
+    likeness = torch.corrcoef(torch.stack([noise.flatten(), answer.float().flatten()]))[0, 1]
+    return "epsilon" if likeness > 0.5 else "v_prediction"

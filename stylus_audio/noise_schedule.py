@@ -17,7 +17,8 @@ class NoiseSchedule:
     """ᾱ of every time, `alphas_cumprod`, and after `set_timesteps` a run's times, `timesteps`, noisiest first.
 
     By the names of diffusers' `DDIMScheduler`, whose configuration it takes; `prediction_type` is what the model says.
-    Times are spaced "leading" with an offset of 1. Raises `ValueError` for a `beta_schedule` that is not known.
+    Times are spaced "leading" with an offset of 1. Raises `ValueError` for a `beta_schedule` that is not known,
+    and for one that is rescaled to end without any signal.
     """
 
     def __init__(self, **config: Any) -> None:
@@ -25,6 +26,8 @@ class NoiseSchedule:
             {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear",
              "trained_betas": None, "prediction_type": "epsilon", **config}
         )  # fmt: skip
+        if self.config.get("rescale_betas_zero_snr"):
+            raise ValueError("rescale_betas_zero_snr: a schedule that ends in pure noise has nothing to invert from")
         self.alphas_cumprod: Tensor = torch.cumprod(1 - self._betas(), 0)
         self.timesteps: Tensor = torch.arange(self.config.num_train_timesteps).flip(0)
 

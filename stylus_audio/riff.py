@@ -24,6 +24,7 @@ _ACID = 24
 _BPM = (20.0, 400.0)
 """What is believed of a tempo."""
 _TIME_REFERENCE = 338
+_EXTENSIBLE, _MASK = 40, 20
 """Offset of bext's TimeReference: after description, originator, reference, date and time."""
 
 
@@ -105,6 +106,22 @@ def read_chunks(path: Path, wanted: Sequence[bytes] = KEPT) -> tuple[Chunk, ...]
             if len(data) == place.size and (place.id != b"LIST" or data[:4] in _LISTS):
                 chunks.append(Chunk(place.id, data))
     return tuple(chunks)
+
+
+def speakers(chunks: Sequence[Chunk]) -> int:
+    """Which speakers the channels are for, as the mask of WAVE_FORMAT_EXTENSIBLE; 0 where no `fmt ` says so."""
+    data = next((chunk.data for chunk in chunks if chunk.id == b"fmt "), b"")
+    if len(data) < _EXTENSIBLE or data[:2] != b"\xfe\xff":
+        return 0
+    return int.from_bytes(data[_MASK : _MASK + 4], "little")
+
+
+def set_speakers(path: Path, mask: int) -> None:
+    """Say in a finished file whose `fmt ` is an extensible one which speakers its channels are for."""
+    with path.open("r+b") as stream:
+        (start,) = [place.start for place in _places(stream) if place.id == b"fmt "]
+        stream.seek(start + _MASK)
+        stream.write(struct.pack("<I", mask))
 
 
 def read_chunk(path: Path, name: bytes) -> bytes | None:
@@ -253,6 +270,7 @@ def _labels_of(data: bytes, cues: set[int]) -> bytes | None:
 
 def append_chunks(path: Path, chunks: Sequence[Chunk]) -> None:
     """Add chunks behind the data of a finished RIFF or RF64 file, and correct its size."""
+    chunks = [chunk for chunk in chunks if chunk.id != b"fmt "]  # which it has
     if not chunks:
         return
     with path.open("r+b") as stream:

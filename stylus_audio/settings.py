@@ -234,7 +234,7 @@ class Settings:
         by_model="mini 0, by injection 0.75",
     )  # fmt: skip
     alpha: Line = _option(
-        0.9, "line", "α: how much style; 0 is the content, over 1 extrapolates", low=0, high=4, names=("amount",),
+        0.9, "line", "α: how much style; 0 is none, over 1 extrapolates", low=0, high=4, names=("amount",),
         by_model="mini 1, by injection 0.9",
     )  # fmt: skip
     tau: Line = _option(

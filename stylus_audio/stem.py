@@ -30,7 +30,7 @@ from .files import (
     publish_all,
     uninterrupted,
 )
-from .riff import Chunk, append_chunks
+from .riff import Chunk, append_chunks, set_speakers, speakers
 from .scratch import blocks
 
 Floats = NDArray[np.floating[Any]]
@@ -44,7 +44,7 @@ _DEPTH = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "F
 _CONTAINERS = {
     ".wav": "WAV", ".flac": "FLAC", ".aiff": "AIFF", ".aif": "AIFF", ".caf": "CAF", ".w64": "W64", ".rf64": "RF64",
 }  # fmt: skip
-_CARRIERS = ("WAV", "RF64")
+_CARRIERS = ("WAV", "WAVEX", "RF64")
 """Containers that carry chunks, a sidecar's too."""
 SUFFIXES = tuple(_CONTAINERS)
 """What a stem's name may end in."""
@@ -126,12 +126,15 @@ def write_stem(
     `NotAllowed`, and `DiskFull`.
     """
     check_target(target, overwrite, protect)
-    container = _container(target, audio, subtype)
+    mask = speakers(chunks)
+    container = _container(target, audio, subtype, mask)
 
     def write(part: Path) -> None:
         _write(part, audio, sample_rate, container, subtype, seed)
         if container in _CARRIERS:
             append_chunks(part, chunks)
+            if mask:
+                set_speakers(part, mask)
 
     # Float and double hold what came in; integers are quantised here, since libsndfile's own scaling is not symmetric.
     size = audio.size * _DEPTH[subtype] // 8 + sum(len(chunk.data) for chunk in chunks) + 4096
@@ -260,13 +263,14 @@ def _publish(
     raise AssertionError("names do not run out")
 
 
-def _container(target: Path, audio: Floats, subtype: str) -> str:
+def _container(target: Path, audio: Floats, subtype: str, mask: int) -> str:
     container = _CONTAINERS[target.suffix.lower()]
     if container == "FLAC" and audio.shape[0] > 8:
         raise BadRequest(f"{target.name}: FLAC has at most 8 channels, the clip has {audio.shape[0]}; use .wav")
     if container == "WAV" and audio.size * _DEPTH[subtype] // 8 > _WAV_LIMIT:
         return "RF64"
-    return container
+    # Only its extensible form says which speakers the channels are for.
+    return "WAVEX" if container == "WAV" and mask else container
 
 
 def _write(part: Path, audio: Floats, sample_rate: int, container: str, subtype: str, seed: int) -> None:
@@ -292,7 +296,7 @@ def holds_floats(target: Path, subtype: str) -> bool:
 def _fitting(container: str, subtype: str) -> str:
     """The subtype that a container has for the same depth: WAV's 8 bits are unsigned, FLAC ends at 24."""
     if subtype in ("PCM_U8", "PCM_S8"):
-        return "PCM_U8" if container in ("WAV", "RF64", "W64") else "PCM_S8"
+        return "PCM_U8" if container in ("WAV", "WAVEX", "RF64", "W64") else "PCM_S8"
     if container == "FLAC" and subtype in ("PCM_32", "FLOAT", "DOUBLE"):
         return "PCM_24"
     return subtype

@@ -17,7 +17,7 @@ from .guidediff import GuideDiff
 from .phase import Stft, inverted_mel, refined, shared_out
 from .places import MODELS
 from .quiet import quiet
-from .spectrogram import MINI, from_image, mel_spectrogram, to_image
+from .spectrogram import MINI, frame_count, from_image, mel_spectrogram, to_image
 
 Floats = NDArray[np.floating[Any]]
 
@@ -52,7 +52,8 @@ def decoded(
     stft = Stft.like(MINI, MINI.sample_rate, padded=True)
     content = resample(audio, sample_rate, MINI.sample_rate)
     samples = content.shape[1]
-    mel = torch.from_numpy(gains.styled)
+    # Of an excerpt they reach further.
+    mel = torch.from_numpy(gains.styled)[..., : frame_count(samples, MINI.hop)]
     if mel.shape[0] < len(content):
         mel = shared_out(mel, torch.from_numpy(mel_spectrogram(content, MINI)))
     maximum = float(mel.max())

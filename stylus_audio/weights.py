@@ -41,6 +41,14 @@ class Weights:
     size: str
     note: str
     files: tuple[str, ...] = _PATTERNS
+    former: str = ""
+    """The repository that it had before; what was downloaded from there serves."""
+
+
+def _second(name: str, repository: str, note: str) -> Weights:
+    """Of the second generation, which its makers have taken from the hub: others keep a copy there."""
+    source, former = (f"{owner}/{repository}" for owner in ("sd2-community", "stabilityai"))
+    return Weights(name, "hub", source, "5.2 GB", f"{note}, a copy kept by others", former=former)
 
 
 KNOWN = {
@@ -55,13 +63,9 @@ KNOWN = {
         "4.3 GB",
         "Stable Diffusion 1.5, Stylus's",
     ),
-    "sd20-base": Weights(
-        "sd20-base", "hub", "stabilityai/stable-diffusion-2-base", "5.2 GB", "Stable Diffusion 2.0 at 512"
-    ),
-    "sd21-base": Weights(
-        "sd21-base", "hub", "stabilityai/stable-diffusion-2-1-base", "5.2 GB", "Stable Diffusion 2.1 at 512"
-    ),
-    "sd21": Weights("sd21", "hub", "stabilityai/stable-diffusion-2-1", "5.2 GB", "Stable Diffusion 2.1, v-prediction"),
+    "sd20-base": _second("sd20-base", "stable-diffusion-2-base", "Stable Diffusion 2.0 at 512"),
+    "sd21-base": _second("sd21-base", "stable-diffusion-2-1-base", "Stable Diffusion 2.1 at 512"),
+    "sd21": _second("sd21", "stable-diffusion-2-1", "Stable Diffusion 2.1, v-prediction"),
     "riffusion": Weights(
         "riffusion", "hub", "riffusion/riffusion-model-v1", "4.3 GB", "Stable Diffusion 1.5 tuned on spectrograms"
     ),
@@ -116,12 +120,13 @@ def located(weights: Weights, download: bool = True) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    try:
-        folder = Path(snapshot_download(weights.source, allow_patterns=list(weights.files), local_files_only=True))
+    for source in filter(None, (weights.source, weights.former)):
+        try:
+            folder = Path(snapshot_download(source, allow_patterns=list(weights.files), local_files_only=True))
+        except LocalEntryNotFoundError:
+            continue
         if _is_whole(weights, folder):
             return folder
-    except LocalEntryNotFoundError:
-        pass
     if is_offline() or not download:
         raise NoModel(f"{weights.name} is not on this machine; `stylus models pull {weights.name}` ({weights.size})")
     try:

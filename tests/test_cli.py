@@ -603,6 +603,19 @@ def test_chunks_of_the_daw_come_along(shell: Shell) -> None:
     assert read_chunks(stem) == chunks
 
 
+@pytest.mark.parametrize("mask", [0x3F, 0x60F])
+def test_channels_stay_for_the_speakers_that_they_are_for(shell: Shell, mask: int) -> None:
+    from stylus_audio.riff import read_chunk, set_speakers
+
+    clip = shell.folder / "surround.wav"
+    soundfile.write(clip, np.repeat(plucks(0.4), 6, axis=0).T, RATE, subtype="PCM_24", format="WAVEX")
+    set_speakers(clip, mask)
+    code, out, err = shell("render", clip, "--style", shell.style, "--model", shell.model, "--mix", 0)
+    assert code == 0, err
+    assert read_chunk(Path(out.strip()), b"fmt ") == read_chunk(clip, b"fmt ")
+    assert np.array_equal(soundfile.read(out.strip())[0], soundfile.read(clip)[0])
+
+
 def bad_files(folder: Path) -> dict[str, Path]:
     """Files that cannot be rendered, by what is wrong with them."""
     good = folder / "good.wav"
@@ -736,7 +749,7 @@ def test_help_for_pictures_names_the_recipe_that_they_have(shell: Shell) -> None
     code, out, _ = shell("image", "transfer", "--help")
     assert code == 0
     words = " ".join(out.split())
-    assert "α: how much style; 0 is the content, over 1 extrapolates [1.0]" in words
+    assert "α: how much style; 0 is none, over 1 extrapolates [1.0]" in words
     assert "[7-11]" in words
 
 

@@ -64,19 +64,24 @@ def test_a_clip_is_rendered_and_the_style_is_inverted_once(daemon: Daemon) -> No
     assert not daemon.unfinished()
 
 
-def test_nobody_waits_while_a_long_style_is_read(daemon: Daemon) -> None:
+def test_nobody_waits_while_a_long_style_is_read_but_who_asks_for_it(daemon: Daemon) -> None:
     soundfile.write(daemon.folder / "long.wav", plucks(60.0, channels=2).T, RATE)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
         line.settimeout(DEADLINE)
         for packet in (
             encode("/stylus/style/add", 1, "long", str(daemon.folder / "long.wav")),
-            encode("/stylus/ping", 2),
+            encode("/stylus/style/remove", 2, "long"),
+            encode("/stylus/ping", 3),
         ):
             line.sendto(packet, ("127.0.0.1", daemon.port))
-        answered = [decode(line.recv(65536))[0] for _ in range(2)]
-    assert [(kind, arguments[0]) for kind, arguments in answered] == [
-        ("/stylus/reply", "/stylus/ping"), ("/stylus/reply", "/stylus/style/add"),
-    ]  # fmt: skip
+        answered = [decode(line.recv(65536))[0] for _ in range(3)]
+    said = {arguments[0]: (kind, arguments[1]) for kind, arguments in answered}
+    assert next(iter(said)) == "/stylus/ping"
+    assert said == {
+        "/stylus/ping": ("/stylus/reply", 3),
+        "/stylus/style/add": ("/stylus/reply", 1),
+        "/stylus/style/remove": ("/stylus/reply", 2),
+    }
 
 
 @pytest.mark.slow

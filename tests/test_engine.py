@@ -21,6 +21,7 @@ from stylus_audio.audio import Clip
 from stylus_audio.engine import Render
 from stylus_audio.errors import BadRequest, Cancelled, OutOfMemory, UnsupportedAudio
 from stylus_audio.finish import finish, lowered
+from stylus_audio.gains import Gains
 from stylus_audio.job import FileRender
 from stylus_audio.loudness import integrated
 from stylus_audio.metrics import si_sdr
@@ -450,6 +451,20 @@ def test_a_clip_that_nothing_helps_leaves_the_others_their_sizes(tiny_folder: Pa
         windows.clear()
         assert rendered(engine, plucks(3.0), steps=1).report["notes"] == []
     assert max(windows) == 4
+
+
+def test_an_audition_is_tried_with_fewer_windows_at_a_time(tiny_folder: Path) -> None:
+    engine = Engine(str(tiny_folder), device="cpu", dtype="float32")
+    settings = engine.settings(steps=1)
+    _, passage = engine.passage((plucks(3.0), RATE), settings)
+
+    def take(sample: torch.Tensor) -> None:
+        if len(sample) > 2:
+            raise full()
+
+    with before_each_pass(engine, take):
+        (found,) = engine.audition(passage, [STYLE], settings)
+    assert isinstance(found, Gains)
 
 
 @pytest.mark.parametrize("where", ["engine.reconstruct", "restyler.picture_of"])

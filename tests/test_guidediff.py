@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,14 @@ def test_a_silent_channel_stays_silent() -> None:
     made = decoded(audio, RATE, own_gains(audio), iterations=2)
     assert made[0].any()
     assert not made[1].any()
+
+
+def test_gains_of_an_excerpt_may_reach_further_than_its_sound() -> None:
+    audio = np.concatenate([noise(0.4), plucks(0.4)])
+    gains, decoder = own_gains(audio.mean(0, keepdims=True)), GuideDiff((16, 16)).eval()
+    longer = replace(gains, styled=np.pad(gains.styled, ((0, 0), (0, 0), (0, 2)), "edge"))
+    made, other = (decoded(audio, RATE, one, iterations=0, decoder=decoder) for one in (gains, longer))
+    assert np.array_equal(made, other)
 
 
 def test_silence_stays_silence() -> None:

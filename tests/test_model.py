@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ from transformers import CLIPTextModel
 from stylus_audio import Engine
 from stylus_audio.errors import BadRequest, NoModel, OutOfMemory
 from stylus_audio.metrics import level_steps
-from stylus_audio.model import choose_device, choose_dtype, load_model
+from stylus_audio.model import choose_device, choose_dtype, load_model, predicts
+from stylus_audio.pretrained import Config
 from stylus_audio.spectrogram import frame_count
 from stylus_audio.weights import KNOWN, check_device, fingerprint, located, named, verify
 from stylus_audio.windows import window_starts
@@ -147,6 +150,58 @@ def test_a_model_of_the_hub_is_its_own_files_and_all_of_them(monkeypatch: pytest
     assert verify(sd15) == (digest, True)
     save_file({"weight": torch.zeros(2)}, text)
     assert verify(sd15)[1] is False
+
+
+def test_what_was_downloaded_from_where_a_model_lay_before_serves(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for sd2 in (KNOWN["sd20-base"], KNOWN["sd21-base"], KNOWN["sd21"]):
+        cache = tmp_path / f"models--{sd2.former.replace('/', '--')}"
+        (cache / "refs").mkdir(parents=True)
+        (cache / "refs" / "main").write_text("0" * 40, "utf-8")
+        with pytest.raises(NoModel):
+            located(sd2, download=False)
+        for name in (file for file in sd2.files if file.endswith(".safetensors")):
+            file = cache / "snapshots" / ("0" * 40) / name
+            file.parent.mkdir(parents=True)
+            save_file({"weight": torch.zeros(2)}, file)
+        assert located(sd2, download=False) == cache / "snapshots" / ("0" * 40)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("unet/config.json", {"in_channels": 9}, "takes 9 channels"),
+        ("unet/config.json", {"addition_embed_type": "text_time"}, "addition_embed_type"),
+        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused_before_its_weights_are_read(
+    tmp_path: Path, file: str, change: dict[str, object], said: str
+) -> None:
+    for name, content in (
+        ("unet/config.json", {"in_channels": 4, "out_channels": 4}),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "scaled_linear"}),
+    ):
+        path = tmp_path / "model" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({**content, **(change if name == file else {})}), "utf-8")
+    (tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"not read")
+    with pytest.raises(NoModel, match=said):
+        load_model(str(tmp_path / "model"), "cpu")
+
+
+@pytest.mark.parametrize(("answer", "kind"), [(1.0, "epsilon"), (0.07, "v_prediction")])
+def test_what_a_network_predicts_is_asked_of_it(answer: float, kind: str) -> None:
+    class Network:
+        config = Config(in_channels=4, cross_attention_dim=8)
+
+        def __call__(self, noise: torch.Tensor, time: int, text: torch.Tensor) -> Any:
+            picture = torch.linspace(-1, 1, noise.numel()).reshape(noise.shape)
+            return SimpleNamespace(sample=answer * noise - (1 - answer) * picture)
+
+    assert predicts(Network()) == kind
 
 
 def test_weights_are_hashed_and_verified(tiny_folder: Path, tmp_path: Path) -> None:

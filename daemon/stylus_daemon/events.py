@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -33,22 +34,25 @@ def from_text(text: str) -> Peer | None:
 
 
 class Listeners:
-    """Registered clients: where each is to be reached, and until when."""
+    """Registered clients: where each is to be reached, and until when. For several threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._leases: dict[Peer, tuple[Peer, float]] = {}
+        self._lock = threading.Lock()
 
     def add(self, peer: Peer, target: Peer, seconds: float) -> None:
         """Lease events to `target` for the client at `peer`."""
-        self._leases[peer] = (target, self._clock() + seconds)
-        if len(self._leases) > MOST:
-            del self._leases[min(self._leases, key=lambda one: self._leases[one][1])]
+        with self._lock:
+            self._leases[peer] = (target, self._clock() + seconds)
+            if len(self._leases) > MOST:
+                del self._leases[min(self._leases, key=lambda one: self._leases[one][1])]
 
     def remove(self, peer: Peer) -> None:
         """End a client's lease; by whichever of its ports it is known."""
-        for one in [one for one, (target, _) in self._leases.items() if peer in (one, target)]:
-            del self._leases[one]
+        with self._lock:
+            for one in [one for one, (target, _) in self._leases.items() if peer in (one, target)]:
+                del self._leases[one]
 
     def home(self, peer: Peer) -> Peer:
         """Where a client wants its answers."""
@@ -59,9 +63,10 @@ class Listeners:
         return set(self._current().values())
 
     def _current(self) -> dict[Peer, Peer]:
-        now = self._clock()
-        self._leases = {peer: lease for peer, lease in self._leases.items() if lease[1] > now}
-        return {peer: target for peer, (target, _) in self._leases.items()}
+        with self._lock:
+            now = self._clock()
+            self._leases = {peer: lease for peer, lease in self._leases.items() if lease[1] > now}
+            return {peer: target for peer, (target, _) in self._leases.items()}
 
 
 class Events:

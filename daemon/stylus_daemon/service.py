@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -138,7 +139,10 @@ class Service:
         # What reads and writes whole files is answered beside the loop, at a desk of its own, one after the other.
         self._aside = ThreadPoolExecutor(1, "aside")
         self._aside_desk = Desk(self.jobs, Roots(options.given_roots), self.supervisor, self.listeners)
-        self._late: SimpleQueue[Reply | None] = SimpleQueue()
+        self._late: SimpleQueue[tuple[object, Reply | None]] = SimpleQueue()
+        self._adding: Counter[object] = Counter()
+        """Names of the styles that are being kept there: who asks for one of them waits for it."""
+        self._held: list[Message] = []
         self._gate = Gate(options.host, options.token, options.allowed)
         self._stopping = threading.Event()
         self._watching = _start_watching(options.watches, home, options.queue, self._stopping)
@@ -172,6 +176,8 @@ class Service:
     def turn(self, timeout: float) -> None:
         """Answer what has come, look after the workers, and tell what has changed."""
         received = self.server.receive(timeout)
+        late = self._taken_late()
+        received, self._held = [*self._held, *received], []
         asked = [self._asked.get() for _ in range(self._asked.qsize())]
         try:
             with self.jobs.batch():
@@ -180,7 +186,9 @@ class Service:
         except sqlite3.Error as error:
             # Nothing of it is on the disk.
             self.desk.forget()
-            answers = [self._failed(one, error) for one in received if isinstance(one, Message)]
+            # But of what is done beside the loop, which has its own answer.
+            lost = [one for one in received if isinstance(one, Message) and one not in self._held]
+            answers = [self._failed(one, error) for one in lost if one.address not in WHOLE_FILES]
             replies = [(future, self._failed(message, error)) for message, future in asked]
         # Told only now that it is on the disk.
         for future, reply in replies:
@@ -188,8 +196,7 @@ class Service:
             if not future.set_running_or_notify_cancel():
                 continue
             future.set_result(_told(reply))
-        answers += [self._late.get() for _ in range(self._late.qsize())]
-        for answer in answers:
+        for answer in (*answers, *late):
             if answer:
                 self._send(*answer)
         news = self.supervisor.tick()
@@ -224,13 +231,24 @@ class Service:
         if refused is not None:
             return (received.peer, *refused) if refused else None
         if received.address in WHOLE_FILES:
-            self._aside.submit(self._answer_late, received)
+            name = received.arguments[1] if len(received.arguments) > 1 else None
+            self._adding[name] += 1
+            self._aside.submit(self._answer_late, name, received)
+            return None
+        if any(argument in self._adding for argument in received.arguments[1:]):
+            self._held.append(received)
             return None
         return self._served(self.desk, received)
 
-    def _answer_late(self, message: Message) -> None:
-        self._late.put(self._served(self._aside_desk, message))
+    def _answer_late(self, name: object, message: Message) -> None:
+        self._late.put((name, self._served(self._aside_desk, message)))
         self.server.wake()
+
+    def _taken_late(self) -> list[Reply | None]:
+        """What has been answered beside the loop since."""
+        late = [self._late.get() for _ in range(self._late.qsize())]
+        self._adding -= Counter(name for name, _ in late)
+        return [reply for _, reply in late]
 
     def _served(self, desk: Desk, message: Message) -> Reply | None:
         try:
@@ -290,6 +308,9 @@ class Service:
             self._page.stop()
         # A style that is being kept is kept whole.
         self._aside.shutdown(cancel_futures=True)
+        for reply in self._taken_late():
+            if reply:
+                self._send(*reply)
         self.supervisor.stop(GRACE)
         for event in self.events.of_changes():
             self._send(*event)
@@ -370,12 +391,17 @@ def watch_beside(options: Options, again: bool = False) -> bool:
         if not again:
             raise NotAllowed(said)
         log.warning("%s; it is waited for that, or for its end", said)
-        on_signal(interrupted.set)
+        stopped: list[None] = []
+        on_signal(lambda: stopped.append(None))
+        missed = 0
         while _outside(options):
-            if interrupted.wait(LOOKS):
-                return False
-            if not other_daemon():
-                return True
+            until = time.monotonic() + LOOKS
+            while not stopped and time.monotonic() < until:
+                time.sleep(0.2)
+            missed = 0 if other_daemon() else missed + 1
+            # One that is started anew is gone for a moment.
+            if stopped or missed == 2:
+                return not stopped
     to_stderr()
     log.info("the daemon that is running renders what appears; Ctrl-C ends the watching")
     on_signal(interrupted.set)

@@ -27,12 +27,12 @@ from stylus_audio.audio import probe, read_clip, sha256
 from stylus_audio.audition import about as audition_of
 from stylus_audio.audition import attack_envelope, likeness, score_of
 from stylus_audio.engine import Engine, Render
-from stylus_audio.errors import BadRequest, NotAllowed, NotFound, OutOfMemory, StylusError
+from stylus_audio.errors import BadRequest, NotAllowed, NotFound, OutOfMemory, StylusError, UnsupportedAudio
 from stylus_audio.files import lower_priority, writable_folder
 from stylus_audio.job import FileRender
 from stylus_audio.memory import give_back, taken_bytes
 from stylus_audio.model import choose_device
-from stylus_audio.passage import segment_of
+from stylus_audio.passage import is_silent, segment_of
 from stylus_audio.places import roomy_folder
 from stylus_audio.stem import Journal, settle
 from stylus_audio.style_cache import StyleCache
@@ -143,6 +143,9 @@ class Worker:
             batch = Batch(claimed, self.jobs, self.plan.database, self.tell, self._leaving)
             shutil.rmtree(self.workshop, ignore_errors=True)
             writable_folder(self.workshop)
+            with suppress(OSError):
+                # Systems take away what lies there unused for weeks.
+                Path(tempfile.gettempdir()).mkdir(mode=0o700, exist_ok=True)
             with batch.settled():
                 self._do(batch, RenderJob.from_dict(first.request))
         finally:
@@ -263,6 +266,8 @@ class Worker:
         settings = replace(settings, start=None, end=None)
         _, passage = engine.passage((clip.audio, clip.sample_rate), settings)
         body = passage.dry[:, passage.first : passage.last]
+        if is_silent(body):
+            raise UnsupportedAudio("this passage is silent; choose one with some sound")
         level = engine.level((body, passage.sample_rate))
         guesses = {path: self._levels.get(identity(Path(path))) for path, _ in request.styles}
         # One that is not known yet comes last.

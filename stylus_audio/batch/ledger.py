@@ -160,13 +160,12 @@ class Ledger:
 
         To say so of many at once takes hardly longer than of one.
         """
-        made = json.dumps(keys)
-        self._do("UPDATE items SET state = 'done' WHERE key IN (SELECT value FROM json_each(?))", made)
+        made = "SELECT value FROM json_each(?1)"
         self._do(
-            "UPDATE items SET state = 'open' WHERE state = 'done' AND key NOT IN (SELECT value FROM json_each(?))"
-            " AND stem IN (SELECT stem FROM items WHERE key IN (SELECT value FROM json_each(?)))",
-            made, made,
-        )  # fmt: skip
+            f"UPDATE items SET state = CASE WHEN key IN ({made}) THEN 'done' ELSE 'open' END WHERE key IN ({made})"
+            f" OR (state = 'done' AND stem IN (SELECT stem FROM items WHERE key IN ({made})))",
+            json.dumps(keys),
+        )
 
     def restamp(self, key: str, stamp: str) -> None:
         """The sources of a stem have other times, and are the same."""
