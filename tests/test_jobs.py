@@ -183,7 +183,7 @@ def test_a_wish_is_granted_after_a_crash(jobs: Jobs) -> None:
 
 
 def test_jobs_are_counted_as_they_change(jobs: Jobs, clock: Clock, tmp_path: Path) -> None:
-    numbers = [jobs.submit(REQUEST).id for _ in range(4)]
+    numbers = [jobs.submit(REQUEST, "a client").id for _ in range(4)]
     jobs.done(claimed(jobs), "x")
     claimed(jobs)
     jobs.pause(numbers[2])

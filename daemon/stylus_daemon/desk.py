@@ -433,9 +433,6 @@ class Desk:
                 raise NoModel(f"model: {name[:100]!r} cannot be read: {error.strerror}") from error
 
 
-WHOLE_FILES = {"/stylus/style/add"}
-"""What may take seconds: nobody else is to wait for it."""
-
 ADDRESSES: dict[str, Address] = {
     "/stylus/ping": Address("", Desk.ping),
     "/stylus/status": Address("", Desk.status),

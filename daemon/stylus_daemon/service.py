@@ -9,12 +9,12 @@ import socket
 import sqlite3
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from ctypes.util import find_library
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,9 @@ from stylus_audio.files import exists, remove_old_folders, writable_folder
 from stylus_audio.places import user_data
 
 from . import auditions
+from .aside import WHOLE_FILES, Aside, Reply
 from .client import ping
-from .desk import WHOLE_FILES, Desk, echoed
+from .desk import Desk, echoed
 from .events import SAID, Events, Listeners
 from .gate import LOOPBACK, Gate
 from .holder import said_of_holder, say_holder
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Reply = tuple[Peer, str, tuple[Any, ...]]
-"""Whom to tell, at which address, what."""
 
 PORT = 9109
 PAGE_PORT = 9110
@@ -136,13 +135,9 @@ class Service:
         self.desk = Desk(self.jobs, self.roots, self.supervisor, self.listeners)
         self.events = Events(self.jobs, self.listeners)
         self._asked: SimpleQueue[tuple[Message, Asked]] = SimpleQueue()
-        # What reads and writes whole files is answered beside the loop, at a desk of its own, one after the other.
-        self._aside = ThreadPoolExecutor(1, "aside")
-        self._aside_desk = Desk(self.jobs, Roots(options.given_roots), self.supervisor, self.listeners)
-        self._late: SimpleQueue[tuple[object, Reply | None]] = SimpleQueue()
-        self._adding: Counter[object] = Counter()
-        """Names of the styles that are being kept there: who asks for one of them waits for it."""
-        self._held: list[Message] = []
+        # It has a desk of its own, which touches neither the queue nor what the loop's is at.
+        beside = Desk(self.jobs, Roots(options.given_roots), self.supervisor, self.listeners)
+        self._aside = Aside(partial(self._served, beside), self.server.wake)
         self._gate = Gate(options.host, options.token, options.allowed)
         self._stopping = threading.Event()
         self._watching = _start_watching(options.watches, home, options.queue, self._stopping)
@@ -166,9 +161,15 @@ class Service:
 
     def ask(self, message: Message) -> Asked:
         """Have the desk answer from another thread: what will be `(address, arguments)`, once it is on the disk."""
-        if message.address in WHOLE_FILES:
-            return self._aside.submit(lambda: _told(self._served(self._aside_desk, message)))
         future: Asked = Future()
+        if message.address in WHOLE_FILES:
+
+            def tell(done: Future[Reply | None]) -> None:
+                if not done.cancelled():
+                    _tell(future, done.result())
+
+            self._aside.ask(message).add_done_callback(tell)
+            return future
         self._asked.put((message, future))
         self.server.wake()
         return future
@@ -176,8 +177,8 @@ class Service:
     def turn(self, timeout: float) -> None:
         """Answer what has come, look after the workers, and tell what has changed."""
         received = self.server.receive(timeout)
-        late = self._taken_late()
-        received, self._held = [*self._held, *received], []
+        late = self._aside.late()
+        received = [*self._aside.held(), *received]
         asked = [self._asked.get() for _ in range(self._asked.qsize())]
         try:
             with self.jobs.batch():
@@ -186,16 +187,14 @@ class Service:
         except sqlite3.Error as error:
             # Nothing of it is on the disk.
             self.desk.forget()
-            # But of what is done beside the loop, which has its own answer.
-            lost = [one for one in received if isinstance(one, Message) and one not in self._held]
-            answers = [self._failed(one, error) for one in lost if one.address not in WHOLE_FILES]
+            self._aside.held()
+            # What is done beside the loop has its own answer.
+            lost = [one for one in received if isinstance(one, Message) and one.address not in WHOLE_FILES]
+            answers = [self._failed(one, error) for one in lost]
             replies = [(future, self._failed(message, error)) for message, future in asked]
         # Told only now that it is on the disk.
         for future, reply in replies:
-            # Who has asked may be gone by now.
-            if not future.set_running_or_notify_cancel():
-                continue
-            future.set_result(_told(reply))
+            _tell(future, reply)
         for answer in (*answers, *late):
             if answer:
                 self._send(*answer)
@@ -230,25 +229,7 @@ class Service:
         refused = self._gate.refuses(received)
         if refused is not None:
             return (received.peer, *refused) if refused else None
-        if received.address in WHOLE_FILES:
-            name = received.arguments[1] if len(received.arguments) > 1 else None
-            self._adding[name] += 1
-            self._aside.submit(self._answer_late, name, received)
-            return None
-        if any(argument in self._adding for argument in received.arguments[1:]):
-            self._held.append(received)
-            return None
-        return self._served(self.desk, received)
-
-    def _answer_late(self, name: object, message: Message) -> None:
-        self._late.put((name, self._served(self._aside_desk, message)))
-        self.server.wake()
-
-    def _taken_late(self) -> list[Reply | None]:
-        """What has been answered beside the loop since."""
-        late = [self._late.get() for _ in range(self._late.qsize())]
-        self._adding -= Counter(name for name, _ in late)
-        return [reply for _, reply in late]
+        return None if self._aside.takes(received) else self._served(self.desk, received)
 
     def _served(self, desk: Desk, message: Message) -> Reply | None:
         try:
@@ -307,10 +288,8 @@ class Service:
         if self._page:
             self._page.stop()
         # A style that is being kept is kept whole.
-        self._aside.shutdown(cancel_futures=True)
-        for reply in self._taken_late():
-            if reply:
-                self._send(*reply)
+        for reply in self._aside.close():
+            self._send(*reply)
         self.supervisor.stop(GRACE)
         for event in self.events.of_changes():
             self._send(*event)
@@ -321,9 +300,10 @@ class Service:
         self._lock.release()
 
 
-def _told(reply: Reply | None) -> tuple[str, tuple[Any, ...]]:
-    """What the page is told."""
-    return reply[1:] if reply else ("/stylus/error", ("", "", "unknown-address", "not ours"))
+def _tell(future: Asked, reply: Reply | None) -> None:
+    """Tell the page, unless who has asked is gone by now."""
+    if future.set_running_or_notify_cancel():
+        future.set_result(reply[1:] if reply else ("/stylus/error", ("", "", "unknown-address", "not ours")))
 
 
 def home_folder() -> Path:
