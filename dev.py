@@ -74,8 +74,8 @@ def main() -> int:
     set_up()
     environment = for_tests() if task in ("check", "test") else None
     codes = []
-    # Whoever says which marks are meant has them once.
-    commands = [command for command in TASKS[task] if command != FAST] if "-m" in more else TASKS[task]
+    # Whoever says which marks are meant has them once: the last `-m` counts.
+    commands = [command for command in TASKS[task] if command != SLOW] if "-m" in more else TASKS[task]
     for command in commands:
         tools = command in (FORMAT, LINT, TYPES)
         words = [str(PYTHON), *command, *([] if tools else more)]

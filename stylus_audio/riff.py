@@ -24,8 +24,9 @@ _ACID = 24
 _BPM = (20.0, 400.0)
 """What is believed of a tempo."""
 _TIME_REFERENCE = 338
-_EXTENSIBLE, _MASK = 40, 20
 """Offset of bext's TimeReference: after description, originator, reference, date and time."""
+_EXTENSIBLE, _MASK = 40, 20
+"""Size of an extensible `fmt `, and where it has the mask of its speakers."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 
 import pytest
 from stylus_daemon.aside import Aside, Reply
@@ -32,26 +33,31 @@ def slow() -> Slow:
     return Slow()
 
 
-def test_only_who_names_the_style_waits_and_is_asked_anew(slow: Slow) -> None:
-    remove = message("/stylus/style/remove", 2, "bells")
-    assert slow.aside.takes(message("/stylus/style/add", 1, "bells", "/a.wav"))
-    assert slow.aside.takes(remove)
-    assert not slow.aside.takes(message("/stylus/style/remove", 3, "glass"))
+ADD = "/stylus/style/add"
+
+
+def test_only_who_names_the_style_waits_and_is_asked_anew_in_order(slow: Slow) -> None:
+    add, remove, again = message(ADD, 1, "bells"), message("/stylus/style/remove", 2, "bells"), message(ADD, 3, "bells")
+    page: Future[tuple[str, tuple[Argument, ...]]] = Future()
+    slow.aside.take(add, None)
+    assert slow.aside.concerns(remove)
+    assert not slow.aside.concerns(message("/stylus/style/remove", 4, "glass"))
+    slow.aside.take(remove, page)
+    slow.aside.take(again, None)
     assert slow.aside.late() == []
-    assert slow.aside.held() == [remove]
-    # Still being kept.
-    assert slow.aside.takes(remove)
     slow.may.set()
     assert slow.woken.wait(60)
-    assert slow.aside.late() == [(HERE, "/stylus/reply", (1, "bells", "/a.wav"))]
-    (waiting,) = slow.aside.held()
-    assert not slow.aside.takes(waiting)
-    assert slow.aside.close() == []
+    assert slow.aside.late() == [(None, (HERE, "/stylus/reply", (1, "bells")))]
+    assert slow.aside.held() == [(remove, page), (again, None)]
+    # What waited for the first comes before the second.
+    assert not slow.aside.concerns(remove)
+    slow.aside.close()
 
 
 def test_what_is_answered_while_it_closes_is_not_lost(slow: Slow) -> None:
     for number in (1, 2):
-        slow.aside.takes(message("/stylus/style/add", number, f"bells {number}", "/a.wav"))
+        slow.aside.take(message(ADD, number, f"bells {number}"), None)
     threading.Timer(0.2, slow.may.set).start()
-    # The one that it is at; the other has not begun.
-    assert [arguments[0] for _, _, arguments in slow.aside.close()] == [1]
+    slow.aside.close()
+    # The one that it was at; the other had not begun.
+    assert [reply and reply[2][0] for _, reply in slow.aside.late()] == [1]

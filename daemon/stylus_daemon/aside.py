@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
@@ -13,54 +12,60 @@ from .osc_messages import Message, Peer
 Reply = tuple[Peer, str, tuple[Any, ...]]
 """Whom to tell, at which address, what."""
 
+Told = Future[tuple[str, tuple[Any, ...]]] | None
+"""Who is told in this process, as the page is; None where the reply is sent to the peer."""
+
 WHOLE_FILES = {"/stylus/style/add"}
 """What may take seconds."""
 
 
 class Aside:
-    """A thread that answers such requests one after the other; all but `answer` is for the loop's thread."""
+    """A thread that answers such requests one after the other; all but `answer` is for the loop's thread.
+
+    What names a style that is being kept, be it another of its name, waits, and is asked anew in the order in which it
+    came.
+    """
 
     def __init__(self, answer: Callable[[Message], Reply | None], wake: Callable[[], None]) -> None:
         """`answer` is called in the thread, and so is `wake` when it has answered."""
         self._answer, self._wake = answer, wake
         self._thread = ThreadPoolExecutor(1, "aside")
-        self._late: SimpleQueue[tuple[object, Reply | None]] = SimpleQueue()
-        self._kept: Counter[object] = Counter()
-        """Names of styles that are being kept: who asks for one of them waits for it."""
-        self._held: list[Message] = []
+        self._late: SimpleQueue[tuple[Message, Told, Reply | None]] = SimpleQueue()
+        self._kept: set[object] = set()
+        """Names of the styles that are being kept."""
+        self._held: list[tuple[Message, Told]] = []
 
-    def takes(self, message: Message) -> bool:
-        """Whether the answer comes later: of what reads a whole file, and of what names a style that is being kept."""
-        if message.address in WHOLE_FILES:
-            name = message.arguments[1] if len(message.arguments) > 1 else None
-            self._kept[name] += 1
-            self._thread.submit(self._answer_late, name, message)
-            return True
-        if any(argument in self._kept for argument in message.arguments[1:]):
-            self._held.append(message)
-            return True
-        return False
+    def concerns(self, message: Message) -> bool:
+        """Whether the answer to a message is to come later."""
+        return message.address in WHOLE_FILES or self._waits(message)
 
-    def ask(self, message: Message) -> Future[Reply | None]:
-        """The answer, for another thread than the loop's."""
-        return self._thread.submit(self._answer, message)
+    def take(self, message: Message, told: Told) -> None:
+        """Answer later what it concerns."""
+        if self._waits(message):
+            self._held.append((message, told))
+            return
+        self._kept.update(message.arguments[1:2])
+        self._thread.submit(self._answer_late, message, told)
 
-    def late(self) -> list[Reply]:
+    def late(self) -> list[tuple[Told, Reply | None]]:
         """Answers that have come since."""
         late = [self._late.get() for _ in range(self._late.qsize())]
-        self._kept -= Counter(name for name, _ in late)
-        return [reply for _, reply in late if reply]
+        for message, _, _ in late:
+            self._kept.difference_update(message.arguments[1:2])
+        return [(told, reply) for _, told, reply in late]
 
-    def held(self) -> list[Message]:
+    def held(self) -> list[tuple[Message, Told]]:
         """What has waited, to be asked anew."""
         held, self._held = self._held, []
         return held
 
-    def close(self) -> list[Reply]:
-        """End the thread when it has answered what it is at; returns the last answers."""
+    def close(self) -> None:
+        """End the thread when it has answered what it is at."""
         self._thread.shutdown(cancel_futures=True)
-        return self.late()
 
-    def _answer_late(self, name: object, message: Message) -> None:
-        self._late.put((name, self._answer(message)))
+    def _waits(self, message: Message) -> bool:
+        return any(argument in self._kept for argument in message.arguments[1:])
+
+    def _answer_late(self, message: Message, told: Told) -> None:
+        self._late.put((message, told, self._answer(message)))
         self._wake()

@@ -24,7 +24,7 @@ from stylus_audio.files import exists, remove_old_folders, writable_folder
 from stylus_audio.places import user_data
 
 from . import auditions
-from .aside import WHOLE_FILES, Aside, Reply
+from .aside import Aside, Reply, Told
 from .client import ping
 from .desk import Desk, echoed
 from .events import SAID, Events, Listeners
@@ -162,14 +162,6 @@ class Service:
     def ask(self, message: Message) -> Asked:
         """Have the desk answer from another thread: what will be `(address, arguments)`, once it is on the disk."""
         future: Asked = Future()
-        if message.address in WHOLE_FILES:
-
-            def tell(done: Future[Reply | None]) -> None:
-                if not done.cancelled():
-                    _tell(future, done.result())
-
-            self._aside.ask(message).add_done_callback(tell)
-            return future
         self._asked.put((message, future))
         self.server.wake()
         return future
@@ -178,30 +170,23 @@ class Service:
         """Answer what has come, look after the workers, and tell what has changed."""
         received = self.server.receive(timeout)
         late = self._aside.late()
-        received = [*self._aside.held(), *received]
         asked = [self._asked.get() for _ in range(self._asked.qsize())]
+        waiting: list[tuple[object, Told]] = [*self._aside.held(), *((one, None) for one in received), *asked]
+        now = [one for one in waiting if not self._is_for_later(*one)]
         try:
             with self.jobs.batch():
-                answers = [self._answer(one) for one in received]
-                replies = [(future, self._answer(message)) for message, future in asked]
+                replies = [self._answer(one) for one, _ in now]
         except sqlite3.Error as error:
             # Nothing of it is on the disk.
             self.desk.forget()
-            self._aside.held()
-            # What is done beside the loop has its own answer.
-            lost = [one for one in received if isinstance(one, Message) and one.address not in WHOLE_FILES]
-            answers = [self._failed(one, error) for one in lost]
-            replies = [(future, self._failed(message, error)) for message, future in asked]
+            replies = [self._failed(one, error) if isinstance(one, Message) else None for one, _ in now]
         # Told only now that it is on the disk.
-        for future, reply in replies:
-            _tell(future, reply)
-        for answer in (*answers, *late):
-            if answer:
-                self._send(*answer)
+        for told, reply in (*late, *zip((told for _, told in now), replies, strict=True)):
+            self._tell(told, reply)
         news = self.supervisor.tick()
-        told = [word for word in news if isinstance(word, Progress)]
-        self.desk.progress.update({word.job: word for word in told})
-        for event in (*self.events.of_progress(told), *self.events.of_changes()):
+        progress = [word for word in news if isinstance(word, Progress)]
+        self.desk.progress.update({word.job: word for word in progress})
+        for event in (*self.events.of_progress(progress), *self.events.of_changes()):
             self._send(*event)
         if time.monotonic() - self._tended > 5:
             self._tended = time.monotonic()
@@ -209,6 +194,23 @@ class Service:
                 self._tend()
             except (sqlite3.Error, OSError) as error:
                 log.error("the queue cannot be tended: %s", error)
+
+    def _tell(self, told: Told, reply: Reply | None) -> None:
+        if told is None:
+            if reply:
+                self._send(*reply)
+        # The page's user may be gone by now.
+        elif told.set_running_or_notify_cancel():
+            told.set_result(reply[1:] if reply else ("/stylus/error", ("", "", "unknown-address", "not ours")))
+
+    def _is_for_later(self, received: object, told: Told) -> bool:
+        """Whether the answer does not come in this turn, as others would wait for it."""
+        if not isinstance(received, Message) or not self._aside.concerns(received):
+            return False
+        if self._gate.refuses(received) is not None:
+            return False
+        self._aside.take(received, told)
+        return True
 
     def _send(self, peer: Peer, address: str, arguments: tuple[Any, ...]) -> None:
         # A file's name need not be text; OSC has no form for such ones.
@@ -229,7 +231,7 @@ class Service:
         refused = self._gate.refuses(received)
         if refused is not None:
             return (received.peer, *refused) if refused else None
-        return None if self._aside.takes(received) else self._served(self.desk, received)
+        return self._served(self.desk, received)
 
     def _served(self, desk: Desk, message: Message) -> Reply | None:
         try:
@@ -288,8 +290,10 @@ class Service:
         if self._page:
             self._page.stop()
         # A style that is being kept is kept whole.
-        for reply in self._aside.close():
-            self._send(*reply)
+        self._aside.close()
+        left = [(told, self._served(self.desk, message)) for message, told in self._aside.held()]
+        for told, reply in (*self._aside.late(), *left):
+            self._tell(told, reply)
         self.supervisor.stop(GRACE)
         for event in self.events.of_changes():
             self._send(*event)
@@ -298,12 +302,6 @@ class Service:
         self.jobs.close()
         self.server.close()
         self._lock.release()
-
-
-def _tell(future: Asked, reply: Reply | None) -> None:
-    """Tell the page, unless who has asked is gone by now."""
-    if future.set_running_or_notify_cancel():
-        future.set_result(reply[1:] if reply else ("/stylus/error", ("", "", "unknown-address", "not ours")))
 
 
 def home_folder() -> Path:
