@@ -322,6 +322,10 @@ class Jobs:
         )
         self._touch(connection, number)
 
+    def _uncounted(self, connection: sqlite3.Connection, number: int) -> None:
+        """A claim that ended by nobody's fault was no attempt."""
+        connection.execute("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (number,))
+
     def heartbeat(self, job: Job, lease: float, fraction: float, stage: str, eta: float | None = None) -> None:
         """Keep the lease, and tell how far the job is; that is no change for `since`. Raises `LostLease`.
 
@@ -359,7 +363,7 @@ class Jobs:
         with self._change() as connection:
             self._own(connection, job)
             if not tried:
-                connection.execute("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (job.id,))
+                self._uncounted(connection, job.id)
             self._set(connection, job.id, "queued")
 
     def stopped(self, job: Job) -> None:
@@ -367,8 +371,7 @@ class Jobs:
         with self._change() as connection:
             paused = self._own(connection, job)["wish"] == "pause"
             if paused:
-                # It was no attempt that came to nothing.
-                connection.execute("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (job.id,))
+                self._uncounted(connection, job.id)
             self._set(connection, job.id, "paused" if paused else "cancelled")
 
     def _end(
@@ -446,7 +449,7 @@ class Jobs:
                     self._set(connection, job.id, "failed")
                 else:
                     if not blame:
-                        connection.execute("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (job.id,))
+                        self._uncounted(connection, job.id)
                     self._set(connection, job.id, "queued")
                 settled.append(job.id)
         return [self.get(number) for number in settled]

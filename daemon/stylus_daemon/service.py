@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
 PORT = 9109
 PAGE_PORT = 9110
 TURN = 0.05
