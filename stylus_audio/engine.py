@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from . import auto
@@ -21,13 +23,13 @@ from .errors import BadRequest, NotAllowed, NotFound, OutOfMemory, StylusError, 
 from .finish import finish, level_of, lowered
 from .gains import Gains
 from .memory import Budget, give_back
-from .model import Model, load_model
+from .model import Model, load_model, means_no_memory
 from .near_live import NearLive
 from .passage import Passage, is_segment, is_silent, passage_of, segment_of
 from .progress import Progress, Watch, part
 from .reconstruction import reconstruct
 from .reference import Picture, Shared, picture_of
-from .restyler import Restyler, Task, enough_memory, picture_of_passage
+from .restyler import Restyler, picture_of_passage
 from .riff import Chunk
 from .scratch import zeros
 from .settings import Line, Settings
@@ -240,7 +242,9 @@ class Engine:
             if self.cache:
                 self.cache.limit(self.budget.most)
             try:
-                return work(), said
+                # All of it: transforms take the device's memory too.
+                with _enough_memory(self.model.device):
+                    return work(), said
             except OutOfMemory:
                 if self.budget.is_least:
                     # It was this work that is too large, whatever the sizes.
@@ -264,9 +268,7 @@ class Engine:
             watch = Watch(progress)
             watch.stage("reading")
             order = _Order(self._on(settings.method), _listed(style), settings, watch)
-            # Transforms take the device's memory too.
-            with enough_memory(order.restyler.model):
-                return self._rendered(contents, order, shared, told or [None] * len(contents), near_live)
+            return self._rendered(contents, order, shared, told or [None] * len(contents), near_live)
 
         results, said = self._within_memory(rendered)
         for result in results:
@@ -341,12 +343,7 @@ class Engine:
         if is_silent(passage.carrier):
             raise UnsupportedAudio("this passage is silent; choose one with some sound")
 
-        def pictured() -> Task:
-            restyler = self._on(settings.method)
-            with enough_memory(restyler.model):
-                return restyler.task(passage, settings)
-
-        task, _ = self._within_memory(pictured)
+        task, _ = self._within_memory(lambda: self._on(settings.method).task(passage, settings))
 
         def gains(style: Source) -> list[Gains]:
             # Anew each time: its sizes are what the budget says by then.
@@ -437,6 +434,17 @@ def _heard_file(path: Path, profile: Profile) -> _Heard:
 
 _hear_file = WhileUnchanged(_heard_file, 2**27, lambda heard: heard.picture.mel.nbytes)
 """Many renders have a style in common, whose picture takes longer than that of a short clip; 128 MiB, 10 minutes."""
+
+
+@contextmanager
+def _enough_memory(device: torch.device) -> Iterator[None]:
+    """Raise `OutOfMemory` for what a device or a system says when its memory does not suffice."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not means_no_memory(error):
+            raise
+        raise OutOfMemory(f"not enough memory on {device} for this render") from error
 
 
 def _hear(source: Source, profile: Profile) -> _Heard:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
@@ -15,11 +14,11 @@ from numpy.typing import NDArray
 
 from .conditional import Conditional
 from .denoiser import Denoiser
-from .errors import BadRequest, OutOfMemory
+from .errors import BadRequest
 from .gains import Gains, limit_edges
 from .latent import Autoencoder
 from .match_eq import equalised, match_eq, releveled
-from .model import Model, means_no_memory
+from .model import Model
 from .near_live import NearLive
 from .noisiness import noisiness
 from .passage import Passage
@@ -110,10 +109,9 @@ class Restyler:
         self._way(settings, Watch(None))
 
     def warm(self, references: Sequence[Reference], settings: Settings, watch: Watch) -> None:
-        """Put styles into the cache; raises `OutOfMemory`."""
-        with enough_memory(self.model):
-            way = self._way(settings, watch)
-            self._prepared(way, references, watch, lambda missing: way.passes(0, missing))
+        """Put styles into the cache."""
+        way = self._way(settings, watch)
+        self._prepared(way, references, watch, lambda missing: way.passes(0, missing))
 
     def is_warm(self, references: Sequence[Reference], settings: Settings) -> bool:
         """Whether the cache has every style."""
@@ -136,22 +134,21 @@ class Restyler:
 
         Windows of several clips go through the network together where they need nothing of each other; `as_one` has
         one set of statistics for all of them, as if they were one clip. `near_live`, of a single clip, hears every
-        window. Raises `OutOfMemory`, and `BadRequest` for settings that do not fit the model.
+        window. Raises `BadRequest` for settings that do not fit the model.
         """
-        with enough_memory(self.model):
-            sampled = [task for task in tasks if task.kept]
-            if not sampled:
-                images: Iterator[Floats] = iter(())
-            elif settings.method == "conditional":
-                images = self._conditional(sampled, references, settings, watch, one_by_one=near_live is not None)
+        sampled = [task for task in tasks if task.kept]
+        if not sampled:
+            images: Iterator[Floats] = iter(())
+        elif settings.method == "conditional":
+            images = self._conditional(sampled, references, settings, watch, one_by_one=near_live is not None)
+        else:
+            images = self._injection(sampled, references, settings, watch, as_one)
+        for task in tasks:
+            if task.kept:
+                yield self._gains(task, images, settings, near_live)
             else:
-                images = self._injection(sampled, references, settings, watch, as_one)
-            for task in tasks:
-                if task.kept:
-                    yield self._gains(task, images, settings, near_live)
-                else:
-                    # A segment of silence, with sound around it alone.
-                    yield Gains(task.picture.mel, task.picture.mel, self.model.profile)
+                # A segment of silence, with sound around it alone.
+                yield Gains(task.picture.mel, task.picture.mel, self.model.profile)
 
     def _gains(self, task: Task, images: Iterator[Floats], settings: Settings, near_live: NearLive | None) -> Gains:
         """Those of one clip, from as many of the images as it has windows."""
@@ -401,17 +398,6 @@ def picture_of_passage(
     """What a model sees of a passage: its channels as one, each by itself, or mid and side."""
     carrier = mid_side(passage.carrier) if settings.stereo == "mid-side" else passage.carrier
     return picture_of(carrier, passage.sample_rate, profile, settings.stereo == "linked", shared, transform)
-
-
-@contextmanager
-def enough_memory(model: Model) -> Iterator[None]:
-    """Raise `OutOfMemory` for what a device or a system says when its memory does not suffice."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not means_no_memory(error):
-            raise
-        raise OutOfMemory(f"not enough memory on {model.device} for this render") from error
 
 
 def _bunched(tasks: Sequence[Task], rows: int) -> Iterator[list[Task]]:
