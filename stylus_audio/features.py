@@ -67,7 +67,7 @@ class Inversion:
     """The way of some windows from clean to noisy.
 
     `trajectory` holds `steps + 1` latents `[window, channel, height, width]` from clean to noisy; `recorded[k]` the
-    features of the step that sampling step `k` undoes, so `recorded[0]` is the last, noisiest one. Empty where nothing
+    features of the pass with sampling step `k`'s label, so `recorded[0]` is the last, noisiest one. Empty where nothing
     was recorded. `back` has the latents that sampling steps reach from the trajectory, where the inversion has made the
     very prediction that they start with.
     """

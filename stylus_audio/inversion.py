@@ -41,8 +41,18 @@ Tick = Callable[[], None]
 """Called after every pass of the UNet; raising in it ends the run."""
 
 
-def _label(schedule: Schedule, step: int, convention: str) -> int:
-    return schedule.times[step] if convention == "next" else schedule.previous[step]
+def _asked(schedule: Schedule, step: int, convention: str) -> tuple[int, int, float]:
+    """Whence the features of a sampling step are: number in the trajectory, time that labels the pass, ᾱ there.
+
+    Labelled with the next time, the pass that goes up to where the sampling step starts; labelled with the current one,
+    that from there, which for the noisiest step is one that goes nowhere.
+    """
+    steps = len(schedule)
+    if convention == "next":
+        return steps - 1 - step, schedule.times[step], schedule.previous_signal[step]
+    if step == 0:
+        return steps, schedule.times[0], schedule.signal[0]
+    return steps - step, schedule.previous[step - 1], schedule.previous_signal[step - 1]
 
 
 @torch.no_grad()
@@ -60,31 +70,40 @@ def invert(
     """Invert `latent` `[window, channel, height, width]` along `schedule`, recording `record` in `layers`.
 
     ε is predicted on the current latent, labelled with the time it goes to (`convention` "next", StyleID's diffusers
-    code) or comes from ("current", Stylus's). `columns` `[window, width]` marks what is neither padding nor silence.
+    code) or comes from ("current", Stylus's). What is recorded is for the sampling step of the same label, as in both.
+    `columns` `[window, width]` marks what is neither padding nor silence.
     """
     parts = tuple(record)
-    recorder = Recorder(parts, columns, (latent.shape[-2], latent.shape[-1]))
+    recorder, steps = Recorder(parts, columns, (latent.shape[-2], latent.shape[-1])), len(schedule)
     z = latent.float()
     trajectory = [z]
-    recorded: list[Step] = []
+    recorded: dict[int, Step] = {}
     back: dict[int, Tensor] = {}
-    for step in reversed(range(len(schedule))):
-        time, label = schedule.times[step], _label(schedule, step, convention)
+    for step in reversed(range(steps)):
+        time = schedule.times[step]
+        # With the current time, the clean latent's pass is of no sampling step.
+        served, label = (step, time) if convention == "next" else (step + 1, schedule.previous[step])
         hand = Hand(layers, recorder, observer(trace, "inversion", step, time))
         x0, epsilon = denoiser(z, label, schedule.previous_signal[step], hand)
+        features = recorder.take()
+        if parts and served < steps:
+            recorded[served] = features
         # The next sampling step starts from this latent; where it would ask at the same time, this is its answer.
-        if step + 1 < len(schedule) and schedule.times[step + 1] == label:
+        if step + 1 < steps and schedule.times[step + 1] == label:
             back[step + 1] = schedule.down(step + 1, x0, epsilon)
         z = schedule.up(step, x0, epsilon)
         trajectory.append(z)
-        features = recorder.take()
-        if parts:
-            recorded.insert(0, features)
         if trace:
             trace(Trace("inversion", step, time, None, z))
         if tick:
             tick()
-    return Inversion(trajectory, recorded, back)
+    if parts and convention == "current":
+        _, label, signal = _asked(schedule, 0, convention)
+        back[0] = schedule.down(0, *denoiser(z, label, signal, Hand(layers, recorder)))
+        recorded[0] = recorder.take()
+        if tick:
+            tick()
+    return Inversion(trajectory, [recorded[step] for step in sorted(recorded)], back)
 
 
 def replay(
@@ -106,8 +125,8 @@ def replay(
 
     def features(step: int) -> Step:
         recorder = Recorder(parts, columns, (latent.shape[-2], latent.shape[-1]))
-        before = inversion.trajectory[len(schedule) - 1 - step]
-        denoiser(before, _label(schedule, step, convention), schedule.previous_signal[step], Hand(layers, recorder))
+        number, label, signal = _asked(schedule, step, convention)
+        denoiser(inversion.trajectory[number], label, signal, Hand(layers, recorder))
         if tick:
             tick()
         return recorder.take()

@@ -120,7 +120,7 @@ def drift(
 
     Added to a sampling that starts at the same place, it makes the inversion exact: without style the content comes
     back whatever the model and the number of steps (Ju et al., "PnP Inversion", ICLR 2024). With the inversion
-    "current" it takes one pass, since all others have been made; with "next" one for each step.
+    "current" it takes no pass where features were recorded, else one; with "next" one for each step.
     """
     steps = len(schedule)
     plain = Plain(columns, (inversion.noisy.shape[-2], inversion.noisy.shape[-1]))

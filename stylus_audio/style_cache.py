@@ -31,7 +31,7 @@ from .scratch import SPARE_BYTES
 
 Tensors = dict[str, Tensor]
 
-FORMAT = "1"
+FORMAT = "2"
 """Of keys and files; raised whenever the same settings begin to prepare something else."""
 
 DEVICE_BYTES = 2 * 2**30

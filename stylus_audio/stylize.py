@@ -111,8 +111,11 @@ class Stylizer:
         """
         groups = -(-content_windows // self.windows_per_pass)
         steps = len(self.schedule)
-        back = 0 if not exact else 1 if self.settings.inversion == "current" else steps
-        return groups * (2 * steps + back) + styles * steps
+        if self.settings.inversion == "next":
+            return groups * (2 + exact) * steps + styles * steps
+        # The noisiest sampling step's features, and its way back, take a pass of their own; the others' are known.
+        recorded = int(self.settings.injection)
+        return groups * (2 * steps + max(recorded, exact)) + styles * (steps + recorded)
 
     def _feature_bytes(self, latent: Tensor, parts: Sequence[Part]) -> int:
         """Size of the features of all steps of some windows."""

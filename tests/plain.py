@@ -88,10 +88,16 @@ class Prediction:
 def invert_window(
     unet: Any, numbers: Prediction, z: Tensor, embedding: Tensor, layers: Sequence[int], inversion: str
 ) -> tuple[Tensor, Kept]:
-    """One window `[1, channel, height, width]` up to noise, with all Q, K, V by hooks."""
+    """One window `[1, channel, height, width]` up to noise, with all Q, K, V by hooks, under their pass's label.
+
+    Labelled with the current time, the last pass goes nowhere: it is the noisiest sampling step's.
+    """
     kept: Kept = {}
-    for t in reversed(numbers.times):
-        before = max(0, t - numbers.jump)
+    steps = [(max(0, t - numbers.jump), t) for t in reversed(numbers.times)]
+    if inversion == "current":
+        steps.append((numbers.times[0], numbers.times[0]))
+    for before, t in steps:
+        label = t if inversion == "next" else before
         caught: dict[tuple[int, str], Tensor] = {}
         hooks = []
         for layer in layers:
@@ -104,11 +110,11 @@ def invert_window(
                     into[key] = out.clone()
 
                 hooks.append(getattr(module, name).register_forward_hook(catch))
-        output = unet(z, t if inversion == "next" else before, encoder_hidden_states=embedding).sample
+        output = unet(z, label, encoder_hidden_states=embedding).sample
         for hook in hooks:
             hook.remove()
         for layer in layers:
-            kept[t, layer] = (caught[layer, "to_q"], caught[layer, "to_k"], caught[layer, "to_v"])
+            kept[label, layer] = (caught[layer, "to_q"], caught[layer, "to_k"], caught[layer, "to_v"])
         x0, noise = numbers.clean_and_noise(z, output, numbers.alphas[before])
         z = numbers.alphas[t].sqrt() * x0 + (1 - numbers.alphas[t]).sqrt() * noise
     return z, kept

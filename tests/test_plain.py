@@ -66,7 +66,7 @@ def test_two_steps_by_hand(prediction: str) -> None:
     assert run(Constant(out), prediction, 0.8) == pytest.approx(clean, rel=1e-5)
 
 
-@pytest.mark.parametrize(("inversion", "labels"), [("next", [1, 501]), ("current", [0, 1])])
+@pytest.mark.parametrize(("inversion", "labels"), [("next", [1, 501]), ("current", [0, 1, 501])])
 def test_labels_of_the_inversion(inversion: str, labels: list[int]) -> None:
     unet = Constant(0.1)
     run(unet, "epsilon", 0.5, inversion=inversion)

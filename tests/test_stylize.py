@@ -14,6 +14,7 @@ from stylus_audio import Settings, Trace, stylize_latents
 from stylus_audio.attention import Hand, Plain, attending, decoder_layers
 from stylus_audio.denoiser import Denoiser, Schedule
 from stylus_audio.errors import BadRequest
+from stylus_audio.features import step_to_tensors
 from stylus_audio.inversion import invert, replay
 from stylus_audio.sampling import drift
 from stylus_audio.style import adain, efdm
@@ -231,7 +232,30 @@ def test_efdm_gives_the_styles_values_by_rank() -> None:
     assert efdm(content, style).flatten().tolist() == [40.0, 20.0, 30.0, 10.0]
 
 
-@pytest.mark.parametrize(("convention", "passes"), [("current", 1), ("next", 7)])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_with_the_current_time_no_style_is_the_content(model: tuple[Any, Any], gamma: float) -> None:
+    """A sampling step's features are of its own latent and label, so that injecting the content's changes nothing."""
+    settings = Settings(steps=5, inversion="current", init="none", alpha=0.0, gamma=gamma)
+    denoiser = Denoiser(*model, EMBEDDING)
+    ticks: list[None] = []
+    stylizer = Stylizer(denoiser, denoiser, settings, tick=lambda: ticks.append(None))
+    content = latents(1, 0)
+    styled = stylizer.run(content, [stylizer.prepare(latents(1, 1))], exact=True)
+    assert relative(styled, content) < 1e-5
+    assert len(ticks) == stylizer.passes(1, 1, exact=True)
+
+
+@pytest.mark.parametrize("convention", ["next", "current"])
+def test_features_computed_again_are_those_recorded(model: tuple[Any, Any], convention: str) -> None:
+    denoiser, schedule, layers = Denoiser(*model, EMBEDDING), Schedule.of(model[1], 4), (6, 7)
+    inversion = invert(denoiser, latents(1, 0), schedule, layers, ("query", "value"), convention)
+    again = replay(denoiser, inversion, schedule, layers, ("query", "value"), convention)
+    for step, recorded in enumerate(inversion.recorded):
+        for name, tensor in step_to_tensors(again(step)).items():
+            assert torch.equal(tensor, step_to_tensors(recorded)[name])
+
+
+@pytest.mark.parametrize(("convention", "passes"), [("current", 0), ("next", 7)])
 def test_the_way_back_takes_only_the_passes_that_the_inversion_has_not_made(
     model: tuple[Any, Any], convention: str, passes: int
 ) -> None:
