@@ -88,14 +88,19 @@ def flush_file(path: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Wait until a folder's names are on the disk; Windows has no such call and does it by itself."""
+    """Wait until a folder's names are on the disk; Windows has no such call and does it by itself.
+
+    Where a file system or a permission forbids it the names are there all the same: what is done is not taken for
+    failed, since whoever did it would do it again.
+    """
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def publish(part: Path, target: Path, overwrite: bool) -> bool:

@@ -182,8 +182,8 @@ def _close_loop(stem: Floats, whole: Floats, passage: Passage) -> None:
     if loop is None:
         return
     start, end = passage.first + loop.start, passage.first + loop.end
-    # Before the clip there is silence, but where the carrier has other turns of the loop.
-    there = start if passage.wraps else loop.start
+    # Before the clip there is silence, but where the carrier has other turns of the loop; before a segment, the clip.
+    there = start if passage.wraps else loop.start + min(passage.offset, passage.first)
     length = min(end - start, round(0.1 * passage.sample_rate), there)
     if length < 2:
         return

@@ -19,7 +19,7 @@ from .finish import lowered, within_full_scale
 from .metrics import Timbre, evaluate
 from .near_live import NearLive
 from .progress import Progress
-from .provenance import CHUNK, is_sidecar, sidecar, stem_of
+from .provenance import CHUNK, identities, is_sidecar, sidecar, stem_of
 from .riff import Chunk, shifted
 from .settings import Settings
 from .stem import SUFFIXES, Journal, check_target, holds_floats, write_stem
@@ -54,6 +54,11 @@ class FileRender:
     def path(self) -> Path:
         """The stem's, before a free name is looked for, as what is there at first says: a folder may go meanwhile."""
         return stem_path(self.content, [name for _, name in self.styles], self.target)
+
+    @cached_property
+    def heard(self) -> Heard:
+        """What the stem is made of; asked for before the render, after which the files may be others, or gone."""
+        return Heard.of(self.content, self.styles, self.origins)
 
     @property
     def sources(self) -> list[Path]:
@@ -91,7 +96,7 @@ class FileRender:
             self.path.parent.mkdir(exist_ok=True)
         self._check_sidecar()
         render = fitting(render, self.path)
-        report = report_of(render, self.content, self.styles, self.model, self.origins)
+        report = report_of(render, self.heard, self.model)
         written = write_render(
             render, report, self.path, self.target.sidecar,
             overwrite=self.target.overwrite, protect=self.sources, journal=journal,
@@ -125,6 +130,9 @@ def render_file(
     """
     files = FileRender(content, styles, target, model)
     files.check()
+    engine.check(content, [file for file, _ in styles], settings)
+    # Who asks is told of the sources as they are now.
+    _ = files.heard
     return files.write(engine.render(content, [file for file, _ in styles], settings, progress, near_live))
 
 
@@ -139,15 +147,22 @@ def fitting(render: Render, path: Path) -> Render:
     return replace(render, audio=audio, report=report, lowered_db=render.lowered_db + over)
 
 
-def report_of(
-    render: Render,
-    content: Path,
-    styles: Sequence[tuple[Path, str]],
-    model: str = "mini",
-    origins: Mapping[Path, Path] | None = None,
-) -> dict[str, Any]:
-    """The sidecar's content; arguments are those of `FileRender`."""
-    return sidecar(render.report, content, styles, _metrics(render, styles), model, origins)
+@dataclass(frozen=True)
+class Heard:
+    """What a stem is made of, as it was when it was read: the files' `identities`, and how the first style sounds."""
+
+    files: dict[str, Any]
+    timbre: Timbre
+
+    @classmethod
+    def of(cls, content: Path, styles: Sequence[tuple[Path, str]], origins: Mapping[Path, Path] | None = None) -> Heard:
+        """Arguments are those of `FileRender`; raises what reading a clip does."""
+        return cls(identities(content, styles, origins), _timbre(styles[0][0]))
+
+
+def report_of(render: Render, heard: Heard, model: str = "mini") -> dict[str, Any]:
+    """The sidecar's content."""
+    return sidecar(render.report, heard.files, _metrics(render, heard.timbre), model)
 
 
 def write_render(
@@ -184,22 +199,22 @@ def _json(report: dict[str, Any]) -> bytes:
     return (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def _metrics(render: Render, styles: Sequence[tuple[Path, str]]) -> dict[str, Any]:
+def _metrics(render: Render, style: Timbre) -> dict[str, Any]:
     """The metrics of a stem against the same passage of its content."""
     passage = render.passage
     return evaluate(
         render.audio,
         passage.dry[:, passage.first : passage.last],
-        _timbre(styles[0][0]),
+        style,
         sample_rate=render.sample_rate,
         seams=render.report["seams"],
     )
 
 
-def _heard(path: Path) -> Timbre:
+def _timbre_of(path: Path) -> Timbre:
     clip = read_clip(path)
     return Timbre.heard(clip.audio, clip.sample_rate)
 
 
-_timbre = WhileUnchanged(_heard, 64)
+_timbre = WhileUnchanged(_timbre_of, 64)
 """Of a style, which many stems have in common."""

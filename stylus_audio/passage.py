@@ -74,8 +74,7 @@ def passage_of(clip: Clip, settings: Settings, start: int, end: int, context: in
     if settings.preview is not None:
         first, last = loudest(audio, to_samples(settings.preview, rate))
         start = clip.offset + first
-    # Ends that cut nothing off leave a loop what it is.
-    loop = loop_of(clip.chunks, clip.total) if (start, last - first) == (0, clip.total) else None
+    loop = _inside(loop_of(clip.chunks, clip.total), start, last - first)
     if settings.loop == "off":
         loop = None
     elif settings.loop == "on":
@@ -101,6 +100,13 @@ def passage_of(clip: Clip, settings: Settings, start: int, end: int, context: in
     else:
         carrier = dry = padded(audio, margin, margin)
     return Passage(carrier, dry, rate, margin + first, margin + last + tail, start, loop, tail=tail)
+
+
+def _inside(loop: Loop | None, start: int, samples: int) -> Loop | None:
+    """A loop of the file in samples of a passage of it; None where that does not hold all of it."""
+    if loop is None or not start <= loop.start < loop.end <= start + samples:
+        return None
+    return Loop(loop.start - start, loop.end - start)
 
 
 def _turns(loop: Floats, context: int) -> Floats:

@@ -40,8 +40,14 @@ class Recipe:
 
 
 def identity(path: Path, origin: Path | None = None) -> dict[str, Any]:
-    """A file by its place, its size and its SHA-256; the place of the `origin` that it is a copy of."""
-    return {"path": str((origin or path).resolve()), **_contents(path)}
+    """A file by its place, its size and its SHA-256; the place of the `origin` that it is a copy of.
+
+    Raises `NotFound`.
+    """
+    try:
+        return {"path": str((origin or path).resolve()), **_contents(path)}
+    except FileNotFoundError:
+        raise NotFound(f"{path} does not exist") from None
 
 
 def _measured(path: Path) -> dict[str, Any]:
@@ -59,20 +65,22 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **ours}
 
 
-def sidecar(
-    report: dict[str, Any],
-    content: Path,
-    styles: Sequence[tuple[Path, str]],
-    metrics: dict[str, Any],
-    model: str,
-    origins: Mapping[Path, Path] | None = None,
+def identities(
+    content: Path, styles: Sequence[tuple[Path, str]], origins: Mapping[Path, Path] | None = None
 ) -> dict[str, Any]:
-    """The sidecar's content; `model` is what the user asked for by name or path, `origins` what files are copies of."""
+    """What the sidecar says of the files that a stem is made of, as they are now; `origins` are what some copy."""
     origins = origins or {}
     return {
-        "schema": SCHEMA,
         "content": identity(content, origins.get(content)),
         "styles": [{"name": name, **identity(path, origins.get(path))} for path, name in styles],
+    }
+
+
+def sidecar(report: dict[str, Any], made_of: dict[str, Any], metrics: dict[str, Any], model: str) -> dict[str, Any]:
+    """The sidecar's content; `made_of` are the `identities`, `model` what the user asked for by name or path."""
+    return {
+        "schema": SCHEMA,
+        **made_of,
         "asked_model": model,
         **report,
         "metrics": metrics,

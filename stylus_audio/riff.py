@@ -5,6 +5,7 @@ Layouts: Microsoft's RIFF/WAVE, EBU Tech 3285 (bext) and 3306 (RF64), RFC 9639 (
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -139,8 +140,9 @@ def loop_of(chunks: Sequence[Chunk], samples: int) -> Loop | None:
     for chunk in chunks:
         if chunk.id == b"smpl":
             for _, kind, start, end in _sampler_loops(chunk.data):
-                if kind == 0 and 0 <= start < end < samples:
-                    return Loop(start, end + 1)
+                # Its end is the last sample that is played; some programs write the one behind it.
+                if kind == 0 and 0 <= start < end <= samples:
+                    return Loop(start, min(end + 1, samples))
     for chunk in chunks:
         # Bit 0 of acid's flags marks a one-shot.
         if chunk.id == b"acid" and len(chunk.data) >= 4 and not struct.unpack("<I", chunk.data[:4])[0] & 1:
@@ -207,6 +209,8 @@ def shifted(chunks: Sequence[Chunk], offset: int, samples: int, total: int) -> t
             # All ones are some programs' word for a time that is not known.
             time = min(time, 2**64 - 1)
             moved = chunk.data[:_TIME_REFERENCE] + struct.pack("<Q", time) + chunk.data[_TIME_REFERENCE + 8 :]
+        elif chunk.id == b"iXML":
+            moved = _later(chunk.data, offset)
         elif chunk.id == b"acid":
             moved = None
         else:
@@ -214,6 +218,22 @@ def shifted(chunks: Sequence[Chunk], offset: int, samples: int, total: int) -> t
         if moved is not None:
             result.append(Chunk(chunk.id, moved))
     return tuple(result)
+
+
+def _later(xml: bytes, offset: int) -> bytes:
+    """An iXML chunk whose timestamps, each in a low and a high half, are later by so many samples."""
+    for name, low, high in (
+        (b"BWF_TIME_REFERENCE", b"_LOW", b"_HIGH"),
+        (b"TIMESTAMP_SAMPLES_SINCE_MIDNIGHT", b"_LO", b"_HI"),
+    ):
+        halves = [re.search(rb"(<%b>\s*)(\d+)(\s*</%b>)" % (name + end, name + end), xml) for end in (high, low)]
+        if halves[1] is None:
+            continue
+        time = offset + sum(int(half[2]) << shift for half, shift in zip(halves, (32, 0), strict=True) if half)
+        for half, value in zip(halves, (time >> 32, time & 0xFFFFFFFF), strict=True):
+            if half is not None:
+                xml = xml.replace(half[0], b"%b%d%b" % (half[1], value, half[3]))
+    return xml
 
 
 def _moved_loops(data: bytes, offset: int, samples: int) -> bytes | None:

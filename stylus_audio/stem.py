@@ -30,6 +30,7 @@ from .files import (
     publish_all,
     uninterrupted,
 )
+from .provenance import is_sidecar
 from .riff import Chunk, append_chunks, set_speakers, speakers
 from .scratch import blocks
 
@@ -247,7 +248,8 @@ def _publish(
     for ending in name_endings():
         candidate = target.with_name(f"{target.stem}{ending}{target.suffix}")
         beside = candidate.with_suffix(".json")
-        if not overwrite and (candidate.exists() or (sidecar and beside.exists())):
+        # A sidecar that another stem has left would be taken for that of one without.
+        if not overwrite and (candidate.exists() or (beside.exists() and (sidecar or is_sidecar(beside)))):
             continue
         pairs = [(part, candidate)]
         if sidecar:
@@ -267,7 +269,10 @@ def _container(target: Path, audio: Floats, subtype: str, mask: int) -> str:
     container = _CONTAINERS[target.suffix.lower()]
     if container == "FLAC" and audio.shape[0] > 8:
         raise BadRequest(f"{target.name}: FLAC has at most 8 channels, the clip has {audio.shape[0]}; use .wav")
-    if container == "WAV" and audio.size * _DEPTH[subtype] // 8 > _WAV_LIMIT:
+    large = audio.size * _DEPTH[subtype] // 8 > _WAV_LIMIT
+    if container == "AIFF" and large:
+        raise BadRequest(f"{target.name}: an AIFF file holds 4 GiB at most; use .wav, .w64 or .caf")
+    if container == "WAV" and large:
         return "RF64"
     # Only its extensible form says which speakers the channels are for.
     return "WAVEX" if container == "WAV" and mask else container

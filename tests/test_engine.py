@@ -25,7 +25,7 @@ from stylus_audio.gains import Gains
 from stylus_audio.job import FileRender
 from stylus_audio.loudness import integrated
 from stylus_audio.metrics import si_sdr
-from stylus_audio.passage import passage_of
+from stylus_audio.passage import passage_of, segment_of
 from stylus_audio.reconstruction import reconstruct
 from stylus_audio.riff import Chunk, Loop, loop_chunk
 from stylus_audio.settings import Settings
@@ -95,6 +95,27 @@ def test_the_loop_chunk_is_followed(tiny: Engine) -> None:
     assert (ringing.wraps, ringing.loop, ringing.tail) == (False, None, RATE // 2)
     with pytest.raises(BadRequest, match="leave out loop or tail"):
         tiny.settings(tail=0.5, loop="on")
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"start": "100 samples"}, {"start": 0.25}, {"end": 0.9}, {"preview": 0.9}], ids=str
+)
+def test_a_loop_within_a_segment_is_closed(tiny: Engine, asked: dict[str, Any]) -> None:
+    # The second half of the loop is louder than the first: open, it steps where it wraps.
+    audio = tone(440, 1.0)
+    audio[:, RATE // 2 :] *= 3
+    clip = Clip(audio, RATE, "FLOAT", "WAV", 0, RATE, (loop_chunk(Loop(RATE // 4, RATE * 3 // 4)),))
+    settings = tiny.settings(**asked)
+    start, end = segment_of(settings, RATE, RATE)
+    passage = passage_of(clip, settings, start, end, 20_000, 5000)
+    assert passage.loop is not None
+    start = passage.offset
+    assert passage.loop == Loop(RATE // 4 - start, RATE * 3 // 4 - start)
+    stem = finish(passage, passage.carrier.copy(), settings, integer=False)[0]
+    before = audio[:, RATE // 4 - 400 : RATE // 4]
+    end = stem[:, passage.loop.end - 400 : passage.loop.end]
+    # The level of the whole is kept.
+    assert np.abs(end / np.abs(end).max() - before / np.abs(before).max()).max() < 0.05
 
 
 @pytest.mark.parametrize("loop", [Loop(0, RATE - 100), Loop(500, RATE - 100), Loop(20000, RATE - 100)])

@@ -95,10 +95,24 @@ def test_loops() -> None:
     assert loop_of((smpl((100, 199)),), 1000) == Loop(100, 200)
     assert loop_of((smpl((0, 999)),), 1000) == Loop(0, 1000)
     assert loop_of((smpl((0, 999), kind=1),), 1000) is None
-    assert loop_of((smpl((0, 1000)),), 1000) is None
+    # The end is the last sample that is played, but not for all who write it.
+    assert loop_of((smpl((0, 1000)),), 1000) == Loop(0, 1000)
+    assert loop_of((smpl((0, 1001)),), 1000) is None
     assert loop_of((acid(False),), 1000) == Loop(0, 1000)
     assert loop_of((acid(True),), 1000) is None
     assert loop_of((), 1000) is None
+
+
+def test_a_segment_is_later_in_every_timestamp() -> None:
+    low, high = 2**32 - 5, 3
+    xml = (
+        f"<BWFXML><SPEED><TIMESTAMP_SAMPLES_SINCE_MIDNIGHT_LO>{low}</TIMESTAMP_SAMPLES_SINCE_MIDNIGHT_LO>"
+        f"<TIMESTAMP_SAMPLES_SINCE_MIDNIGHT_HI> {high}\n</TIMESTAMP_SAMPLES_SINCE_MIDNIGHT_HI></SPEED>"
+        "<BEXT><BWF_TIME_REFERENCE_LOW>1000</BWF_TIME_REFERENCE_LOW></BEXT><NOTE>1000</NOTE></BWFXML>"
+    )
+    (chunk,) = shifted([Chunk(b"iXML", xml.encode())], 90, 200, 1000)
+    later = xml.replace(f">{low}<", ">85<").replace(f"> {high}\n<", f"> {high + 1}\n<")
+    assert chunk.data.decode() == later.replace("LOW>1000<", "LOW>1090<")
 
 
 def test_a_segment_takes_its_loops_and_cues() -> None:

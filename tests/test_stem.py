@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -49,6 +51,35 @@ def test_every_container(tmp_path: Path, suffix: str) -> None:
     audio = plucks(0.2, channels=2) * 0.1
     path = write_stem(audio, RATE, tmp_path / f"stem{suffix}", subtype="PCM_24")
     assert np.abs(soundfile.read(path)[0].T - audio).max() < 2**-23
+
+
+def test_an_aiff_that_would_end_short_is_refused(tmp_path: Path) -> None:
+    large = np.broadcast_to(np.float32(0.1), (8, 2**27))
+    with pytest.raises(BadRequest, match="4 GiB"):
+        write_stem(large, RATE, tmp_path / "x.aiff", subtype="FLOAT")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sidecar_that_another_stem_has_left_is_not_that_of_one_without(tmp_path: Path) -> None:
+    left = {"schema": 1, "content": {}, "styles": [], "stem": "x.wav"}
+    (tmp_path / "x.json").write_text(json.dumps(left), "utf-8")
+    (tmp_path / "y.json").write_text("{}", "utf-8")
+    assert write_stem(noise(0.1), RATE, tmp_path / "x.wav", subtype="PCM_16").name == "x_2.wav"
+    assert write_stem(noise(0.1), RATE, tmp_path / "y.wav", subtype="PCM_16").name == "y.wav"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows flushes folders by itself")
+def test_a_stem_in_a_folder_that_cannot_be_flushed_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def of_files(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", of_files)
+    path = write_stem(noise(0.1), RATE, tmp_path / "x.wav", subtype="PCM_16", sidecar=lambda stem: b"{}")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["x.json", path.name]
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".aiff", ".caf", ".w64"])

@@ -125,8 +125,9 @@ def test_a_clip_becomes_one_job(bench: Bench) -> None:
     job = bench.claim()
     assert job.client == ""
     assert RenderJob.from_dict(job.request) == RenderJob(
-        str(clip), ((str(bench.style), "bells"),), {}, "mini", folder=str(bench.out), file="riff_bells.wav"
-    )
+        str(clip), ((str(bench.style), "bells"),), {}, "mini", folder=str(bench.out), file="riff_bells.wav",
+        digests=(sha256(clip), sha256(bench.style)),
+    )  # fmt: skip
     bench.jobs.done(job, str(bench.out / "riff_bells.wav"))
     assert bench.scan(5) == RESCAN
     assert bench.waiting() == 0

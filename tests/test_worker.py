@@ -24,6 +24,7 @@ from stylus_daemon.worker import Worker
 from stylus_daemon.worker_messages import Condition, News, Plan, Progress, identity
 
 from stylus_audio import library
+from stylus_audio.audio import sha256
 from stylus_audio.engine import Engine, Render
 from stylus_audio.errors import NotAllowed, OutOfMemory
 from stylus_audio.gains import Gains
@@ -109,6 +110,22 @@ def test_where_memory_does_not_suffice_fewer_windows_are_rendered_at_a_time(shop
     one, other = (soundfile.read(path)[0] for path in (plain.path, job.path))
     # Sums over other batches round otherwise.
     assert np.abs(one - other).max() < 1e-4
+
+
+@pytest.mark.parametrize("changed", ["clip.wav", "style.wav"])
+def test_a_job_of_a_file_that_has_changed_since_is_not_done(shop: Shop, changed: str) -> None:
+    files = [shop.folder / "clip.wav", shop.folder / "style.wav"]
+    request = with_options(files[0], [(files[1], "style")], {"name": "stem"})
+    meant = replace(request, folder=str(shop.folder), digests=tuple(map(sha256, files))).to_dict()
+    shop.jobs.submit(meant, "test", "1")
+    assert shop.worker.loop()
+    soundfile.write(shop.folder / changed, noise(1.0, seed=7).T, RATE)
+    number = shop.jobs.submit(meant, "test", "2").id
+    assert shop.worker.loop()
+    job = shop.jobs.get(number)
+    assert (job.state, job.code) == ("failed", "not-found")
+    assert changed in job.message
+    assert sorted(path.stem for path in shop.folder.glob("*.wav")) == ["clip", "stem", "style"]
 
 
 def test_where_no_number_of_windows_fits_the_job_fails_and_the_next_is_done(shop: Shop) -> None:

@@ -37,6 +37,8 @@ class RenderJob:
     overwrite: bool = False
     sidecar: Sidecar = "file"
     kind: Literal["render", "warm", "audition"] = "render"
+    digests: tuple[str, ...] = ()
+    """SHA-256 of the clip and of each style that are meant; without any, of what is there when their turn comes."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -46,7 +48,7 @@ class RenderJob:
     def from_dict(cls, values: Mapping[str, Any]) -> RenderJob:
         """As the queue keeps it."""
         styles = tuple((str(path), str(name)) for path, name in values["styles"])
-        return cls(**{**values, "styles": styles})
+        return cls(**{**values, "styles": styles, "digests": tuple(values.get("digests", ()))})
 
     @property
     def target(self) -> Path:

@@ -12,10 +12,11 @@ import logging
 import sqlite3
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stylus_audio.errors import BadRequest, Busy, DiskFull, NotAllowed, StylusError, UnsupportedAudio
 from stylus_audio.files import means_full
@@ -86,7 +87,7 @@ class Watcher:
         self._said: set[str] = set()
         self._version = jobs.version()
         # What a user has cancelled does not come back with the next start.
-        self._cancelled = {_text(job.request): job.created for job in jobs.listed("cancelled") if not job.client}
+        self._cancelled = {_wished(job.request): job.created for job in jobs.listed("cancelled") if not job.client}
         self._full = False
         self._budget = 0
 
@@ -130,7 +131,7 @@ class Watcher:
                 self._failures.take_back(self._relative(path))
                 self._told.pop(path, None)
             elif job.state == "cancelled":
-                self._cancelled[_text(job.request)] = job.created
+                self._cancelled[_wished(job.request)] = job.created
             elif job.state == "failed":
                 entry.line = _line(job.code, job.message, _ADVICE.get(job.code, _TRY_AGAIN))
                 self._tell(path, entry.line)
@@ -257,10 +258,11 @@ class Watcher:
         wish = asked[0]
         styles = tuple((str(path), name) for path, name in wish.styles)
         request = RenderJob(
-            str(clip.path), styles, wish.settings, wish.model, wish.dtype, str(stem.parent), stem.name
-        ).to_dict()
+            str(clip.path), styles, wish.settings, wish.model, wish.dtype, str(stem.parent), stem.name,
+            digests=tuple(asked[1]),
+        ).to_dict()  # fmt: skip
         about = clip.path.stat()
-        if self._cancelled.get(_text(request), 0.0) >= max(about.st_mtime, about.st_ctime):
+        if self._cancelled.get(_wished(request), 0.0) >= max(about.st_mtime, about.st_ctime):
             self._entries[clip.path] = _Entry(key, look, asked, 0, "cancelled")
             return RESCAN
         # Before the job is there: a worker may be quick.
@@ -350,8 +352,13 @@ def _make(folder: Path) -> list[Path]:
     return made
 
 
-def _text(request: object) -> str:
-    return json.dumps(request, sort_keys=True)
+def _text(values: object) -> str:
+    return json.dumps(values, sort_keys=True)
+
+
+def _wished(request: Mapping[str, Any]) -> str:
+    """What a request asks for, whatever its files hold: as those of an earlier version, which did not say it."""
+    return _text({name: value for name, value in request.items() if name != "digests"})
 
 
 def _key(digests: Sequence[str], wish: Wish, stem: Path) -> str:

@@ -22,7 +22,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stylus_audio import library
+from stylus_audio import library, provenance
 from stylus_audio.audio import probe, read_clip, sha256
 from stylus_audio.audition import about as audition_of
 from stylus_audio.audition import attack_envelope, likeness, score_of
@@ -225,6 +225,9 @@ class Worker:
     def _begun(self, job: Job, styles: Sequence[tuple[Path, str]], origins: Mapping[Path, Path]) -> _Begun:
         request = RenderJob.from_dict(job.request)
         content = self._copied(Path(request.content), f"content-{job.id}")
+        for copy, digest in zip((content, *(path for path, _ in styles)), request.digests, strict=False):
+            if provenance.identity(copy)["sha256"] != digest:
+                raise NotFound(f"{copy.name} has changed since it was asked for; as it is now it is another job")
         if request.target == self.roots.own_output:
             writable_folder(request.target)
         # From within the stem's folder.

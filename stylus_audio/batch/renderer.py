@@ -10,7 +10,7 @@ import torch
 
 from ..engine import Engine, Render
 from ..errors import Internal, StylusError
-from ..job import fitting, report_of, write_render
+from ..job import Heard, fitting, report_of, write_render
 from ..riff import loop_chunk
 from ..style_cache import StyleCache
 from .packs import Failed, Made, Outcome, Pack, Place, Surveyed, failures
@@ -54,26 +54,22 @@ class Renderer:
         if pack.survey:
             return [Surveyed(engine.shared(contents, settings))]
         told = [[] if loop is None else [loop_chunk(loop)] for loop in pack.loops]
+        # Before they are rendered: a clip that is replaced meanwhile is not what the stem is made of.
+        heard = [_heard(content, styles, origins) for content in contents]
         found = engine.render_several(contents, [path for path, _ in styles], settings, shared=pack.shared, told=told)
         return [
-            Failed.of(one) if isinstance(one, StylusError) else self._made(pack, number, one, styles, origins)
+            Failed.of(one) if isinstance(one, StylusError) else self._made(pack, number, one, heard[number])
             for number, one in enumerate(found)
         ]
 
-    def _made(
-        self,
-        pack: Pack,
-        number: int,
-        render: Render,
-        styles: Sequence[tuple[Path, str]],
-        origins: Mapping[Path, Path],
-    ) -> Outcome:
+    def _made(self, pack: Pack, number: int, render: Render, heard: Heard | StylusError) -> Outcome:
         try:
-            content = Path(pack.contents[number])
+            if isinstance(heard, StylusError):
+                raise heard
             with tempfile.TemporaryDirectory(prefix="stylus-") as folder:
                 file = Path(folder) / f"stem{pack.suffixes[number]}"
                 render = fitting(render, file)
-                report = report_of(render, content, styles, pack.model or "mini", origins)
+                report = report_of(render, heard, pack.model or "mini")
                 write_render(render, report, file, "embed" if pack.embed else "none")
                 return Made(file.read_bytes(), report, render.lowered_db)
         except StylusError as error:
@@ -86,3 +82,11 @@ class Renderer:
             self._engine = Engine(model, self.place.device, dtype, self._cache)
             self._loaded = (model, dtype)
         return self._engine
+
+
+def _heard(content: Path, styles: Sequence[tuple[Path, str]], origins: Mapping[Path, Path]) -> Heard | StylusError:
+    try:
+        return Heard.of(content, styles, origins)
+    except StylusError as error:
+        # Rendering fails of it too, or the file came back meanwhile.
+        return error
