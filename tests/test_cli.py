@@ -228,6 +228,18 @@ def test_another_method_than_a_sidecars_has_its_own_defaults(shell: Shell) -> No
     assert found["steps"] > 1
 
 
+def test_a_sidecar_of_before_may_say_what_had_no_effect(shell: Shell) -> None:
+    assert shell("render", shell.clip, "--style", shell.style)[0] == 0
+    sidecar, stem = shell.folder / "riff_hiss.json", shell.folder / "riff_hiss.wav"
+    about = json.loads(sidecar.read_text("utf-8"))
+    about["settings"] |= {"guidance": 7.0, "prompt_mix": 0.3, "denoise": 0.5, "init": "efdm", "start_step": 0}
+    about["settings"]["inversion"] = "current"
+    sidecar.write_text(json.dumps(about), "utf-8")
+    code, out, err = shell("render", "--from", sidecar)
+    assert code == 0, err
+    assert Path(out.strip()).read_bytes() == stem.read_bytes()
+
+
 def test_a_preset_of_a_stem_with_another_quality_has_its_steps(shell: Shell) -> None:
     shell.render()
     assert shell("preset", "save", "finer", "--from", shell.folder / "riff_hiss.json", "--quality", "best")[0] == 0
@@ -671,6 +683,9 @@ BAD_OPTIONS: list[tuple[list[Any], int, str]] = [
     (["--start", "0.2", "--end", "0.1"], 2, "hold nothing"),
     (["--loudness", "loud"], 2, "keep, match"),
     (["--prompt", "bells"], 2, "no text encoder"),
+    (["--guidance", 7], 2, "guidance: tiny has no text encoder"),
+    (["--prompt-mix", 0.3], 2, "prompt_mix: tiny has no text encoder"),
+    (["--model", "mini", "--denoise", 0.5], 2, "denoise: mini answers at once"),
     (["--style-weight", "1,2"], 2, "2 weights for 1 styles"),
     (["--style", "no-such-style"], 2, "not in the library"),
     (["--model", "no-such-model"], 2, "mini, mini-injection, sd15, sd20-base, sd21-base, sd21, riffusion"),
