@@ -18,6 +18,7 @@ import pytest
 import soundfile
 
 from stylus_audio import library
+from stylus_audio.batch.ledger import Ledger
 from stylus_audio.cli import main
 from stylus_audio.places import DEMO_CONTENT, user_data
 from tests.daemons import until
@@ -142,6 +143,16 @@ def test_styles_of_the_library_and_presets(shell: Shell) -> None:
     assert shell("style", "remove", "hiss")[0] == 0
     assert shell.style.is_file()
     assert shell("render", shell.clip, "--style", "hiss")[0] == 2
+
+
+def test_a_second_run_of_a_batch_is_no_fault_of_ours(shell: Shell) -> None:
+    records = shell.folder / "stylus-batch"
+    records.mkdir()
+    with Ledger(records / "ledger.sqlite"):
+        code, out, err = shell("batch", shell.clip, "--style", shell.style, "--model", shell.model)
+    assert (code, out) == (2, "")
+    assert "another run is at work on this batch" in err
+    assert not (shell.folder / "riff_hiss.wav").exists()
 
 
 @pytest.mark.parametrize(("first", "second"), [("Bells", "bells"), ("Übung", "U\u0308bung")])
