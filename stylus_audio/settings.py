@@ -417,8 +417,9 @@ BY_METHOD = {name for name, option in OPTIONS.items() if option.by_model} | {"st
 def typed_over(inherited: Mapping[str, Any], typed: Mapping[str, Any], other_model: bool = False) -> dict[str, Any]:
     """Options over those of a sidecar, a recipe or a preset, whose numbers do not outlive what they came from.
 
-    Steps give way to a quality, and all that is a method's own to another method, or what has defaults by model to
-    another model, of which `other_model` knows. So does the overlap of a stem that was answered at once to a quality: it was that of its own.
+    Steps give way to a quality, and all that is a method's own to another method; to another model, of which
+    `other_model` knows, what a model has defaults of its own for. So does the overlap of a stem that was answered at
+    once to a quality: it was that of its own.
     What does not go with what is typed, as a tail and a loop, gives way to it.
 
     >>> typed_over({"steps": 50, "overlap": 0.4, "gamma": 0.75}, {"quality": "fast"})

@@ -129,7 +129,9 @@ def located(weights: Weights, download: bool = True) -> Path:
             return folder
     pull = f"`stylus models pull {weights.name}` ({weights.size})"
     if is_offline():
-        raise NoModel(f"{weights.name} is not on this machine, and HF_HUB_OFFLINE forbids to fetch it; without it, {pull}")
+        raise NoModel(
+            f"{weights.name} is not on this machine, and HF_HUB_OFFLINE forbids to fetch it; without it, {pull}"
+        )
     if not download:
         raise NoModel(f"{weights.name} is not on this machine; {pull}")
     try:

@@ -732,6 +732,22 @@ def test_bad_options_get_one_line(shell: Shell, words: list[Any], expected: int,
     assert shell.files() == before
 
 
+@pytest.mark.parametrize("name", ["gamma", "keep"])
+def test_a_mistake_is_told_by_the_name_that_was_typed(shell: Shell, name: str) -> None:
+    clip = ("{clip}", "--style", "{style}")
+    for command in (("render", *clip), ("batch", *clip), ("watch", "{folder}"), ("preset", "save", "x")):
+        words = [word.format(clip=shell.clip, style=shell.style, folder=shell.folder) for word in command]
+        code, out, err = shell(*words, f"--{name}", 7, "--mix", 0.5)
+        assert (code, out) == (2, "")
+        assert f"stylus: {name}: '7' is not a number from 0 to 1" in err
+    # The last time counts.
+    err = shell.render("--keep", 0.5, "--gamma=7")[2]
+    assert "gamma: '7'" in err
+    # By whatever name it is the same that is kept.
+    assert shell("preset", "save", "x", f"--{name}", 0.2)[0] == 0
+    assert json.loads(shell("preset", "list", "--json")[1])["x"] == {"keep": "0.2"}
+
+
 def test_a_stem_never_replaces_its_sources(shell: Shell) -> None:
     before = shell.clip.read_bytes()
     assert shell.render("-o", shell.clip, "--overwrite")[0] == 2

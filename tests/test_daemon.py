@@ -332,7 +332,7 @@ def test_a_check_looks_at_the_pages_port(tmp_path: Path, tiny_folder: Path, caps
 def test_without_a_daemon_a_client_says_what_starts_one() -> None:
     free = Server("127.0.0.1", 0)
     free.close()
-    with Client(free.port) as client, pytest.raises(NotFound, match="; `stylus daemon` starts one$"):
+    with Client(free.port) as client, pytest.raises(NotFound, match=r"; `stylus daemon` starts one$"):
         client.ask("/stylus/ping", patience=0.3)
     # One that has just begun, or is at something.
     folder = home_folder()

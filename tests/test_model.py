@@ -119,7 +119,7 @@ def test_offline_says_how_to_get_a_model(monkeypatch: pytest.MonkeyPatch, tmp_pa
     with pytest.raises(NoModel, match="HF_HUB_OFFLINE forbids to fetch it; without it, `stylus models pull sd15`"):
         located(KNOWN["sd15"])
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    with pytest.raises(NoModel, match="^sd15 is not on this machine; `stylus models pull sd15`"):
+    with pytest.raises(NoModel, match=r"^sd15 is not on this machine; `stylus models pull sd15`"):
         located(KNOWN["sd15"], download=False)
 
 
