@@ -226,8 +226,9 @@ def batch(
 ) -> None:
     """Render many clips: stylus batch 'drums/**/*.wav' --style glass.wav --style choir.flac --each-style -o out
 
-    A manifest's columns are content, style (several with | between them), output, and any option of render. The same
-    command again goes on where it was stopped, and tries again what failed.
+    A manifest's columns are content, style (several with | between them), output, any option of render that shapes the
+    sound, and model, recipe, preset, dtype, name, overwrite, sidecar. The same command again goes on where it was
+    stopped, and tries again what failed.
     """
     from .batch.command import BatchRequest, run_batch
 
