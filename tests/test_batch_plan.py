@@ -301,7 +301,7 @@ def test_what_is_the_command_lines_own_is_no_column(folder: Path, name: str) -> 
 
 def test_a_list_of_values_is_no_sweep_in_a_manifest(folder: Path) -> None:
     (folder / "jobs.csv").write_text('content,style,keep\na.wav,glass.wav,"0.2,0.5"\n', "utf-8")
-    with pytest.raises(BadRequest, match="line 2: keep: '0.2,0.5' is not a number"):
+    with pytest.raises(BadRequest, match=r"line 2: keep: '0\.2,0\.5' is not a number"):
         planned(folder, "jobs.csv", styles=())
 
 
