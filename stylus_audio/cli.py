@@ -21,7 +21,8 @@ import typer
 from .errors import BadRequest, Cancelled, StylusError
 from .files import in_text
 from .interruption import heed_signals, interruption, leave
-from .settings import LATENT_OPTIONS, OPTIONS, RECIPES, Settings, producers_name
+from .settings import LATENT_OPTIONS, OPTIONS, RECIPES, Settings, producers_name, setting_of
+from .sweep import typed
 
 app = typer.Typer(
     name="stylus",
@@ -69,22 +70,48 @@ def _parameter(name: str, defaults: Mapping[str, object]) -> inspect.Parameter:
 def with_settings(
     command: Callable[..., None], names: Sequence[str] = tuple(OPTIONS), defaults: Mapping[str, object] | None = None
 ) -> Callable[..., None]:
-    """Gives a command settings as options, all or some; the asked ones reach it as the dictionary `asked`."""
+    """Gives a command settings as options, all or some; the asked ones reach it as the dictionary `asked`.
+
+    There they have the names that they were typed by, so that a mistake is answered in the words that it was made in.
+    """
     own = inspect.signature(command, eval_str=True)
-    parameters = [p for p in own.parameters.values() if p.name != "asked"]
+    parameters = [p for p in own.parameters.values() if p.name not in ("asked", "context")]
+    parameters.insert(
+        0, inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    )
     settings = [_parameter(name, defaults or {}) for name in names]
 
-    def run(**values: Any) -> None:
-        asked = {p.name: values.pop(p.name) for p in settings}
-        # By the producer's names, so that a mistake is answered in the words that it was made in.
-        named = {producers_name(name) if name in OPTIONS else name: value for name, value in asked.items()}
-        command(**values, asked={name: value for name, value in named.items() if value not in (None, False)})
+    def run(context: typer.Context, **values: Any) -> None:
+        given = {p.name: values.pop(p.name) for p in settings}
+        asked = {name: value for name, value in given.items() if value not in (None, False)}
+        if "context" in own.parameters:
+            values["context"] = context
+        command(**values, asked={_as_typed(name, context.obj or ()): value for name, value in asked.items()})
 
     run.__doc__ = command.__doc__
     run.__name__ = command.__name__
     run.__signature__ = inspect.Signature([*parameters, *settings])  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in [*parameters, *settings]}
     return run
+
+
+def _as_typed(name: str, words: Sequence[str]) -> str:
+    return typed(name, words)[1].replace("-", "_") or name if name in OPTIONS else name
+
+
+def by_producers_names(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of settings that were typed, the same by whatever name; each value is checked before.
+
+    >>> by_producers_names({"gamma": "0.5", "no_injection": True})
+    {'keep': '0.5', 'no_injection': True}
+    """
+    named = {}
+    for name, value in asked.items():
+        setting = setting_of(name)
+        if setting in OPTIONS:
+            OPTIONS[setting].check(name, value)
+        named[producers_name(setting) if setting in OPTIONS else name] = value
+    return named
 
 
 Json = Annotated[bool, typer.Option("--json", help="print the result, or the error, as JSON")]
@@ -199,13 +226,15 @@ def batch(
 ) -> None:
     """Render many clips: stylus batch 'drums/**/*.wav' --style glass.wav --style choir.flac --each-style -o out
 
-    A manifest's columns are content, style (several with | between them), output, and any option of render. The same
-    command again goes on where it was stopped, and tries again what failed.
+    A manifest's columns are content, style (several with | between them), output, any option of render that shapes the
+    sound, and model, recipe, preset, dtype, name, overwrite, sidecar. The same command again goes on where it was
+    stopped, and tries again what failed.
     """
     from .batch.command import BatchRequest, run_batch
 
     about = {"model": model, "recipe": recipe, "preset": preset, "dtype": dtype, "name": name, "sidecar": sidecar}
-    given = {key: value for key, value in about.items() if value} | asked | ({"overwrite": True} if overwrite else {})
+    named = by_producers_names(asked)
+    given = {key: value for key, value in about.items() if value} | named | ({"overwrite": True} if overwrite else {})
     request = BatchRequest(
         tuple(manifest), tuple(style), each_style, output, device, workers, cluster, inputs, shard, plan, as_json, given
     )
@@ -324,7 +353,8 @@ def preset_save(
 
     if not asked and from_ is None:
         raise BadRequest("preset save: give the options to keep, such as --keep 0.6, or --from STEM.json")
-    save_preset(name, of_stem(from_, asked) if from_ is not None else asked, overwrite)
+    named = by_producers_names(asked)
+    save_preset(name, of_stem(from_, named) if from_ is not None else named, overwrite)
 
 
 @preset_app.command("list")

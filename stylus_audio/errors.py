@@ -58,9 +58,10 @@ class DiskFull(StylusError):
 
 
 class Busy(StylusError):
-    """The queue is full; what was asked may be asked again later."""
+    """Somebody else is at it, or the queue is full; what was asked may be asked again later."""
 
     code = "busy"
+    exit_code = 2
 
 
 class Cancelled(StylusError):

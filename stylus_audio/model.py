@@ -24,7 +24,7 @@ from .noise_schedule import NoiseSchedule
 from .places import CONFIGS
 from .pretrained import Config
 from .quiet import quiet
-from .settings import DTYPES, Settings
+from .settings import DTYPES, OF_INVERSION, OF_TEXT, Settings, producers_name
 from .spectrogram import MINI, RIFFUSION, Profile
 from .style_encoder import StyleEncoder
 from .text import TextEncoder
@@ -100,9 +100,10 @@ class Model:
     def with_steps(self, settings: Settings) -> Settings:
         """Settings whose number of steps is settled: asked for, else the model's for the asked quality.
 
-        `BadRequest` for more steps than one of a model that answers at once, and for a decoder of other pictures than
-        its.
+        `BadRequest` for more steps than one of a model that answers at once, for a decoder of other pictures than its,
+        and for what would have no effect on it.
         """
+        self._check_effect(settings)
         if settings.reconstruction == "guidediff" and self.profile != MINI:
             raise BadRequest(f"reconstruction: guidediff decodes mini's pictures, and {self.name} has others")
         own = self._of(settings.method)
@@ -110,6 +111,22 @@ class Model:
         if settings.method == "conditional" and steps > 1:
             raise BadRequest(f"steps: {self.name} answers at once, in 1 step; more are for --method injection")
         return replace(settings, steps=steps)
+
+    def _check_effect(self, settings: Settings) -> None:
+        """Raise `BadRequest` for a setting other than its default that nothing of this model and method takes."""
+        conditional = settings.method == "conditional"
+        ways = (
+            (
+                OF_INVERSION,
+                conditional,
+                f"{self.name} answers at once, without inversion; this is for --method injection",
+            ),
+            (OF_TEXT, self.text is None, f"{self.name} has no text encoder; sd15, sd21 and riffusion have"),
+        )
+        for names, idle, reason in ways:
+            for name in names if idle else ():
+                if getattr(settings, name) != getattr(Settings, name):
+                    raise BadRequest(f"{producers_name(name)}: {reason}")
 
     def _of(self, method: str) -> Preference:
         if method not in self.methods:

@@ -15,7 +15,7 @@ from .audio import sha256
 from .errors import BadRequest, NotAllowed, NotFound
 from .reports import report_of
 from .riff import read_chunk
-from .settings import Settings, to_samples
+from .settings import OF_INVERSION, OF_TEXT, Settings, to_samples
 from .unchanged import WhileUnchanged
 
 SCHEMA = 1
@@ -125,8 +125,12 @@ def _settings(file: Path, values: dict[str, Any]) -> Settings:
 
 
 def _possible(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a stem of an earlier version, which took no notice of the tail of a loop."""
-    return {**settings, "tail": 0.0} if settings.get("loop") == "on" else settings
+    """Settings of a stem of an earlier version without those that it took no notice of: they are refused by now."""
+    gone = {"tail"} if settings.get("loop") == "on" else set()
+    if settings.get("method") == "conditional":
+        # No model of this method has text.
+        gone |= {*OF_INVERSION, *OF_TEXT}
+    return {name: value for name, value in settings.items() if name not in gone}
 
 
 @dataclass(frozen=True)

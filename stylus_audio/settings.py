@@ -381,6 +381,12 @@ LATENT_OPTIONS = (
 )  # fmt: skip
 """Settings that act on latents alone, whatever these are pictures of."""
 
+OF_INVERSION = ("denoise", "init", "start_step", "inversion")
+"""Settings that the conditional method, which inverts nothing and has one step, has no use for."""
+
+OF_TEXT = ("prompt", "prompt_end", "prompt_mix", "guidance")
+"""Settings that a model without a text encoder has no use for."""
+
 ALIASES: dict[str, str] = {alias: name for name, option in OPTIONS.items() for alias in option.names}
 """Producer's name to setting: keep, amount, sharpness."""
 
@@ -411,8 +417,9 @@ BY_METHOD = {name for name, option in OPTIONS.items() if option.by_model} | {"st
 def typed_over(inherited: Mapping[str, Any], typed: Mapping[str, Any], other_model: bool = False) -> dict[str, Any]:
     """Options over those of a sidecar, a recipe or a preset, whose numbers do not outlive what they came from.
 
-    Steps give way to a quality, and all that is a method's own to another method, or to another model, of which
-    `other_model` knows. So does the overlap of a stem that was answered at once to a quality: it was that of its own.
+    Steps give way to a quality, and all that is a method's own to another method; to another model, of which
+    `other_model` knows, what a model has defaults of its own for. So does the overlap of a stem that was answered at
+    once to a quality: it was that of its own.
     What does not go with what is typed, as a tail and a loop, gives way to it.
 
     >>> typed_over({"steps": 50, "overlap": 0.4, "gamma": 0.75}, {"quality": "fast"})
@@ -421,6 +428,8 @@ def typed_over(inherited: Mapping[str, Any], typed: Mapping[str, Any], other_mod
     {'method': 'conditional', 'quality': 'fast'}
     >>> typed_over({"method": "conditional", "steps": 1, "gamma": 0.0, "mix": 0.5}, {"method": "injection"})
     {'mix': 0.5, 'method': 'injection'}
+    >>> typed_over({"method": "injection", "init": "efdm", "mix": 0.5}, {"method": "conditional"})
+    {'mix': 0.5, 'method': 'conditional'}
     >>> typed_over({"preview": 6.0, "loop": "on"}, {"start": "1.5", "tail": "2"})
     {'start': '1.5', 'tail': '2'}
     """
@@ -431,8 +440,11 @@ def typed_over(inherited: Mapping[str, Any], typed: Mapping[str, Any], other_mod
         gone.add("steps")
         if inherited.get("method") == "conditional" and "quality" in inherited:
             gone.add("overlap")
-    if other_model or ("method" in names and names["method"] != inherited.get("method", names["method"])):
+    other_method = "method" in names and names["method"] != inherited.get("method", names["method"])
+    if other_method or other_model:
         gone |= BY_METHOD
+    if other_method:
+        gone |= set(OF_INVERSION)
     return {name: value for name, value in inherited.items() if setting_of(name) not in gone} | dict(typed)
 
 

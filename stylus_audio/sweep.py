@@ -44,7 +44,7 @@ def swept(asked: Mapping[str, Any], words: Sequence[str] = ()) -> list[Axis]:
     for given, text in asked.items():
         setting = setting_of(given)
         if setting in OPTIONS and isinstance(text, str) and _is_list(OPTIONS[setting].kind, text):
-            place, name = _typed(setting, words)
+            place, name = typed(setting, words)
             axes.append((place, Axis(name or given, setting, _values(name or given, setting, text))))
     ordered = [axis for _, axis in sorted(axes, key=lambda one: one[0])]
     count = math.prod(len(axis.values) for axis in ordered)
@@ -92,8 +92,12 @@ def in_words(combination: Mapping[str, str]) -> str:
     return ", ".join(f"{name}\N{NO-BREAK SPACE}{value}" for name, value in combination.items())
 
 
-def _typed(setting: str, words: Sequence[str]) -> tuple[int, str]:
-    """Where an option stands in a command line and by which name: the last time counts, as it does for its value."""
+def typed(setting: str, words: Sequence[str]) -> tuple[int, str]:
+    """Where an option stands in a command line and by which name: the last time counts, as it does for its value.
+
+    >>> typed("gamma", ["--keep=0.2", "--gamma", "0.5"]), typed("alpha", [])
+    ((1, 'gamma'), (0, ''))
+    """
     flags = {f"--{name.replace('_', '-')}" for name in (setting, *OPTIONS[setting].names)}
     found = [(place, word.partition("=")[0]) for place, word in enumerate(words)]
     place, flag = next((one for one in reversed(found) if one[1] in flags), (len(words), ""))

@@ -127,8 +127,13 @@ def located(weights: Weights, download: bool = True) -> Path:
             continue
         if _is_whole(weights, folder):
             return folder
-    if is_offline() or not download:
-        raise NoModel(f"{weights.name} is not on this machine; `stylus models pull {weights.name}` ({weights.size})")
+    pull = f"`stylus models pull {weights.name}` ({weights.size})"
+    if is_offline():
+        raise NoModel(
+            f"{weights.name} is not on this machine, and HF_HUB_OFFLINE forbids to fetch it; without it, {pull}"
+        )
+    if not download:
+        raise NoModel(f"{weights.name} is not on this machine; {pull}")
     try:
         folder = Path(snapshot_download(weights.source, allow_patterns=list(weights.files)))
     except Exception as error:  # the hub client raises its HTTP library's errors, which differ between versions

@@ -292,6 +292,19 @@ def test_a_mistake_in_a_manifest_names_its_line(folder: Path, text: str, words: 
     assert file.name in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["device", "from", "cache", "plot", "play", "json"])
+def test_what_is_the_command_lines_own_is_no_column(folder: Path, name: str) -> None:
+    (folder / "jobs.csv").write_text(f"content,style,{name}\na.wav,glass.wav,x\n", "utf-8")
+    with pytest.raises(BadRequest, match=f"line 2: {name} is not an option"):
+        planned(folder, "jobs.csv", styles=())
+
+
+def test_a_list_of_values_is_no_sweep_in_a_manifest(folder: Path) -> None:
+    (folder / "jobs.csv").write_text('content,style,keep\na.wav,glass.wav,"0.2,0.5"\n', "utf-8")
+    with pytest.raises(BadRequest, match=r"line 2: keep: '0\.2,0\.5' is not a number"):
+        planned(folder, "jobs.csv", styles=())
+
+
 def test_a_clip_or_style_that_is_gone_stops_nobody_else(folder: Path) -> None:
     (folder / "jobs.csv").write_text("content,style\ngone.wav,glass.wav\nkit/kick.wav,gone.wav\n", "utf-8")
     first, second = planned(folder, "jobs.csv", styles=())

@@ -18,6 +18,7 @@ import pytest
 import soundfile
 
 from stylus_audio import library
+from stylus_audio.batch.ledger import Ledger
 from stylus_audio.cli import main
 from stylus_audio.places import DEMO_CONTENT, user_data
 from tests.daemons import until
@@ -144,6 +145,16 @@ def test_styles_of_the_library_and_presets(shell: Shell) -> None:
     assert shell("render", shell.clip, "--style", "hiss")[0] == 2
 
 
+def test_a_second_run_of_a_batch_is_no_fault_of_ours(shell: Shell) -> None:
+    records = shell.folder / "stylus-batch"
+    records.mkdir()
+    with Ledger(records / "ledger.sqlite"):
+        code, out, err = shell("batch", shell.clip, "--style", shell.style, "--model", shell.model)
+    assert (code, out) == (2, "")
+    assert "another run is at work on this batch" in err
+    assert not (shell.folder / "riff_hiss.wav").exists()
+
+
 @pytest.mark.parametrize(("first", "second"), [("Bells", "bells"), ("Übung", "U\u0308bung")])
 def test_names_that_some_disks_take_for_the_same_replace_no_style(shell: Shell, first: str, second: str) -> None:
     assert shell("style", "add", first, shell.style)[0] == 0
@@ -226,6 +237,18 @@ def test_another_method_than_a_sidecars_has_its_own_defaults(shell: Shell) -> No
     found = json.loads(out)["settings"]
     assert (found["gamma"], found["alpha"], found["overlap"], found["mix"]) == (0.75, 0.9, 0.25, 0.5)
     assert found["steps"] > 1
+
+
+def test_a_sidecar_of_before_may_say_what_had_no_effect(shell: Shell) -> None:
+    assert shell("render", shell.clip, "--style", shell.style)[0] == 0
+    sidecar, stem = shell.folder / "riff_hiss.json", shell.folder / "riff_hiss.wav"
+    about = json.loads(sidecar.read_text("utf-8"))
+    about["settings"] |= {"guidance": 7.0, "prompt_mix": 0.3, "denoise": 0.5, "init": "efdm", "start_step": 0}
+    about["settings"]["inversion"] = "current"
+    sidecar.write_text(json.dumps(about), "utf-8")
+    code, out, err = shell("render", "--from", sidecar)
+    assert code == 0, err
+    assert Path(out.strip()).read_bytes() == stem.read_bytes()
 
 
 def test_a_preset_of_a_stem_with_another_quality_has_its_steps(shell: Shell) -> None:
@@ -671,6 +694,9 @@ BAD_OPTIONS: list[tuple[list[Any], int, str]] = [
     (["--start", "0.2", "--end", "0.1"], 2, "hold nothing"),
     (["--loudness", "loud"], 2, "keep, match"),
     (["--prompt", "bells"], 2, "no text encoder"),
+    (["--guidance", 7], 2, "guidance: tiny has no text encoder"),
+    (["--prompt-mix", 0.3], 2, "prompt_mix: tiny has no text encoder"),
+    (["--model", "mini", "--denoise", 0.5], 2, "denoise: mini answers at once"),
     (["--style-weight", "1,2"], 2, "2 weights for 1 styles"),
     (["--style", "no-such-style"], 2, "not in the library"),
     (["--model", "no-such-model"], 2, "mini, mini-injection, sd15, sd20-base, sd21-base, sd21, riffusion"),
@@ -704,6 +730,22 @@ def test_bad_options_get_one_line(shell: Shell, words: list[Any], expected: int,
     assert err.count("\n") == 1
     assert "Traceback" not in err
     assert shell.files() == before
+
+
+@pytest.mark.parametrize("name", ["gamma", "keep"])
+def test_a_mistake_is_told_by_the_name_that_was_typed(shell: Shell, name: str) -> None:
+    clip = ("{clip}", "--style", "{style}")
+    for command in (("render", *clip), ("batch", *clip), ("watch", "{folder}"), ("preset", "save", "x")):
+        words = [word.format(clip=shell.clip, style=shell.style, folder=shell.folder) for word in command]
+        code, out, err = shell(*words, f"--{name}", 7, "--mix", 0.5)
+        assert (code, out) == (2, "")
+        assert f"stylus: {name}: '7' is not a number from 0 to 1" in err
+    # The last time counts.
+    err = shell.render("--keep", 0.5, "--gamma=7")[2]
+    assert "gamma: '7'" in err
+    # By whatever name it is the same that is kept.
+    assert shell("preset", "save", "x", f"--{name}", 0.2)[0] == 0
+    assert json.loads(shell("preset", "list", "--json")[1])["x"] == {"keep": "0.2"}
 
 
 def test_a_stem_never_replaces_its_sources(shell: Shell) -> None:

@@ -19,7 +19,7 @@ from stylus_audio.errors import BadRequest
 from stylus_audio.latent import Patchify
 from stylus_audio.metrics import si_sdr
 from stylus_audio.places import DEMO_STYLE
-from stylus_audio.settings import Settings
+from stylus_audio.settings import RECIPES, Settings
 from stylus_audio.style_encoder import StyleEncoder
 from tests.sounds import RATE, noise, plucks
 
@@ -248,3 +248,32 @@ def test_the_first_of_equal_hits_is_about_as_loud_as_the_others(method: str) -> 
     stem = engine.render((np.tile(hit, 4)[None], RATE), DEMO_STYLE, engine.settings(method=method)).audio
     first, *others = np.abs(stem.reshape(4, -1)).max(1)
     assert 0.5 * min(others) < first < 1.5 * max(others)
+
+
+def takes(engine: Engine, **changes: Any) -> None:
+    engine.check((plucks(0.5), RATE), (noise(0.5), RATE), engine.settings(**changes))
+
+
+OF_INVERSION = [{"denoise": 0.5}, {"init": "efdm"}, {"init": "none"}, {"start_step": 0}, {"inversion": "current"}]
+
+
+@pytest.mark.parametrize("changes", OF_INVERSION, ids=str)
+def test_what_inverts_nothing_refuses_settings_of_the_inversion(told: Engine, changes: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest, match=rf"^{next(iter(changes))}: told answers at once"):
+        takes(told, **changes)
+    takes(told, method="injection", **changes)
+
+
+@pytest.mark.parametrize("method", ["conditional", "injection"])
+@pytest.mark.parametrize("changes", [{"guidance": 7}, {"prompt_mix": 0.3}], ids=str)
+def test_without_text_nothing_of_a_prompt_is_taken(told: Engine, method: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest, match=rf"^{next(iter(changes))}: told has no text encoder"):
+        takes(told, method=method, **changes)
+
+
+def test_what_says_every_default_is_refused_nothing() -> None:
+    mini = Engine("mini", device="cpu")
+    takes(mini, **mini.settings().to_dict())
+    takes(mini, **mini.settings(method="injection").to_dict())
+    for recipe in RECIPES.values():
+        takes(mini, **{**recipe, "layers": "6-7"})

@@ -23,10 +23,10 @@ from stylus_daemon.jobs import ENDED
 from stylus_daemon.lock import Lock
 from stylus_daemon.osc_messages import Argument, decode, encode
 from stylus_daemon.osc_server import Server
-from stylus_daemon.service import Options, home_folder
+from stylus_daemon.service import PAGE_PORT, Options, home_folder
 
 from stylus_audio.audio import sha256
-from stylus_audio.errors import BadRequest, NotAllowed
+from stylus_audio.errors import BadRequest, NotAllowed, NotFound
 from tests.daemons import DEADLINE, Daemon, until
 from tests.sounds import RATE, plucks
 
@@ -270,6 +270,15 @@ def test_a_second_daemon_says_who_has_the_port(daemon: Daemon) -> None:
         capture_output=True, text=True, check=False, timeout=DEADLINE,
     )  # fmt: skip
     assert done.returncode == 2
+    said = f"another daemon of yours is running, on OSC port {daemon.port}; there is one for each user"
+    assert done.stderr.strip() == f"stylus: {said}"
+
+
+@pytest.mark.slow
+def test_another_users_daemon_has_the_port(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STYLUS_HOME", str(tmp_path / "another user's"))
+    done = stylus("daemon", "--osc-port", str(daemon.port))
+    assert done.returncode == 2
     assert f"port {daemon.port} on 127.0.0.1 is taken by another Stylus daemon" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
@@ -285,8 +294,53 @@ def test_on_another_port_too_there_is_one_daemon_for_each_user(daemon: Daemon, t
     checked = stylus("daemon", *other, "--check", "--model", str(tiny_folder))
     assert checked.returncode == 1
     assert [line for line in checked.stdout.splitlines() if line.startswith("no ")] == [f"no   daemon       {said}"]
-    # On its own port it is what is looked for.
-    assert stylus("daemon", "--osc-port", str(daemon.port), "--check", "--model", str(tiny_folder)).returncode == 0
+    # Where its page's port is taken too, another one of that would not help.
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = stylus("daemon", *other[:2], "--http-port", str(taken.getsockname()[1]))
+    assert (done.returncode, done.stderr.strip()) == (2, f"stylus: {said}")
+    checked = stylus("daemon", "--osc-port", str(daemon.port), "--no-page", "--check", "--model", str(tiny_folder))
+    assert checked.returncode == 1
+    (refused,) = [line for line in checked.stdout.splitlines() if line.startswith("no ")]
+    assert f"runs on port {daemon.port}" in refused
+    assert stylus("send", daemon.clip, "--style", daemon.style, *other[:2]).stderr.strip() == (
+        f"stylus: no daemon answers on port {free.port}; yours runs on port {daemon.port}: --osc-port {daemon.port}"
+    )
+
+
+def test_a_check_looks_at_the_pages_port(tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def refused(page: int | None, port: int = 0) -> list[str]:
+        try:
+            run_check(Options(port, roots=(tmp_path,), model=str(tiny_folder), page=page))
+            code = 0
+        except SystemExit as ended:
+            code = int(str(ended.code))
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("no ")]
+        assert code == bool(lines)
+        return lines
+
+    free = Server("127.0.0.1", 0)
+    free.close()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        (said,) = refused(number := taken.getsockname()[1])
+        assert f"port {number} for the page is taken" in said
+    assert [refused(page) for page in (None, 0, PAGE_PORT, free.port)] == [[]] * 4
+    # The daemon itself would have it.
+    (said,) = refused(free.port, free.port)
+    assert f"port {free.port} for the page is taken" in said
+
+
+def test_without_a_daemon_a_client_says_what_starts_one() -> None:
+    free = Server("127.0.0.1", 0)
+    free.close()
+    with Client(free.port) as client, pytest.raises(NotFound, match=r"; `stylus daemon` starts one$"):
+        client.ask("/stylus/ping", patience=0.3)
+    # One that has just begun, or is at something.
+    folder = home_folder()
+    folder.mkdir(parents=True)
+    lock = Lock(folder / "daemon.lock")
+    with Client(free.port) as client, pytest.raises(NotFound, match="; one of yours is running"):
+        client.ask("/stylus/ping", patience=0.3)
+    lock.release()
 
 
 def test_several_styles_are_sent_and_a_stem_that_cannot_be_is_told_at_once(daemon: Daemon) -> None:

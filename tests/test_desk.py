@@ -477,7 +477,9 @@ def test_leases_of_events_end(bench: Bench) -> None:
 def test_the_reference_page_is_the_table() -> None:
     page = (Path(__file__).parents[1] / "docs" / "osc.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `(/stylus/\S+) rid([^`\n]*)`", page, re.MULTILINE))
-    assert {address: takes.strip() for address, takes in rows.items()} == {
+    # A table's cell ends at a bar that is not escaped.
+    assert not [takes for takes in rows.values() if re.search(r"(?<!\\)\|", takes)]
+    assert {address: takes.strip().replace("\\|", "|") for address, takes in rows.items()} == {
         **{address: one.takes for address, one in ADDRESSES.items()},
         # Before the desk.
         "/stylus/token": "TOKEN",

@@ -216,7 +216,7 @@ def test_the_command_line_draws_and_sounds(shell: Shell) -> None:
         (("transfer", "{clip}"), "image transfer needs a style"),
         (("transfer", "{clip}", "--style", "{clip}"), "riff.wav is no picture"),
         (("transfer", "{folder}/none.png", "--style", "{clip}"), "does not exist"),
-        (("transfer", "{clip}", "--style", "{clip}", "--gamma", "7"), "keep: '7' is not"),
+        (("transfer", "{clip}", "--style", "{clip}", "--gamma", "7"), "gamma: '7' is not"),
     ],
 )
 def test_mistakes_get_one_line(shell: Shell, words: tuple[str, ...], says: str) -> None:

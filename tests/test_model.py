@@ -116,8 +116,11 @@ def test_a_model_that_does_not_fit_says_so(tiny_folder: Path, monkeypatch: pytes
 def test_offline_says_how_to_get_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(NoModel, match="stylus models pull sd15"):
+    with pytest.raises(NoModel, match="HF_HUB_OFFLINE forbids to fetch it; without it, `stylus models pull sd15`"):
         located(KNOWN["sd15"])
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with pytest.raises(NoModel, match=r"^sd15 is not on this machine; `stylus models pull sd15`"):
+        located(KNOWN["sd15"], download=False)
 
 
 def test_a_model_of_the_hub_is_its_own_files_and_all_of_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

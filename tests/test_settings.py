@@ -193,6 +193,13 @@ def test_another_model_has_its_own_method_and_all_that_is_by_it() -> None:
     assert kept == Settings(alpha=0.5, tau=2, mix=0.5)
 
 
+def test_another_method_leaves_what_only_the_inversion_takes() -> None:
+    inherited = Settings(denoise=0.5, init="efdm", start_step=3, inversion="current", mix=0.5).to_dict()
+    kept = Settings.parse(typed_over(inherited, {"method": "conditional"}))
+    assert kept == Settings(method="conditional", mix=0.5)
+    assert Settings.parse(typed_over(inherited, {"method": "injection"})).init == "efdm"
+
+
 def test_recipes_hold_the_published_values() -> None:
     stylus, styleid = (Settings.recipe(name) for name in RECIPES)
     assert (stylus.gamma, stylus.alpha, stylus.tau, stylus.steps) == (0.75, 0.9, 1.0, 50)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 
 from stylus_audio.doctor import Check
 from stylus_audio.engine import Engine
@@ -13,12 +14,13 @@ from .client import ping
 from .jobs import Jobs
 from .osc_server import Server
 from .roots import Roots
-from .service import Options, home_folder, other_daemon
+from .service import PAGE_PORT, Options, home_folder, other_daemon, page_socket
 
 
 def checks(options: Options) -> Iterator[Check]:
     """Every check, as it is made."""
     yield from _at_the_port(options, refused=True)
+    yield from _page(options)
     yield _tried("queue", f"in {home_folder()}", _queue)
     yield _tried("model", f"{options.model} loads", lambda: Engine(options.model, options.device))
     yield from _folders(options)
@@ -32,10 +34,11 @@ def for_doctor() -> Iterator[Check]:
 
 
 def _at_the_port(options: Options, refused: bool) -> Iterator[Check]:
-    """The daemon at the port, or the port, and a daemon elsewhere, beside which another one is `refused`."""
+    """The daemon at the port, or the port, and a daemon elsewhere; beside either another one is `refused`."""
     answer = ping(options.port, 0.5)
     if answer is not None:
-        yield Check("daemon", True, f"runs on port {options.port}, version {answer[0]!s}")
+        said = f"runs on port {options.port}, version {answer[0]!s}"
+        yield Check("daemon", not refused, f"{said}; a second one would end at once" if refused else said)
         return
     yield _tried("port", f"{options.host}:{options.port} is free for UDP and TCP", lambda: _port(options))
     try:
@@ -45,6 +48,14 @@ def _at_the_port(options: Options, refused: bool) -> Iterator[Check]:
     else:
         if other:
             yield Check("daemon", not refused, other)
+
+
+def _page(options: Options) -> Iterator[Check]:
+    """The port of the page; of a daemon that would serve none nothing."""
+    if options.page in (0, PAGE_PORT):
+        yield Check("page", True, f"takes port {PAGE_PORT}, or a free one" if options.page else "takes a free port")
+    elif options.page is not None:
+        yield _tried("page", f"127.0.0.1:{options.page} is free", lambda: _page_port(options))
 
 
 def _folders(options: Options) -> Iterator[Check]:
@@ -65,6 +76,15 @@ def _port(options: Options) -> None:
         Server(options.host, options.port).close()
     except OSError as error:
         raise NotFound(f"port {options.port} is taken by another program: {error.strerror}") from error
+
+
+def _page_port(options: Options) -> None:
+    with ExitStack() as opened:
+        # By then the daemon has its own; where it has not, that is another check's.
+        with suppress(OSError):
+            opened.callback(Server(options.host, options.port).close)
+        if page := page_socket(options.page):
+            page.close()
 
 
 def _queue() -> None:

@@ -46,6 +46,20 @@ class Client:
 
     def ask(self, address: str, *arguments: Argument, patience: float = PATIENCE) -> tuple[Argument, ...]:
         """What the reply carries. Raises `Refused`, and `NotFound` where no daemon answers."""
+        carried = self._carried(address, arguments, patience)
+        if carried is None:
+            port = self._daemon.port
+            raise NotFound(f"no daemon answers on port {port}; {_instead(port)}")
+        return carried
+
+    def answers(self, seconds: float) -> tuple[Argument, ...] | None:
+        """What the daemon says to a ping; None where there is none."""
+        try:
+            return self._carried("/stylus/ping", (), seconds)
+        except StylusError:
+            return None
+
+    def _carried(self, address: str, arguments: tuple[Argument, ...], patience: float) -> tuple[Argument, ...] | None:
         rid = secrets.token_hex(8)
         for _ in range(3):
             try:
@@ -59,7 +73,7 @@ class Client:
                     raise Refused(str(message.arguments[2]), str(message.arguments[3]))
                 else:
                     return message.arguments[2:]
-        raise NotFound(f"no daemon answers on port {self._daemon.port}; `stylus daemon` starts one")
+        return None
 
     def wait(self, job: int, progress: Callable[[float, str, float], None]) -> str:
         """The path of a job's stem, when it is there; `progress` gets fraction, stage and seconds left.
@@ -107,7 +121,21 @@ class Client:
 def ping(port: int, seconds: float) -> tuple[Argument, ...] | None:
     """What a daemon on this machine answers to a ping; None where there is none."""
     with Client(port) as client:
-        try:
-            return client.ask("/stylus/ping", patience=seconds)
-        except StylusError:
-            return None
+        return client.answers(seconds)
+
+
+def _instead(port: int) -> str:
+    """What to do where no daemon answers on a port."""
+    # The service asks others by this module.
+    from .service import others_port
+
+    try:
+        other = others_port()
+    except StylusError:
+        # A lock of no use is held by nobody.
+        other = None
+    if other is None:
+        return "`stylus daemon` starts one"
+    if other in (0, port):
+        return "one of yours is running, and may answer in a moment"
+    return f"yours runs on port {other}: --osc-port {other}"

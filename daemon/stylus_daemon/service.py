@@ -117,13 +117,14 @@ class Service:
         with ExitStack() as opened:
             self.server = _listening(options)
             opened.callback(self.server.close)
-            page = _page_socket(options.page)
-            if page:
-                opened.enter_context(page)
             try:
                 self._lock = Lock(home / "daemon.lock", LOOK)
             except Taken:
-                raise PortTaken(_said_of_other()) from None
+                raise PortTaken(_said_of_other(said_of_holder(home).port)) from None
+            opened.callback(self._lock.release)
+            page = page_socket(options.page)
+            if page:
+                opened.enter_context(page)
             opened.pop_all()
         self.roots = Roots(options.given_roots)
         say_holder(home, self.server.port, self.roots.given)
@@ -331,18 +332,23 @@ def _cuda_devices() -> int:
 
 def other_daemon() -> str:
     """Where a daemon of this user is running, in words; "" where none is."""
+    port = others_port()
+    return "" if port is None else _said_of_other(port)
+
+
+def others_port() -> int | None:
+    """The OSC port of a daemon of this user that is running, 0 where it is not known; None where none is."""
     lock = home_folder() / "daemon.lock"
     try:
         # Only to look must make no folders.
         if exists(lock):
             Lock(lock).release()
     except Taken:
-        return _said_of_other()
-    return ""
+        return said_of_holder(home_folder()).port
+    return None
 
 
-def _said_of_other() -> str:
-    port = said_of_holder(home_folder()).port
+def _said_of_other(port: int) -> str:
     where = f"on OSC port {port}" if port else f"with {home_folder()}"
     return f"another daemon of yours is running, {where}; there is one for each user"
 
@@ -427,13 +433,16 @@ def _listening(options: Options) -> Server:
         if options.any_port:
             log.warning("port %d is taken; OSC is taken on another", options.port)
             return Server(options.host, 0)
+        # Another port would not help then.
+        if said := other_daemon():
+            raise PortTaken(said) from error
         taker = "another Stylus daemon" if ping(options.port, 0.5) else "another program"
         raise PortTaken(
             f"port {options.port} on {options.host} is taken by {taker} ({error.strerror}); --osc-port takes another"
         ) from error
 
 
-def _page_socket(port: int | None) -> socket.socket | None:
+def page_socket(port: int | None) -> socket.socket | None:
     """A socket for the page; where the usual port is taken, on a free one, as clients are told where it is."""
     if port is None:
         return None
