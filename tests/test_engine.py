@@ -106,8 +106,8 @@ def test_a_loop_within_a_segment_is_closed(tiny: Engine, asked: dict[str, Any]) 
     audio[:, RATE // 2 :] *= 3
     clip = Clip(audio, RATE, "FLOAT", "WAV", 0, RATE, (loop_chunk(Loop(RATE // 4, RATE * 3 // 4)),))
     settings = tiny.settings(**asked)
-    start, end = segment_of(settings, RATE, RATE)
-    passage = passage_of(clip, settings, start, end, 20_000, 5000)
+    first, last = segment_of(settings, RATE, RATE)
+    passage = passage_of(clip, settings, first, last, 20_000, 5000)
     assert passage.loop is not None
     start = passage.offset
     assert passage.loop == Loop(RATE // 4 - start, RATE * 3 // 4 - start)
