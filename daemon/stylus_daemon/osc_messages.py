@@ -42,11 +42,6 @@ _TAGS = frozenset([*_NUMBERS, *_CONSTANTS, *"sSbcm"])
 class Unreadable(ValueError):
     """A packet that is not OSC, or more than is taken; says why in one line of plain ASCII."""
 
-    def __init__(self, reason: str, address: str = "") -> None:
-        super().__init__(reason)
-        self.address = address
-        """Of the message that is wrong, where that much can be read."""
-
 
 @dataclass(frozen=True)
 class Peer:
@@ -74,8 +69,6 @@ class Malformed:
     peer: Peer
     reason: str
     """One line of plain ASCII."""
-    address: str = ""
-    """Of the message that is wrong, where that much can be read."""
 
 
 def cut(text: str, most: int) -> str:
@@ -174,16 +167,12 @@ def _message(packet: bytes, start: int, end: int, most: int) -> tuple[str, tuple
     # Senders from before OSC 1.0 leave the type tags out.
     if at == end:
         return address, ()
-    try:
-        tags, at = _text(packet, at, end)
-        if not tags.startswith(b","):
-            raise Unreadable("no type tags behind the address")
-        if len(tags) - 1 > most:
-            raise Unreadable(f"more than {ARGUMENTS} arguments in one packet")
-        return address, _arguments(packet, at, end, _utf8(tags[1:]))
-    except Unreadable as error:
-        error.address = address
-        raise
+    tags, at = _text(packet, at, end)
+    if not tags.startswith(b","):
+        raise Unreadable("no type tags behind the address")
+    if len(tags) - 1 > most:
+        raise Unreadable(f"more than {ARGUMENTS} arguments in one packet")
+    return address, _arguments(packet, at, end, _utf8(tags[1:]))
 
 
 def _arguments(packet: bytes, at: int, end: int, tags: str) -> tuple[Argument, ...]:

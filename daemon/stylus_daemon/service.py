@@ -33,7 +33,7 @@ from .holder import said_of_holder, say_holder
 from .jobs import Jobs, is_finished
 from .lock import Lock, Taken
 from .log import to_stderr
-from .osc_messages import Message, Peer, cut
+from .osc_messages import Malformed, Message, Peer, cut
 from .osc_server import Server
 from .roots import Roots, adding
 from .supervisor import STALL, Supervisor
@@ -170,7 +170,8 @@ class Service:
         received = self.server.receive(timeout)
         late = self._aside.late()
         asked = [self._asked.get() for _ in range(self._asked.qsize())]
-        waiting: list[tuple[object, Told]] = [*self._aside.held(), *((one, None) for one in received), *asked]
+        waiting: list[tuple[Message | Malformed, Told]] = [*self._aside.held(), *((one, None) for one in received)]
+        waiting += asked
         now = [one for one in waiting if not self._is_for_later(*one)]
         try:
             with self.jobs.batch():
@@ -202,9 +203,9 @@ class Service:
         elif told.set_running_or_notify_cancel():
             told.set_result(reply[1:] if reply else ("/stylus/error", ("", "", "unknown-address", "not ours")))
 
-    def _is_for_later(self, received: object, told: Told) -> bool:
+    def _is_for_later(self, received: Message | Malformed, told: Told) -> bool:
         """Whether the answer does not come in this turn, as others would wait for it."""
-        if not isinstance(received, Message) or not self._aside.concerns(received):
+        if isinstance(received, Malformed) or not self._aside.concerns(received):
             return False
         if self._gate.refuses(received) is not None:
             return False
@@ -223,9 +224,9 @@ class Service:
                 to, rid = spoken[0], echoed(spoken[1])
                 self.server.send(peer, "/stylus/error", to, rid, "internal", "the answer is too long")
 
-    def _answer(self, received: object) -> Reply | None:
-        if not isinstance(received, Message):
-            log.info("unreadable packet: %s", getattr(received, "reason", received))
+    def _answer(self, received: Message | Malformed) -> Reply | None:
+        if isinstance(received, Malformed):
+            log.info("unreadable packet: %s", received.reason)
             return None
         refused = self._gate.refuses(received)
         if refused is not None:
