@@ -141,11 +141,9 @@ def write_stem(
     return _placed(write, size, target, overwrite, sidecar, journal)
 
 
-def publish_stem(
-    stem: bytes, target: Path, *, overwrite: bool = False, protect: Sequence[Path] = (), journal: Journal | None = None
-) -> Path:
+def publish_stem(stem: bytes, target: Path, *, overwrite: bool = False, journal: Journal | None = None) -> Path:
     """Give a finished stem's bytes a name as `write_stem` does; returns it, and raises the same."""
-    check_target(target, overwrite, protect)
+    check_target(target, overwrite)
 
     def write(part: Path) -> None:
         part.write_bytes(stem)
