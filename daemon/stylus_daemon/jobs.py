@@ -118,6 +118,11 @@ class Job:
     """Grows with every change of any job, so that a listener can ask for what is new."""
 
 
+def queue_file(home: Path) -> Path:
+    """Where a daemon with this home has its jobs."""
+    return home / "jobs.sqlite"
+
+
 class LostLease(Exception):
     """The job is no longer this worker's: its lease ran out, and somebody else may be at it."""
 

@@ -30,7 +30,7 @@ from .desk import Desk, echoed
 from .events import SAID, Events, Listeners
 from .gate import LOOPBACK, Gate
 from .holder import said_of_holder, say_holder
-from .jobs import Jobs, is_finished
+from .jobs import Jobs, is_finished, queue_file
 from .lock import Lock, Taken
 from .log import to_stderr
 from .osc_messages import Malformed, Message, Peer, cut
@@ -127,7 +127,7 @@ class Service:
             opened.pop_all()
         self.roots = Roots(options.given_roots)
         say_holder(home, self.server.port, self.roots.given)
-        self.jobs = Jobs(home / "jobs.sqlite", options.queue)
+        self.jobs = Jobs(queue_file(home), options.queue)
         self._plans = plans(options, home)
         self.supervisor = Supervisor(self._plans, options.stall)
         self.listeners = Listeners()
@@ -269,7 +269,7 @@ class Service:
         port, token = opened.getsockname()[1], kept_token(home / "page-token")
 
         def queue() -> Jobs:
-            return Jobs(home / "jobs.sqlite", self.options.queue)
+            return Jobs(queue_file(home), self.options.queue)
 
         supervisor = self.supervisor
         feed = Feed(queue, lambda: self.desk.progress, lambda: supervisor.conditions, lambda: supervisor.processes)
@@ -314,9 +314,9 @@ def plans(options: Options, home: Path) -> list[Plan]:
     devices = [options.device]
     if options.device == "auto" and (count := _cuda_devices()) > 1:
         devices = [f"cuda:{number}" for number in range(count)]
-    database, roots, size, count = home / "jobs.sqlite", options.given_roots, options.batch_size, len(devices)
+    roots, size, count = options.given_roots, options.batch_size, len(devices)
     return [
-        Plan(f"worker-{number}", database, home, options.model, device, roots, batch_size=size, workers=count)
+        Plan(f"worker-{number}", home, options.model, device, roots, batch_size=size, workers=count)
         for number, device in enumerate(devices)
     ]
 
@@ -460,7 +460,7 @@ def _start_watching(
 
     def watch() -> None:
         # Who waits for something finds room, however much lies in a folder.
-        jobs = Jobs(home / "jobs.sqlite", max(1, limit - limit // 10))
+        jobs = Jobs(queue_file(home), max(1, limit - limit // 10))
         try:
             run([Watcher(one, jobs) for one in watches], stopping)
         finally:
