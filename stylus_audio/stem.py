@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from .audio import AudioInfo, same_file
+from .audio import AudioInfo
 from .errors import BadRequest, DiskFull, NotAllowed, NotFound
 from .files import (
     ASIDE,
@@ -28,6 +28,7 @@ from .files import (
     name_endings,
     publish,
     publish_all,
+    same_file,
     uninterrupted,
 )
 from .riff import Chunk, append_chunks, set_speakers, speakers
