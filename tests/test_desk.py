@@ -453,7 +453,7 @@ def test_owners_and_registered_clients_hear_what_happens(bench: Bench) -> None:
     assert set(bench.events.of_progress(news)) == {
         (peer, "/stylus/job/progress", (number, 0.2, "diffusion", 3.0)) for peer in (HERE, OTHER)
     }
-    bench.jobs.heartbeat(job, 30, 0.2, "diffusion", 3.0)
+    bench.jobs.heartbeat(job, 30, 0.2, "diffusion")
     assert list(bench.events.of_changes()) == []
     bench.jobs.done(job, "/x/stem.wav")
     assert [event[1:] for event in bench.events.of_changes() if event[0] == HERE] == [
