@@ -312,7 +312,7 @@ def test_a_model_that_cannot_be_had_is_refused_at_once(
 
 def test_a_long_queue_comes_in_pages_and_no_job_of_another_page_is_read(bench: Bench) -> None:
     bench.jobs.limit = 1000
-    with bench.jobs.batch():
+    with bench.jobs.together():
         for _ in range(500):
             bench.jobs.submit({"content": "a.wav"})
     bench.jobs.prioritise(500, 1)

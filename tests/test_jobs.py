@@ -306,7 +306,7 @@ def test_what_was_cancelled_in_a_watched_folder_is_not_forgotten(jobs: Jobs, clo
 
 def test_a_batch_stands_whatever_one_of_it_says(jobs: Jobs, tmp_path: Path) -> None:
     other = Jobs(tmp_path / "jobs.sqlite")
-    with jobs.batch():
+    with jobs.together():
         for _ in range(4):
             jobs.submit(REQUEST)
         assert other.listed() == []

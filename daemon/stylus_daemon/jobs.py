@@ -140,7 +140,7 @@ class Jobs:
         """
         self.limit = limit
         self._clock = clock
-        self._in_batch = False
+        self._together = False
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connection = sqlite3.connect(file, timeout=30, isolation_level=None)
@@ -160,14 +160,14 @@ class Jobs:
         self._connection.close()
 
     @contextmanager
-    def batch(self) -> Iterator[None]:
+    def together(self) -> Iterator[None]:
         """Several changes in one transaction: they are on the disk, all at once, when the block ends."""
-        self._in_batch = True
+        self._together = True
         try:
             yield
         finally:
             # Whatever came of the rest, what was changed and told stands.
-            self._in_batch = False
+            self._together = False
             if self._connection.in_transaction:
                 self._committed()
 
@@ -184,7 +184,7 @@ class Jobs:
     def _change(self) -> Iterator[sqlite3.Connection]:
         """One transaction that holds the only right to write from its start on.
 
-        Nothing in a block raises behind its first write, so that in a batch the others' changes stand.
+        Nothing in a block raises behind its first write, so that of several together the others' changes stand.
         """
         if not self._connection.in_transaction:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -192,10 +192,10 @@ class Jobs:
             yield self._connection
         except BaseException:
             # A full disk may have undone it already.
-            if not self._in_batch and self._connection.in_transaction:
+            if not self._together and self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
-        if not self._in_batch:
+        if not self._together:
             self._committed()
 
     def submit(

@@ -174,7 +174,7 @@ class Service:
         waiting += asked
         now = [one for one in waiting if not self._is_for_later(*one)]
         try:
-            with self.jobs.batch():
+            with self.jobs.together():
                 replies = [self._answer(one) for one, _ in now]
         except sqlite3.Error as error:
             # Nothing of it is on the disk.
