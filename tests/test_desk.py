@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import soundfile
 from stylus_daemon import desk
-from stylus_daemon.desk import ADDRESSES, Answer, Desk
+from stylus_daemon.desk import ADDRESSES, Desk
 from stylus_daemon.events import Events, Listeners
 from stylus_daemon.jobs import Jobs
-from stylus_daemon.osc_messages import Argument, Message, Peer, encode
+from stylus_daemon.osc_messages import Answer, Argument, Message, Peer, encode
 from stylus_daemon.osc_server import PACKET
 from stylus_daemon.roots import Roots
 from stylus_daemon.worker_messages import Condition, Progress, identity

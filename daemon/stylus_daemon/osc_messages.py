@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,6 +61,20 @@ class Message:
     address: str
     """Printable, with a leading slash, at most `ADDRESS` bytes."""
     arguments: tuple[Argument, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One message to send."""
+
+    peer: Peer
+    address: str
+    arguments: tuple[Argument, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that the arguments take."""
+        return sum(map(sys.getsizeof, self.arguments))
 
 
 @dataclass(frozen=True)
