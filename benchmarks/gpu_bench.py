@@ -144,12 +144,12 @@ class Bench:
         """Of one of the UNets."""
         return Denoiser(unet, self.scheduler, self.embedding, graphs=graphs)
 
-    def stylizer(self, settings: Settings | None = None, budget: int | None = None, windows: int = 16) -> Stylizer:
+    def stylizer(self, settings: Settings | None = None, budget: int | None = None) -> Stylizer:
         """Ours, as the engine makes it."""
         denoiser = self.denoiser(self.model.unet, self.graphs)
         budget = feature_budget(self.device) if budget is None else budget
         settings = settings or self.settings
-        return Stylizer(denoiser, denoiser, settings, windows_per_pass=windows, feature_budget=budget)
+        return Stylizer(denoiser, denoiser, settings, windows_per_pass=16, feature_budget=budget)
 
     @cached_property
     def encoded(self) -> Tensor:

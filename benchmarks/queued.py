@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import soundfile
-from stylus_daemon.jobs import Jobs
+from stylus_daemon.jobs import Jobs, queue_file
 from stylus_daemon.request import with_options
 from stylus_daemon.worker import Worker
 from stylus_daemon.worker_messages import Plan
@@ -31,9 +31,8 @@ class _Ready(Worker):
     def __init__(self, engine: Engine, folder: Path, batch_size: int) -> None:
         home, self.stems = folder / f"home {batch_size}", folder / f"stems {batch_size}"
         self.stems.mkdir()
-        database = home / "jobs.sqlite"
-        plan = Plan("worker-0", database, home, "", str(engine.model.device), (folder,), batch_size=batch_size)
-        super().__init__(plan, Jobs(database), lambda _: None, lambda: False)
+        plan = Plan("worker-0", home, "", str(engine.model.device), (folder,), batch_size=batch_size)
+        super().__init__(plan, Jobs(queue_file(home)), lambda _: None, lambda: False)
         self._ready = engine
 
     def engine(self, model: str, progress: Callable[[float, str], None], dtype: str = "auto") -> Engine:

@@ -59,12 +59,16 @@ class Load:
         return made
 
 
+SLOW_TIMES = 4.0
+"""How many times as long as others a slow pack takes, in the middle."""
+
+
 @dataclass(frozen=True)
 class Conditions:
     """What goes wrong, and the network.
 
     `deaths` are those of a worker in an hour of work. A share `slow` of packs takes longer, lognormal: half of them
-    over `slow_times` as long, and a sixth over 1.65 times that. A link carries `bandwidth` bytes a second; infinite: a
+    over four times as long, and a sixth over 1.65 times that. A link carries `bandwidth` bytes a second; infinite: a
     disk that all share. `in_order` is the queue of a cluster, where a worker's next pack may be of any style.
     """
 
@@ -72,7 +76,6 @@ class Conditions:
     bandwidth: float = float("inf")
     deaths: float = 0.0
     slow: float = 0.0
-    slow_times: float = 4.0
     seed: int = 0
 
 
@@ -165,7 +168,7 @@ class _Run:
         # Of each pack, whoever renders it and however often.
         self.seconds = self.rng.choice(self.figures.packs, len(self.packs))
         late = self.rng.random(len(self.packs)) < self.conditions.slow
-        factors = self.conditions.slow_times * self.rng.lognormal(0, 0.5, len(self.packs))
+        factors = SLOW_TIMES * self.rng.lognormal(0, 0.5, len(self.packs))
         self.seconds = np.where(late, self.seconds * np.maximum(1.0, factors), self.seconds)
 
     def coordinate(self) -> Steps:

@@ -296,11 +296,3 @@ def sha256(path: Path) -> str:
     """A file's SHA-256, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def same_file(one: Path, other: Path) -> bool:
-    """Whether two paths are one file."""
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False

@@ -274,7 +274,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure stems: notes and onsets kept, distance to content and style, level; Fréchet distances of a folder."""
-    from .commands import EvaluateRequest, run_evaluate
+    from .evaluate_commands import EvaluateRequest, run_evaluate
 
     run_evaluate(EvaluateRequest(output, content, style, clap, html, as_json))
 
@@ -428,7 +428,7 @@ def image_transfer(
 @models_app.command("list")
 def models_list(as_json: Json = False) -> None:
     """Every model, and whether it is on this machine."""
-    from .commands import run_models_list
+    from .model_commands import run_models_list
 
     run_models_list(as_json)
 
@@ -446,7 +446,7 @@ def models_pull(name: str) -> None:
 @models_app.command("verify")
 def models_verify(name: str) -> None:
     """Compute the weights' SHA-256 again and compare it with the one that was kept."""
-    from .commands import run_models_verify
+    from .model_commands import run_models_verify
 
     run_models_verify(name)
 

@@ -1,43 +1,34 @@
-"""What the larger commands of the command line do, once their options are parsed."""
+"""What `stylus render` and `stylus demo` do, once their options are parsed."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from . import library
 from .audio import read_clip
 from .engine import Engine, Render
-from .errors import BadRequest, Cancelled, NoModel, NotAllowed, NotFound
+from .errors import BadRequest, NotAllowed, NotFound
 from .files import can_write, exists, writable_folder
-from .interruption import interruption
 from .job import FileRender, Result, render_file
 from .near_live import NearLive
 from .places import DEMO_CONTENT, DEMO_STYLE
 from .playback import open_player
 from .presets import preset as preset_values
-from .provenance import is_sidecar, read_recipe, read_sources
+from .progress_bar import shown_progress
+from .provenance import is_sidecar, read_recipe
 from .settings import RECIPE_DTYPE, RECIPES, Settings, typed_over
 from .stem import check_carrier, made_folder
 from .style_cache import StyleCache
 from .sweep import Axis, combinations, swept, unswept
 from .target import DEFAULT_NAME, Sidecar, Target
-from .weights import CLAP, KNOWN, fingerprint, from_anywhere, is_offline, listed, located, verify
-
-if TYPE_CHECKING:
-    from .evaluation_report import EvaluationReport
-
-SAYS_HOW_LONG = 60.0
-"""A render that will take more seconds than this says so."""
-KNOWS_AFTER = 3.0
-"""Seconds before that is guessed: the first steps of a short one take longer than the others."""
+from .weights import from_anywhere
 
 
 @dataclass(frozen=True)
@@ -224,137 +215,6 @@ def run_demo(folder: Path) -> None:
     print(f"{result.path}\n{draw(result.path.with_suffix('.png'), result.render, styles, overwrite=again)}")
 
 
-@dataclass(frozen=True)
-class EvaluateRequest:
-    """`stylus evaluate` as it was typed."""
-
-    output: Path
-    content: Path | None
-    style: Path | None
-    clap: Path | None
-    html: Path | None
-    as_json: bool
-
-
-def run_evaluate(request: EvaluateRequest) -> None:
-    """Print the metrics of a stem, or of a folder of them, and write them as a page where that is asked for."""
-    page = None
-    if request.html is not None:
-        from .evaluation_report import EvaluationReport
-
-        page = EvaluationReport(request.html, request.output)
-    if request.output.is_dir():
-        _evaluate_folder(request, page)
-    else:
-        _evaluate_file(request, page)
-
-
-def _evaluate_file(request: EvaluateRequest, page: EvaluationReport | None) -> None:
-    from .evaluate_folder import passage_under
-    from .instruments import instrument_match
-    from .metrics import evaluate_clips
-
-    places = [path.parent for path in (request.content, request.output) if path]
-    stem, said = read_clip(request.output), read_sources(request.output, places)
-    content, style = request.content or said.content, request.style or next(iter(said.styles), None)
-    if content is None:
-        raise BadRequest("neither a sidecar nor a batch's report has the clip that it was made from: --content CLIP")
-    clip, _ = passage_under(request.output, content)
-    reference = read_clip(style) if style else None
-    metrics = evaluate_clips(stem, clip, reference, said.seams)
-    metrics["instrument_match"] = instrument_match(stem, reference)
-    if request.clap is not None:
-        from .clap import Clap
-        from .evaluate_folder import similarities
-
-        listen = Clap.of_folder(request.clap)
-        ours, theirs = (listen(one.audio, one.sample_rate) for one in (stem, clip))
-        metrics |= similarities(ours, theirs, listen(reference.audio, reference.sample_rate) if reference else None)
-    if page is not None:
-        page.add(request.output.name, metrics, stem, clip, reference)
-        page.write()
-    print(json.dumps(metrics) if request.as_json else _lines(metrics))
-
-
-def _evaluate_folder(request: EvaluateRequest, page: EvaluationReport | None) -> None:
-    from .evaluate_folder import audio_files, evaluate_items, find_items
-    from .table import table
-
-    def leave_out(line: str) -> None:
-        print(f"stylus: {line}", file=sys.stderr)
-
-    items = find_items(request.output, request.content, request.style, leave_out)
-    styles = audio_files(request.style) if request.style else []
-    clap = _clap(request.clap) if items else None
-    with shown_progress() as progress:
-        report = evaluate_items(items, styles, clap, progress, leave_out, page.add if page else None)
-    if page is not None:
-        page.write(report)
-    if request.as_json:
-        print(json.dumps(report, ensure_ascii=False))
-        return
-    print(table({**report["stems"], "mean": report["mean"]}))
-    print(f"\n{_lines(report['sets'])}")
-
-
-def _clap(folder: Path | None) -> Callable[..., Any] | None:
-    """CLAP from the folder that was named, or from the Hugging Face cache, or none and a line that says how to get it.
-
-    Weights that were named and cannot be used are an error; those in the cache are the hub's affair.
-    """
-    try:
-        place = folder or located(CLAP, download=False)
-        from .clap import Clap
-
-        return Clap.of_folder(place)
-    except NoModel as error:
-        if folder is not None:
-            raise
-        print(f"stylus: CLAP's metrics are left out: {error}, or --clap FOLDER", file=sys.stderr)
-        return None
-
-
-def _lines(values: Mapping[str, float | None]) -> str:
-    """A line for every value; whole numbers count something."""
-
-    def shown(value: float | None) -> str:
-        return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
-
-    return "\n".join(f"{name:<28} {shown(value)}" for name, value in values.items())
-
-
-def run_models_list(as_json: bool) -> None:
-    """Print every model: where it comes from, whether it is here, its SHA-256 where that is known."""
-    rows = []
-    for weights in (*KNOWN.values(), CLAP):
-        try:
-            path: Path | None = located(weights, download=False)
-        except Exception:  # absent, in whatever way the hub's cache says it
-            path = None
-        digest = fingerprint(weights, path) if path else None
-        rows.append(
-            {"name": weights.name, "kind": weights.kind, "source": weights.source, "size": weights.size,
-             "here": path is not None, "sha256": digest, "note": weights.note}
-        )  # fmt: skip
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    for row in rows:
-        state = (
-            f"here  {str(row['sha256'])[:12]}" if row["here"] else "not here" + (" (offline)" if is_offline() else "")
-        )
-        source = "in the package" if row["kind"] == "embedded" else row["source"]
-        print(f"{row['name']:<15} {row['size']:>6}  {state:<20}  {row['note']} ({source})")
-
-
-def run_models_verify(name: str) -> None:
-    """Compare a model's weights with the SHA-256 that was kept when they were first used."""
-    digest, same = verify(listed(name))
-    print(f"sha256 {digest}")
-    if not same:
-        raise NoModel(f"{name}: the weights are not those that were there before; delete them and pull again")
-
-
 def draw(
     picture: Path,
     render: Render,
@@ -383,35 +243,3 @@ def draw(
         gain = render.gains.db[0, :, low : max(low + 1, high)]
         panels.append(GainPanel("gain", gain, band_centres(profile), profile.frame_rate))
     return save_plot(picture, panels, overwrite, protect)
-
-
-@contextmanager
-def shown_progress() -> Iterator[Callable[[float, str], None]]:
-    """A progress bar on stderr, and a word beforehand where it will take minutes."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    begun = time.monotonic()
-    said = False
-    with Progress(
-        TextColumn("{task.description:<18}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"),
-        TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal,
-    ) as bar:  # fmt: skip
-        task = bar.add_task("", total=1.0)
-
-        def progress(fraction: float, stage: str) -> None:
-            nonlocal said, begun
-            if interruption.is_set():
-                raise Cancelled("cancelled")
-            bar.update(task, completed=fraction, description=stage)
-            if fraction == 0.0:
-                begun = time.monotonic()
-            elif not said and fraction > 0.005 and (passed := time.monotonic() - begun) > KNOWS_AFTER:
-                said = True
-                left = passed * (1 / fraction - 1)
-                if left > SAYS_HOW_LONG:
-                    minutes = max(1, round(left / 60))
-                    console.print(f"this will take about {minutes} minute{'s' * (minutes > 1)}")
-
-        yield progress

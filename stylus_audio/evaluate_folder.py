@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import Clip, is_audio, read_clip, same_file
+from .audio import Clip, is_audio, read_clip
 from .errors import BadRequest, NotAllowed, NotFound, UnsupportedAudio
-from .files import in_text
+from .files import in_text, same_file
 from .frechet import frechet_distance, mel_embeddings
 from .instruments import instrument_match
 from .metrics import SI_SDR_LIMIT, evaluate_clips

@@ -78,6 +78,12 @@ def file_id(path: Path) -> tuple[int, int] | None:
     return about.st_dev, about.st_ino
 
 
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths are one file."""
+    found = file_id(one)
+    return found is not None and found == file_id(other)
+
+
 def flush_file(path: Path) -> None:
     """Wait until a file's data is on the disk."""
     descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
@@ -213,7 +219,7 @@ def write_new(target: Path, data: bytes, overwrite: bool, protect: Sequence[Path
         raise NotFound(f"the folder {folder} does not exist")
     if target.is_dir():
         raise NotAllowed(f"{target} is a folder; give the file a name in it")
-    if overwrite and any(target.exists() and kept.exists() and target.samefile(kept) for kept in protect):
+    if overwrite and any(same_file(target, kept) for kept in protect):
         raise NotAllowed(f"{target.name} is what is being read; it is never replaced")
     for ending in name_endings():
         named = target.with_name(f"{target.stem}{ending}{target.suffix}")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .audio import probe, read_clip
 from .errors import BadRequest, NotFound, UnsupportedAudio
 from .files import write_new
+from .progress_bar import shown_progress
 from .settings import RECIPE_DTYPE, RECIPES, Settings
 from .stem import write_stem
 
@@ -65,7 +66,6 @@ def run_transfer(
     _check_png(target)
     settings = Settings.parse({**RECIPES["styleid"], **asked})
     pixels = [_pixels(path) for path in (content, *styles)]
-    from .commands import shown_progress
     from .image_transfer import transfer
     from .model import load_model
 

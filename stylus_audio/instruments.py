@@ -91,12 +91,12 @@ def family_probabilities(
     return np.asarray(logits.double().softmax(1).mean(0).numpy())
 
 
-def instrument_match(stem: Clip, style: Clip | None, network: InstrumentNet | None = None) -> float | None:
+def instrument_match(stem: Clip, style: Clip | None) -> float | None:
     """1 where a stem and its style are heard as one family, else 0; None without a style, and for silence.
 
     The mean over many stems is the accuracy.
     """
     if style is None:
         return None
-    ours, theirs = (family_probabilities(one.audio, one.sample_rate, network) for one in (stem, style))
+    ours, theirs = (family_probabilities(one.audio, one.sample_rate) for one in (stem, style))
     return None if ours is None or theirs is None else float(ours.argmax() == theirs.argmax())

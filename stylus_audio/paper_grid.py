@@ -17,7 +17,6 @@ from pathlib import Path
 
 from . import store
 from .clap import Clap
-from .commands import shown_progress
 from .engine import Engine
 from .errors import BadRequest, Cancelled, DiskFull, NotAllowed, StylusError
 from .evaluate_folder import Embed, Item, Values, audio_files, evaluate_items
@@ -25,6 +24,7 @@ from .files import write_files
 from .interruption import heed_signals, leave
 from .job import render_file
 from .progress import Progress, part
+from .progress_bar import shown_progress
 from .provenance import identity, read_sources
 from .settings import RECIPE_DTYPE, RECIPES, Settings, setting_of
 from .style_cache import StyleCache

@@ -7,7 +7,7 @@ from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 
-from .audio import same_file
+from .files import same_file
 from .unchanged import WhileUnchanged
 
 RECORDS = "stylus-batch"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
-from dataclasses import replace as dataclass_replace
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -322,9 +321,7 @@ class Settings:
             raise BadRequest("tail: a loop has no end that rings out; leave out loop or tail")
 
     @classmethod
-    def parse(
-        cls, values: Mapping[str, object], base: Settings | None = None, besides: Collection[str] = ()
-    ) -> Settings:
+    def parse(cls, values: Mapping[str, object], besides: Collection[str] = ()) -> Settings:
         """Settings from names and values (text or numbers), as OSC, CSV, presets and sidecars give them.
 
         Every name of an option is taken, with `_` or `-`; `no_injection` too. `besides` are what else may be given
@@ -341,7 +338,7 @@ class Settings:
             if name not in OPTIONS:
                 raise BadRequest(_no_option(given, besides))
             taken[name] = OPTIONS[name].check(given, value)
-        return dataclass_replace(base, **taken) if base else cls(**taken)  # type: ignore[arg-type]
+        return cls(**taken)  # type: ignore[arg-type]
 
     @classmethod
     def recipe(cls, name: str, **changes: object) -> Settings:

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from .audio import AudioInfo, same_file
+from .audio import AudioInfo
 from .errors import BadRequest, DiskFull, NotAllowed, NotFound
 from .files import (
     ASIDE,
@@ -28,6 +28,7 @@ from .files import (
     name_endings,
     publish,
     publish_all,
+    same_file,
     uninterrupted,
 )
 from .provenance import is_sidecar
@@ -142,11 +143,9 @@ def write_stem(
     return _placed(write, size, target, overwrite, sidecar, journal)
 
 
-def publish_stem(
-    stem: bytes, target: Path, *, overwrite: bool = False, protect: Sequence[Path] = (), journal: Journal | None = None
-) -> Path:
+def publish_stem(stem: bytes, target: Path, *, overwrite: bool = False, journal: Journal | None = None) -> Path:
     """Give a finished stem's bytes a name as `write_stem` does; returns it, and raises the same."""
-    check_target(target, overwrite, protect)
+    check_target(target, overwrite)
 
     def write(part: Path) -> None:
         part.write_bytes(stem)

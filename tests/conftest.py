@@ -54,7 +54,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 @pytest.fixture(autouse=True)
 def _no_word_of_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a command in this process says how long it will take must not be the machine's speed."""
-    monkeypatch.setattr("stylus_audio.commands.SAYS_HOW_LONG", math.inf)
+    monkeypatch.setattr("stylus_audio.progress_bar.SAYS_HOW_LONG", math.inf)
 
 
 @pytest.fixture(scope="session")

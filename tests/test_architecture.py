@@ -140,6 +140,11 @@ def test_only_the_worker_process_loads_pytorch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
+def test_models_are_listed_without_pytorch() -> None:
+    code = "import sys, stylus_audio.cli, stylus_audio.model_commands; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
 def test_a_batch_renders_in_its_workers_alone() -> None:
     source = {path.stem: imports(path) for path in BATCH}
     assert [name for name, (ours, _) in source.items() if ours & {"engine", "job"}] == ["renderer"]

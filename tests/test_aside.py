@@ -6,8 +6,8 @@ import threading
 from concurrent.futures import Future
 
 import pytest
-from stylus_daemon.aside import Aside, Reply
-from stylus_daemon.osc_messages import Argument, Message, Peer
+from stylus_daemon.aside import Aside
+from stylus_daemon.osc_messages import Answer, Argument, Message, Peer
 
 HERE = Peer("udp", "127.0.0.1", 1)
 
@@ -23,9 +23,9 @@ class Slow:
         self.may, self.woken = threading.Event(), threading.Event()
         self.aside = Aside(self.answer, self.woken.set)
 
-    def answer(self, asked: Message) -> Reply:
+    def answer(self, asked: Message) -> Answer:
         self.may.wait()
-        return asked.peer, "/stylus/reply", asked.arguments
+        return Answer(asked.peer, "/stylus/reply", asked.arguments)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_only_who_names_the_style_waits_and_is_asked_anew_in_order(slow: Slow) -
     assert slow.aside.late() == []
     slow.may.set()
     assert slow.woken.wait(60)
-    assert slow.aside.late() == [(None, (HERE, "/stylus/reply", (1, "bells")))]
+    assert slow.aside.late() == [(None, Answer(HERE, "/stylus/reply", (1, "bells")))]
     assert slow.aside.held() == [(remove, page), (again, None)]
     # What waited for the first comes before the second.
     assert not slow.aside.concerns(remove)
@@ -60,4 +60,4 @@ def test_what_is_answered_while_it_closes_is_not_lost(slow: Slow) -> None:
     threading.Timer(0.2, slow.may.set).start()
     slow.aside.close()
     # The one that it was at; the other had not begun.
-    assert [reply and reply[2][0] for _, reply in slow.aside.late()] == [1]
+    assert [answer and answer.arguments[0] for _, answer in slow.aside.late()] == [1]

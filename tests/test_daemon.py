@@ -224,7 +224,7 @@ def test_a_full_disk_is_said_and_outlived(daemon: Daemon) -> None:
 def test_an_answer_that_is_too_long_is_told(daemon: Daemon) -> None:
     jobs = daemon.jobs()
     # In one transaction, so that the daemon's worker finds nothing to do.
-    with jobs.batch():
+    with jobs.together():
         jobs.submit({"content": "a.wav"})
         job = jobs.claim("nobody", 30)
         assert job is not None

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import soundfile
 from stylus_daemon import desk
-from stylus_daemon.desk import ADDRESSES, Answer, Desk
+from stylus_daemon.desk import ADDRESSES, Desk
 from stylus_daemon.events import Events, Listeners
 from stylus_daemon.jobs import Jobs
-from stylus_daemon.osc_messages import Argument, Message, Peer, encode
+from stylus_daemon.osc_messages import Answer, Argument, Message, Peer, encode
 from stylus_daemon.osc_server import PACKET
 from stylus_daemon.roots import Roots
 from stylus_daemon.worker_messages import Condition, Progress, identity
@@ -312,7 +312,7 @@ def test_a_model_that_cannot_be_had_is_refused_at_once(
 
 def test_a_long_queue_comes_in_pages_and_no_job_of_another_page_is_read(bench: Bench) -> None:
     bench.jobs.limit = 1000
-    with bench.jobs.batch():
+    with bench.jobs.together():
         for _ in range(500):
             bench.jobs.submit({"content": "a.wav"})
     bench.jobs.prioritise(500, 1)
@@ -453,7 +453,7 @@ def test_owners_and_registered_clients_hear_what_happens(bench: Bench) -> None:
     assert set(bench.events.of_progress(news)) == {
         (peer, "/stylus/job/progress", (number, 0.2, "diffusion", 3.0)) for peer in (HERE, OTHER)
     }
-    bench.jobs.heartbeat(job, 30, 0.2, "diffusion", 3.0)
+    bench.jobs.heartbeat(job, 30, 0.2, "diffusion")
     assert list(bench.events.of_changes()) == []
     bench.jobs.done(job, "/x/stem.wav")
     assert [event[1:] for event in bench.events.of_changes() if event[0] == HERE] == [

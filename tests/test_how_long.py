@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from stylus_audio import commands
-from stylus_audio.commands import SAYS_HOW_LONG, shown_progress
+from stylus_audio import progress_bar
+from stylus_audio.progress_bar import SAYS_HOW_LONG, shown_progress
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ def test_minutes_are_said_once_they_are_known(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: float, fraction: float, said: str
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(commands, "SAYS_HOW_LONG", SAYS_HOW_LONG)
-    monkeypatch.setattr(commands, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(progress_bar, "SAYS_HOW_LONG", SAYS_HOW_LONG)
+    monkeypatch.setattr(progress_bar, "time", SimpleNamespace(monotonic=lambda: now))
     with shown_progress() as progress:
         # What came before the first step, such as loading a model, is no part of it.
         now += 500

@@ -49,8 +49,8 @@ def test_a_job_goes_through_its_states(jobs: Jobs) -> None:
     assert (taken.state, taken.request, taken.attempts) == ("queued", REQUEST, 0)
     running = claimed(jobs)
     assert (running.id, running.state, running.attempts) == (taken.id, "running", 1)
-    jobs.heartbeat(running, 30, 0.5, "diffusion", 3.0)
-    assert (jobs.get(taken.id).fraction, jobs.get(taken.id).stage, jobs.get(taken.id).eta) == (0.5, "diffusion", 3.0)
+    jobs.heartbeat(running, 30, 0.5, "diffusion")
+    assert (jobs.get(taken.id).fraction, jobs.get(taken.id).stage) == (0.5, "diffusion")
     jobs.done(running, "x.wav", "abc", ["a note"])
     ended = jobs.get(taken.id)
     assert (ended.state, ended.path, ended.digest, ended.notes) == ("done", "x.wav", "abc", ("a note",))
@@ -306,7 +306,7 @@ def test_what_was_cancelled_in_a_watched_folder_is_not_forgotten(jobs: Jobs, clo
 
 def test_a_batch_stands_whatever_one_of_it_says(jobs: Jobs, tmp_path: Path) -> None:
     other = Jobs(tmp_path / "jobs.sqlite")
-    with jobs.batch():
+    with jobs.together():
         for _ in range(4):
             jobs.submit(REQUEST)
         assert other.listed() == []

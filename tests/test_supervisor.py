@@ -19,7 +19,7 @@ from stylus_daemon.worker_messages import Condition, News, Plan, Progress
 
 from tests.daemons import until
 
-PLAN = Plan("w", Path("jobs"), Path(), "mini", "cpu", ())
+PLAN = Plan("w", Path(), "mini", "cpu", ())
 
 
 def being(state: str, model: str = "mini") -> Condition:

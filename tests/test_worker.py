@@ -18,7 +18,7 @@ import pytest
 import soundfile
 import torch
 from stylus_daemon import batch
-from stylus_daemon.jobs import Job, Jobs
+from stylus_daemon.jobs import Job, Jobs, queue_file
 from stylus_daemon.request import RenderJob, with_options
 from stylus_daemon.worker import Worker
 from stylus_daemon.worker_messages import Condition, News, Plan, Progress, identity
@@ -44,9 +44,9 @@ class Shop:
         soundfile.write(folder / "style.wav", noise(0.8).T, RATE)
         self.home = folder / "home"
         self.home.mkdir()
-        self.jobs = Jobs(self.home / "jobs.sqlite")
+        self.jobs = Jobs(queue_file(self.home))
         self.news: list[News] = []
-        plan = Plan("worker-0", self.home / "jobs.sqlite", self.home, str(model), "cpu", (folder,), batch_size=16)
+        plan = Plan("worker-0", self.home, str(model), "cpu", (folder,), batch_size=16)
         self.worker = Worker(plan, self.jobs, self.news.append, lambda: False)
         self.engine = self.worker.engine(str(model), lambda *_: None)
         self._asked = 0

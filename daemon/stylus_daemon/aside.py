@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import Any
 
-from .osc_messages import Message, Peer
+from .osc_messages import Answer, Argument, Message
 
-Reply = tuple[Peer, str, tuple[Any, ...]]
-"""Whom to tell, at which address, what."""
-
-Told = Future[tuple[str, tuple[Any, ...]]] | None
-"""Who is told in this process, as the page is; None where the reply is sent to the peer."""
+Told = Future[tuple[str, tuple[Argument, ...]]] | None
+"""Who is told in this process, as the page is; None where the answer is sent to the peer."""
 
 WHOLE_FILES = {"/stylus/style/add"}
 """What may take seconds."""
@@ -26,11 +22,11 @@ class Aside:
     came.
     """
 
-    def __init__(self, answer: Callable[[Message], Reply | None], wake: Callable[[], None]) -> None:
+    def __init__(self, answer: Callable[[Message], Answer | None], wake: Callable[[], None]) -> None:
         """`answer` is called in the thread, and so is `wake` when it has answered."""
         self._answer, self._wake = answer, wake
         self._thread = ThreadPoolExecutor(1, "aside")
-        self._late: SimpleQueue[tuple[Message, Told, Reply | None]] = SimpleQueue()
+        self._late: SimpleQueue[tuple[Message, Told, Answer | None]] = SimpleQueue()
         self._kept: set[object] = set()
         """Names of the styles that are being kept."""
         self._held: list[tuple[Message, Told]] = []
@@ -47,12 +43,12 @@ class Aside:
         self._kept.update(message.arguments[1:2])
         self._thread.submit(self._answer_late, message, told)
 
-    def late(self) -> list[tuple[Told, Reply | None]]:
+    def late(self) -> list[tuple[Told, Answer | None]]:
         """Answers that have come since."""
         late = [self._late.get() for _ in range(self._late.qsize())]
         for message, _, _ in late:
             self._kept.difference_update(message.arguments[1:2])
-        return [(told, reply) for _, told, reply in late]
+        return [(told, answer) for _, told, answer in late]
 
     def held(self) -> list[tuple[Message, Told]]:
         """What has waited, to be asked anew."""

@@ -42,7 +42,7 @@ class Batch:
         self.left = tuple(claimed)
         self._alone = len(claimed) == 1
         self._jobs, self._database, self._tell, self._leaving = jobs, database, tell, leaving
-        self._now: tuple[float, str, float | None] = (0.0, "", None)
+        self._now = (0.0, "")
         self._said = -SAYS
         self._begun: float | None = None
 
@@ -102,7 +102,7 @@ class Batch:
             self._begun = now
         spent = 0.0 if self._begun is None else now - self._begun
         eta = spent * (1 / fraction - 1) if spent and fraction else None
-        self._now = fraction, stage, eta
+        self._now = fraction, stage
         for job in self.left:
             self._tell(Progress(job.id, fraction, stage, eta))
 

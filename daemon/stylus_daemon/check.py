@@ -11,7 +11,7 @@ from stylus_audio.errors import NotFound, StylusError
 from stylus_audio.files import writable_folder
 
 from .client import ping
-from .jobs import Jobs
+from .jobs import Jobs, queue_file
 from .osc_server import Server
 from .roots import Roots
 from .service import PAGE_PORT, Options, home_folder, other_daemon, page_socket
@@ -89,7 +89,7 @@ def _page_port(options: Options) -> None:
 
 def _queue() -> None:
     writable_folder(home_folder())
-    Jobs(home_folder() / "jobs.sqlite").close()
+    Jobs(queue_file(home_folder())).close()
 
 
 def run_check(options: Options) -> None:

@@ -6,7 +6,6 @@ A request is read, checked, put in the queue and answered; nothing here waits fo
 from __future__ import annotations
 
 import json
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -27,7 +26,7 @@ from stylus_audio.weights import KNOWN, is_offline, located, named
 
 from .events import SAID, Listeners, to_text
 from .jobs import Job, Jobs
-from .osc_messages import Argument, Message, Peer, cut
+from .osc_messages import Answer, Argument, Message, Peer, cut
 from .request import RenderJob, with_options
 from .roots import Roots
 from .worker_messages import Condition, Progress, identity
@@ -129,20 +128,6 @@ class Call:
             else:
                 values[name] = self.take("value")
         return values
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One message to send."""
-
-    peer: Peer
-    address: str
-    arguments: tuple[Argument, ...]
-
-    @property
-    def size(self) -> int:
-        """Bytes of memory that the arguments take."""
-        return sum(map(sys.getsizeof, self.arguments))
 
 
 class Desk:

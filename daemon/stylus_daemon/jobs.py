@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +49,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     lease REAL NOT NULL DEFAULT 0,
     fraction REAL NOT NULL DEFAULT 0,
     stage TEXT NOT NULL DEFAULT '',
-    eta REAL,
+    eta REAL, -- only earlier versions, which may open the file again, write and read it
     path TEXT NOT NULL DEFAULT '',
     digest TEXT NOT NULL DEFAULT '',
     notes TEXT NOT NULL DEFAULT '[]',
@@ -102,10 +102,8 @@ class Job:
     changed: float
     attempts: int
     worker: str
-    lease: float
     fraction: float
     stage: str
-    eta: float | None
     path: str
     """Where the stem is, or is going to be once that is decided."""
     digest: str
@@ -116,6 +114,14 @@ class Job:
     message: str
     version: int
     """Grows with every change of any job, so that a listener can ask for what is new."""
+
+
+_FIELDS = tuple(item.name for item in fields(Job))
+
+
+def queue_file(home: Path) -> Path:
+    """Where a daemon with this home has its jobs."""
+    return home / "jobs.sqlite"
 
 
 class LostLease(Exception):
@@ -134,7 +140,7 @@ class Jobs:
         """
         self.limit = limit
         self._clock = clock
-        self._in_batch = False
+        self._together = False
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connection = sqlite3.connect(file, timeout=30, isolation_level=None)
@@ -154,14 +160,14 @@ class Jobs:
         self._connection.close()
 
     @contextmanager
-    def batch(self) -> Iterator[None]:
+    def together(self) -> Iterator[None]:
         """Several changes in one transaction: they are on the disk, all at once, when the block ends."""
-        self._in_batch = True
+        self._together = True
         try:
             yield
         finally:
             # Whatever came of the rest, what was changed and told stands.
-            self._in_batch = False
+            self._together = False
             if self._connection.in_transaction:
                 self._committed()
 
@@ -178,7 +184,7 @@ class Jobs:
     def _change(self) -> Iterator[sqlite3.Connection]:
         """One transaction that holds the only right to write from its start on.
 
-        Nothing in a block raises behind its first write, so that in a batch the others' changes stand.
+        Nothing in a block raises behind its first write, so that of several together the others' changes stand.
         """
         if not self._connection.in_transaction:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -186,10 +192,10 @@ class Jobs:
             yield self._connection
         except BaseException:
             # A full disk may have undone it already.
-            if not self._in_batch and self._connection.in_transaction:
+            if not self._together and self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
-        if not self._in_batch:
+        if not self._together:
             self._committed()
 
     def submit(
@@ -317,7 +323,7 @@ class Jobs:
     def _give(self, connection: sqlite3.Connection, number: int, worker: str, lease: float) -> None:
         connection.execute(
             "UPDATE jobs SET state = 'running', wish = '', worker = ?, lease = ?, attempts = attempts + 1,"
-            " fraction = 0, stage = '', eta = NULL, path = '', digest = '' WHERE id = ?",
+            " fraction = 0, stage = '', path = '', digest = '' WHERE id = ?",
             (worker, self._clock() + lease, number),
         )
         self._touch(connection, number)
@@ -326,16 +332,16 @@ class Jobs:
         """A claim that ended by nobody's fault was no attempt."""
         connection.execute("UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (number,))
 
-    def heartbeat(self, job: Job, lease: float, fraction: float, stage: str, eta: float | None = None) -> None:
+    def heartbeat(self, job: Job, lease: float, fraction: float, stage: str) -> None:
         """Keep the lease, and tell how far the job is; that is no change for `since`. Raises `LostLease`.
 
         One statement, so that the right to write is not held while a busy worker waits for the interpreter's lock
         between two: the daemon would wait with it.
         """
         kept = self._connection.execute(
-            "UPDATE jobs SET lease = ?, fraction = ?, stage = ?, eta = ?"
+            "UPDATE jobs SET lease = ?, fraction = ?, stage = ?"
             " WHERE id = ? AND state = 'running' AND worker = ? AND attempts = ?",
-            (self._clock() + lease, fraction, stage, eta, job.id, job.worker, job.attempts),
+            (self._clock() + lease, fraction, stage, job.id, job.worker, job.attempts),
         )
         if not kept.rowcount:
             raise LostLease(f"job {job.id} is no longer {job.worker}'s")
@@ -490,7 +496,7 @@ class Jobs:
         # What failed or was cancelled may be asked for again.
         once = ", once = NULL" if state in ("failed", "cancelled") else ""
         connection.execute(
-            f"UPDATE jobs SET state = ?, wish = '', worker = '', lease = 0, eta = NULL{once} WHERE id = ?",
+            f"UPDATE jobs SET state = ?, wish = '', worker = '', lease = 0{once} WHERE id = ?",
             (state, number),
         )
         self._touch(connection, number)
@@ -503,8 +509,7 @@ class Jobs:
 
 
 def _job(row: sqlite3.Row) -> Job:
-    values = dict(row)
-    del values["once"]
+    values = {name: row[name] for name in _FIELDS}
     return Job(**{**values, "request": json.loads(row["request"]), "notes": tuple(json.loads(row["notes"]))})
 
 
@@ -512,8 +517,8 @@ def _forgotten(work: sqlite3.Row, request: Mapping[str, Any]) -> Job:
     """A job that is done and pruned: who asked for it, and how it went, is gone."""
     return Job(
         id=work["job"], state="done", wish="", priority=0, request=dict(request), client="", created=work["changed"],
-        changed=work["changed"], attempts=0, worker="", lease=0.0, fraction=1.0, stage="", eta=None, path=work["path"],
-        digest="", notes=(), code="", message="", version=0,
+        changed=work["changed"], attempts=0, worker="", fraction=1.0, stage="", path=work["path"], digest="",
+        notes=(), code="", message="", version=0,
     )  # fmt: skip
 
 

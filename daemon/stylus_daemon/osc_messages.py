@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,11 +43,6 @@ _TAGS = frozenset([*_NUMBERS, *_CONSTANTS, *"sSbcm"])
 class Unreadable(ValueError):
     """A packet that is not OSC, or more than is taken; says why in one line of plain ASCII."""
 
-    def __init__(self, reason: str, address: str = "") -> None:
-        super().__init__(reason)
-        self.address = address
-        """Of the message that is wrong, where that much can be read."""
-
 
 @dataclass(frozen=True)
 class Peer:
@@ -68,14 +64,26 @@ class Message:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """One message to send."""
+
+    peer: Peer
+    address: str
+    arguments: tuple[Argument, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that the arguments take."""
+        return sum(map(sys.getsizeof, self.arguments))
+
+
+@dataclass(frozen=True)
 class Malformed:
     """What somebody has sent and could not be read; a bundle is read whole or not at all."""
 
     peer: Peer
     reason: str
     """One line of plain ASCII."""
-    address: str = ""
-    """Of the message that is wrong, where that much can be read."""
 
 
 def cut(text: str, most: int) -> str:
@@ -174,16 +182,12 @@ def _message(packet: bytes, start: int, end: int, most: int) -> tuple[str, tuple
     # Senders from before OSC 1.0 leave the type tags out.
     if at == end:
         return address, ()
-    try:
-        tags, at = _text(packet, at, end)
-        if not tags.startswith(b","):
-            raise Unreadable("no type tags behind the address")
-        if len(tags) - 1 > most:
-            raise Unreadable(f"more than {ARGUMENTS} arguments in one packet")
-        return address, _arguments(packet, at, end, _utf8(tags[1:]))
-    except Unreadable as error:
-        error.address = address
-        raise
+    tags, at = _text(packet, at, end)
+    if not tags.startswith(b","):
+        raise Unreadable("no type tags behind the address")
+    if len(tags) - 1 > most:
+        raise Unreadable(f"more than {ARGUMENTS} arguments in one packet")
+    return address, _arguments(packet, at, end, _utf8(tags[1:]))
 
 
 def _arguments(packet: bytes, at: int, end: int, tags: str) -> tuple[Argument, ...]:

@@ -269,7 +269,7 @@ def _read(peer: Peer, packet: bytes, found: _Found) -> None:
     try:
         found += [Message(peer, *message) for message in decode(packet)]
     except Unreadable as error:
-        found.append(Malformed(peer, str(error), error.address))
+        found.append(Malformed(peer, str(error)))
 
 
 def _bound(host: str, port: int) -> tuple[socket.socket, socket.socket]:

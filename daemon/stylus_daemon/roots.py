@@ -20,9 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stylus_audio import store
-from stylus_audio.audio import same_file
 from stylus_audio.errors import BadRequest, DiskFull, NotAllowed, NotFound
-from stylus_audio.files import means_full, working_folder
+from stylus_audio.files import means_full, same_file, working_folder
 from stylus_audio.places import user_audio, user_data, user_output
 
 log = logging.getLogger(__name__)

@@ -24,16 +24,16 @@ from stylus_audio.files import exists, remove_old_folders, writable_folder
 from stylus_audio.places import user_data
 
 from . import auditions
-from .aside import Aside, Reply, Told
+from .aside import Aside, Told
 from .client import ping
 from .desk import Desk, echoed
 from .events import SAID, Events, Listeners
 from .gate import LOOPBACK, Gate
 from .holder import said_of_holder, say_holder
-from .jobs import Jobs, is_finished
+from .jobs import Jobs, is_finished, queue_file
 from .lock import Lock, Taken
 from .log import to_stderr
-from .osc_messages import Message, Peer, cut
+from .osc_messages import Answer, Malformed, Message, Peer, cut
 from .osc_server import Server
 from .roots import Roots, adding
 from .supervisor import STALL, Supervisor
@@ -128,7 +128,7 @@ class Service:
             opened.pop_all()
         self.roots = Roots(options.given_roots)
         say_holder(home, self.server.port, self.roots.given)
-        self.jobs = Jobs(home / "jobs.sqlite", options.queue)
+        self.jobs = Jobs(queue_file(home), options.queue)
         self._plans = plans(options, home)
         self.supervisor = Supervisor(self._plans, options.stall)
         self.listeners = Listeners()
@@ -171,18 +171,19 @@ class Service:
         received = self.server.receive(timeout)
         late = self._aside.late()
         asked = [self._asked.get() for _ in range(self._asked.qsize())]
-        waiting: list[tuple[object, Told]] = [*self._aside.held(), *((one, None) for one in received), *asked]
+        waiting: list[tuple[Message | Malformed, Told]] = [*self._aside.held(), *((one, None) for one in received)]
+        waiting += asked
         now = [one for one in waiting if not self._is_for_later(*one)]
         try:
-            with self.jobs.batch():
-                replies = [self._answer(one) for one, _ in now]
+            with self.jobs.together():
+                answers = [self._answer(one) for one, _ in now]
         except sqlite3.Error as error:
             # Nothing of it is on the disk.
             self.desk.forget()
-            replies = [self._failed(one, error) if isinstance(one, Message) else None for one, _ in now]
+            answers = [self._failed(one, error) if isinstance(one, Message) else None for one, _ in now]
         # Told only now that it is on the disk.
-        for told, reply in (*late, *zip((told for _, told in now), replies, strict=True)):
-            self._tell(told, reply)
+        for told, answer in (*late, *zip((told for _, told in now), answers, strict=True)):
+            self._tell(told, answer)
         news = self.supervisor.tick()
         progress = [word for word in news if isinstance(word, Progress)]
         self.desk.progress.update({word.job: word for word in progress})
@@ -195,17 +196,18 @@ class Service:
             except (sqlite3.Error, OSError) as error:
                 log.error("the queue cannot be tended: %s", error)
 
-    def _tell(self, told: Told, reply: Reply | None) -> None:
+    def _tell(self, told: Told, answer: Answer | None) -> None:
         if told is None:
-            if reply:
-                self._send(*reply)
+            if answer:
+                self._send(answer.peer, answer.address, answer.arguments)
         # The page's user may be gone by now.
         elif told.set_running_or_notify_cancel():
-            told.set_result(reply[1:] if reply else ("/stylus/error", ("", "", "unknown-address", "not ours")))
+            not_ours = "/stylus/error", ("", "", "unknown-address", "not ours")
+            told.set_result((answer.address, answer.arguments) if answer else not_ours)
 
-    def _is_for_later(self, received: object, told: Told) -> bool:
+    def _is_for_later(self, received: Message | Malformed, told: Told) -> bool:
         """Whether the answer does not come in this turn, as others would wait for it."""
-        if not isinstance(received, Message) or not self._aside.concerns(received):
+        if isinstance(received, Malformed) or not self._aside.concerns(received):
             return False
         if self._gate.refuses(received) is not None:
             return False
@@ -224,29 +226,29 @@ class Service:
                 to, rid = spoken[0], echoed(spoken[1])
                 self.server.send(peer, "/stylus/error", to, rid, "internal", "the answer is too long")
 
-    def _answer(self, received: object) -> Reply | None:
-        if not isinstance(received, Message):
-            log.info("unreadable packet: %s", getattr(received, "reason", received))
+    def _answer(self, received: Message | Malformed) -> Answer | None:
+        if isinstance(received, Malformed):
+            log.info("unreadable packet: %s", received.reason)
             return None
         refused = self._gate.refuses(received)
         if refused is not None:
-            return (received.peer, *refused) if refused else None
+            return Answer(received.peer, *refused) if refused else None
         return self._served(self.desk, received)
 
-    def _served(self, desk: Desk, message: Message) -> Reply | None:
+    def _served(self, desk: Desk, message: Message) -> Answer | None:
         try:
-            answer = desk.answer(message)
+            return desk.answer(message)
         except Exception as error:
             return self._failed(message, error)
-        return (answer.peer, answer.address, answer.arguments) if answer else None
 
-    def _failed(self, received: Message, error: Exception) -> Reply:
+    def _failed(self, received: Message, error: Exception) -> Answer:
         log.error("%s", received.address, exc_info=error)
         rid = echoed(received.arguments[0] if received.arguments else 0)
         # SQLite says of a full disk that it is full, or that it cannot be written.
         full = isinstance(error, sqlite3.OperationalError) and any(word in str(error) for word in ("full", "I/O"))
         code, said = ("disk-full", "the queue cannot be written") if full else ("internal", type(error).__name__)
-        return received.peer, "/stylus/error", (received.address[:200], rid, code, cut(f"{said}: {error}", SAID))
+        arguments = received.address[:200], rid, code, cut(f"{said}: {error}", SAID)
+        return Answer(received.peer, "/stylus/error", arguments)
 
     def _tend(self) -> None:
         """Settle jobs of workers that are none of ours, and forget old ones."""
@@ -269,7 +271,7 @@ class Service:
         port, token = opened.getsockname()[1], kept_token(home / "page-token")
 
         def queue() -> Jobs:
-            return Jobs(home / "jobs.sqlite", self.options.queue)
+            return Jobs(queue_file(home), self.options.queue)
 
         supervisor = self.supervisor
         feed = Feed(queue, lambda: self.desk.progress, lambda: supervisor.conditions, lambda: supervisor.processes)
@@ -292,8 +294,8 @@ class Service:
         # A style that is being kept is kept whole.
         self._aside.close()
         left = [(told, self._served(self.desk, message)) for message, told in self._aside.held()]
-        for told, reply in (*self._aside.late(), *left):
-            self._tell(told, reply)
+        for told, answer in (*self._aside.late(), *left):
+            self._tell(told, answer)
         self.supervisor.stop(GRACE)
         for event in self.events.of_changes():
             self._send(*event)
@@ -314,9 +316,9 @@ def plans(options: Options, home: Path) -> list[Plan]:
     devices = [options.device]
     if options.device == "auto" and (count := _cuda_devices()) > 1:
         devices = [f"cuda:{number}" for number in range(count)]
-    database, roots, size, count = home / "jobs.sqlite", options.given_roots, options.batch_size, len(devices)
+    roots, size, count = options.given_roots, options.batch_size, len(devices)
     return [
-        Plan(f"worker-{number}", database, home, options.model, device, roots, batch_size=size, workers=count)
+        Plan(f"worker-{number}", home, options.model, device, roots, batch_size=size, workers=count)
         for number, device in enumerate(devices)
     ]
 
@@ -468,7 +470,7 @@ def _start_watching(
 
     def watch() -> None:
         # Who waits for something finds room, however much lies in a folder.
-        jobs = Jobs(home / "jobs.sqlite", max(1, limit - limit // 10))
+        jobs = Jobs(queue_file(home), max(1, limit - limit // 10))
         try:
             run([Watcher(one, jobs) for one in watches], stopping)
         finally:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from stylus_audio.audio import same_file, sha256
-from stylus_audio.files import flush_file, flush_folder, name_endings, publish
+from stylus_audio.audio import sha256
+from stylus_audio.files import flush_file, flush_folder, name_endings, publish, same_file
 
 from .watch_looks import Signature, signature_of
 from .watch_settings import SIDECAR

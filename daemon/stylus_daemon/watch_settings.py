@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from stylus_audio import library
-from stylus_audio.audio import same_file
 from stylus_audio.errors import BadRequest, NotAllowed, NotFound, StylusError
-from stylus_audio.files import typed_path
+from stylus_audio.files import same_file, typed_path
 from stylus_audio.options import Options
 from stylus_audio.settings import Settings, setting_of, typed_over
 

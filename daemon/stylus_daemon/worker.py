@@ -42,7 +42,7 @@ from stylus_audio.weights import located, named
 from . import batching
 from .auditions import Audition
 from .batch import LEASE, Batch, Tell
-from .jobs import Job, Jobs, is_finished
+from .jobs import Job, Jobs, is_finished, queue_file
 from .lock import Lock
 from .log import to_stderr
 from .request import RenderJob
@@ -140,7 +140,7 @@ class Worker:
             claimed = [first, *self._company(first)]
             for job in claimed:
                 log.info("job %d: %s", job.id, _named(job))
-            batch = Batch(claimed, self.jobs, self.plan.database, self.tell, self._leaving)
+            batch = Batch(claimed, self.jobs, queue_file(self.plan.home), self.tell, self._leaving)
             shutil.rmtree(self.workshop, ignore_errors=True)
             writable_folder(self.workshop)
             with suppress(OSError):
@@ -523,7 +523,7 @@ def main(plan: Plan, pipe: Connection) -> None:
     line = _Line(pipe)
     lock = Lock(plan.home / f"{plan.name}.lock", wait=600)
     temporary = _temporary_folder(plan)
-    jobs = Jobs(plan.database)
+    jobs = Jobs(queue_file(plan.home))
     worker = Worker(plan, jobs, line.tell, line.leaving)
     os.chdir(plan.home)
     while not worker.settled and not line.leaving():

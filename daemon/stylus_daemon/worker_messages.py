@@ -11,9 +11,8 @@ class Plan:
     """What a worker needs to know; it goes to a new process."""
 
     name: str
-    database: Path
     home: Path
-    """Its locks, its private copies, the cache of styles."""
+    """The daemon's: the queue, the workers' locks, their private copies, the cache of styles."""
     model: str
     device: str
     given_roots: tuple[Path, ...]

@@ -34,17 +34,15 @@ CREATE TABLE IF NOT EXISTS former (stem TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
-_DONE = "SELECT key, content, stem, bytes, digest, stamp, lowered FROM items WHERE state = 'done'"
+_DONE = "SELECT key, stem, bytes, stamp, lowered FROM items WHERE state = 'done'"
 
 
 @dataclass(frozen=True, slots=True)
 class Stem:
-    """A stem that is done: its file, what of its sources it was made from (`sources.stamp`), and its report's place."""
+    """A stem that is done: its file, and its sources as they were when it was made (`sources.stamp`)."""
 
-    content: str
     path: str
     bytes: int
-    digest: str
     stamp: str
     lowered_db: float
 

@@ -81,17 +81,17 @@ def failures(pack: Pack, code: str, message: str) -> list[Outcome]:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker computes: a device, so many threads (0: the libraries' choice), and a folder of kept styles."""
+    """Where a worker computes: a device, so many threads, and a folder of kept styles."""
 
-    device: str = "auto"
-    threads: int = 0
+    device: str
+    threads: int
     cache: Path | None = None
 
     @property
     def environment(self) -> dict[str, str]:
         """What a worker's process needs to be started with: the libraries read it when they are loaded."""
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-        return dict.fromkeys(names, str(self.threads)) if self.threads else {}
+        return dict.fromkeys(names, str(self.threads))
 
 
 @dataclass(frozen=True)

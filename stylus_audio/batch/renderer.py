@@ -27,8 +27,7 @@ class Renderer:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        if place.threads:
-            torch.set_num_threads(place.threads)
+        torch.set_num_threads(place.threads)
         self._cache = StyleCache(place.cache, MEMORY_BYTES)
         self._engine: Engine | None = None
         self._loaded = ("", "")

@@ -63,7 +63,7 @@ class _Bars:
         return [float(time) for time in np.arange(0, self.seconds - 0.05, length * self.beat)]
 
 
-def _melody(bars: _Bars, part: int = 0, octave: int = 5) -> list[Note]:
+def _melody(bars: _Bars) -> list[Note]:
     notes: list[Note] = []
     degree, time = int(bars.rng.integers(0, 7)), 0.0
     hold = float(bars.rng.choice([0.3, 0.7, 1.0, 1.15]))
@@ -71,28 +71,28 @@ def _melody(bars: _Bars, part: int = 0, octave: int = 5) -> list[Note]:
         length = float(bars.rng.choice([0.25, 0.5, 0.5, 1.0, 1.0, 2.0])) * bars.beat
         degree = int(np.clip(degree + bars.rng.integers(-2, 3), -3, 10))
         if bars.rng.random() > 0.15:
-            notes.append(Note(time, length * hold, bars.degree(degree, octave), bars.velocity(95), part))
+            notes.append(Note(time, length * hold, bars.degree(degree, 5), bars.velocity(95)))
         time += length
     return notes
 
 
-def _chords(bars: _Bars, part: int = 1, octave: int = 4) -> list[Note]:
+def _chords(bars: _Bars) -> list[Note]:
     every = float(bars.rng.choice([1.0, 2.0, 4.0]))
     hold = float(bars.rng.choice([0.4, 0.95]))
     tones = (0, 2, 4, 6) if bars.rng.random() < 0.3 else (0, 2, 4)
     return [
-        Note(time, every * bars.beat * hold, bars.degree(bars.chord_at(time) + tone, octave), bars.velocity(78), part)
+        Note(time, every * bars.beat * hold, bars.degree(bars.chord_at(time) + tone, 4), bars.velocity(78), 1)
         for time in bars.steps(every)
         for tone in tones
     ]
 
 
-def _arpeggio(bars: _Bars, part: int = 0, octave: int = 4) -> list[Note]:
+def _arpeggio(bars: _Bars) -> list[Note]:
     every = float(bars.rng.choice([0.25, 0.5]))
     pattern = bars.rng.permutation([0, 2, 4, 7, 9][: int(bars.rng.integers(3, 6))])
     return [
-        Note(time, every * bars.beat, bars.degree(bars.chord_at(time) + int(pattern[n % len(pattern)]), octave),
-             bars.velocity(), part)
+        Note(time, every * bars.beat, bars.degree(bars.chord_at(time) + int(pattern[n % len(pattern)]), 4),
+             bars.velocity())
         for n, time in enumerate(bars.steps(every))
     ]  # fmt: skip
 
