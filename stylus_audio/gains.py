@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .spectrogram import Profile, band_centres, highest, hz_to_mel
+from .scratch import blocks
+from .spectrogram import BANDS, Profile, band_centres, highest, hz_to_mel
 
 Floats = NDArray[np.floating[Any]]
 
@@ -22,6 +23,9 @@ LIMIT_DB = 60.0
 
 FLOOR_DB = -100.0
 """Both mels count as at least this much under their maximum, so that silence over silence is no gain."""
+
+HEARD_DB = 8.0
+"""What is so far over a picture's floor is no black of its model's."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,21 @@ class Gains:
             return self
         here = slice(number, number + 1)
         return replace(self, styled=self.styled[here], reference=self.reference[here])
+
+
+def see_under_floor(
+    styled: NDArray[np.float32], reference: NDArray[np.float32], mel: NDArray[np.float32], floor: float
+) -> None:
+    """Change `reference`, which ends at its picture's `floor`, to the clip's own `mel` where that lies under it.
+
+    Else what rises out of there would be lower by as much as the clip lies under the floor. Only as far as `styled` is
+    over it, up to `HEARD_DB`: both black is no gain. All are magnitudes `[channel, mel, frame]`.
+    """
+    if floor <= 0:
+        return
+    for bands in blocks(mel.shape[1], BANDS):
+        heard = np.clip(20 / HEARD_DB * np.log10(np.maximum(styled[:, bands] / floor, 1)), 0, 1)
+        reference[:, bands] *= np.minimum(mel[:, bands] / floor, 1) ** heard
 
 
 def limit_edges(styled: NDArray[np.float32], reference: NDArray[np.float32], first: int, last: int) -> None:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from .bursts import limit_bursts, standing_out
 from .finish import finish
-from .gains import Gains, limit_edges
+from .gains import Gains, limit_edges, see_under_floor
 from .passage import Passage
 from .reconstruction import reconstruct
+from .reference import Picture
 from .scratch import zeros
 from .settings import Settings
 from .spectrogram import Profile
@@ -54,8 +55,10 @@ class NearLive:
         self._wet = zeros(passage.carrier.shape, passage.carrier.dtype)
         self._made = max(0, passage.first - CONTEXT_SECONDS * passage.sample_rate)
 
-    def window(self, blended: Blend, sounding: int) -> None:
-        """Another window is in the blend; `sounding` is the first frame whose STFT lies wholly in the sound."""
+    def window(self, blended: Blend, picture: Picture, sounding: int) -> None:
+        """Another window of the clip's picture is in the blend; `sounding` is the first frame whose STFT lies wholly in
+        the sound.
+        """
         passage, rate, settled = self._passage, self._passage.sample_rate, blended.settled
         high = min(round(settled / self._profile.frame_rate * rate), passage.carrier.shape[1])
         # The STFT around here still hears what is not settled.
@@ -68,6 +71,7 @@ class NearLive:
         styled = reference = blended.part(first, settled)
         if self._settings.reconstruction == "gain":
             styled, reference = np.split(styled, 2)
+            see_under_floor(styled, reference, picture.mel[..., first:settled], picture.floor)
             limit_edges(styled, reference, sounding - first, settled - first - 1)
         piece = replace(
             passage,

@@ -34,6 +34,11 @@ class Picture:
     silent: NDArray[np.bool_]
     profile: Profile
 
+    @property
+    def floor(self) -> float:
+        """The magnitude of black, under which the model sees nothing; 0 for pictures that have no such end."""
+        return self.maximum * 10 ** (-self.profile.range_db / 20) if self.profile.compression == "log" else 0.0
+
     def windows(self, starts: list[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Pictures `[start, channel, mel, window]` in [0, 1] and the frames that count `[start, window]`."""
         counts = cut((~self.silent)[None, None].astype(np.float32), starts, self.profile.frames, 0.0)[:, 0, 0] > 0

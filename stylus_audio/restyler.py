@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .conditional import Conditional
 from .denoiser import Denoiser
 from .errors import BadRequest
-from .gains import Gains, limit_edges
+from .gains import Gains, limit_edges, see_under_floor
 from .latent import Autoencoder
 from .match_eq import equalised, match_eq, releveled
 from .model import Model
@@ -159,10 +159,11 @@ class Restyler:
         for _ in kept:
             blended.add(from_image(next(images), profile, picture.maximum))
             if heard and near_live:
-                near_live.window(blended, first)
+                near_live.window(blended, picture, first)
         styled, reference = blended.result(), picture.mel
         if settings.reconstruction == "gain":
             styled, reference = np.split(styled, 2)
+            see_under_floor(styled, reference, picture.mel, picture.floor)
             limit_edges(styled, reference, first, last)
         joints = tuple(frame / profile.frame_rate for frame in seams(kept, profile.frames))
         return Gains(styled, reference, profile, seams=joints)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stylus_audio import phase
-from stylus_audio.gains import LIMIT_DB, Gains, limit_edges, spread
+from stylus_audio.gains import HEARD_DB, LIMIT_DB, Gains, limit_edges, see_under_floor, spread
 from stylus_audio.metrics import si_sdr
 from stylus_audio.phase import Stft, apply_gain, apply_phase, griffin_lim
 from stylus_audio.spectrogram import MINI, RIFFUSION, Profile, band_centres, mel_spectrogram
@@ -50,6 +50,19 @@ def test_at_the_edges_no_gain_is_over_those_of_the_first_and_last_whole_frame() 
     assert np.array_equal(styled, before)
     limit_edges(styled, reference, 2, 4)
     assert (styled[0, 0] / 0.5).tolist() == pytest.approx([2, 1, 2, 3, 4, 4], rel=1e-3)
+
+
+def test_what_rises_from_under_the_floor_reaches_the_level_that_is_meant() -> None:
+    def magnitudes(*levels: float) -> Audio:
+        return np.array([[[10 ** (level / 20) for level in levels]]], np.float32)
+
+    # In dB: a loud frame, silence that becomes loud, silence that stays, a sound near the floor, silence nearly black.
+    mel = magnitudes(0, -95, -95, -78, -90)
+    reference = np.maximum(mel, magnitudes(-80))
+    styled = magnitudes(0, -50, -80, -50, -80 + HEARD_DB / 2)
+    see_under_floor(styled, reference, mel, 10 ** (-80 / 20))
+    gains = Gains(styled, reference, MINI).db
+    assert gains[0, 0].tolist() == pytest.approx([0, 45, 0, 28, HEARD_DB / 2 + 5], abs=1e-4)
 
 
 @pytest.mark.parametrize("first", [0.0, 0.0123, 0.5, 3.0])
