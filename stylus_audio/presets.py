@@ -54,10 +54,11 @@ def save_preset(name: str, values: dict[str, Any], overwrite: bool = False) -> N
     if name in BUILT_IN:
         raise BadRequest(f"preset: {name!r} is built in; give yours another name")
     Settings.parse(values)
-    known = presets()
-    if name in known and not overwrite:
-        raise BadRequest(f"preset: {name!r} is there already; --overwrite replaces it")
-    store.save(_file(), {**known, name: values})
+    with store.held(_file()):
+        known = presets()
+        if name in known and not overwrite:
+            raise BadRequest(f"preset: {name!r} is there already; --overwrite replaces it")
+        store.save(_file(), {**known, name: values})
 
 
 def of_stem(file: Path, typed: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,6 +84,8 @@ def of_stem(file: Path, typed: Mapping[str, Any]) -> dict[str, Any]:
 
 def remove_preset(name: str) -> None:
     """Forget a preset of the user's; `NotFound` where there is none."""
-    if name not in presets():
-        raise NotFound(f"preset: {name!r} is none of your own; `stylus preset list` shows them")
-    store.save(_file(), {key: value for key, value in presets().items() if key != name})
+    with store.held(_file()):
+        known = presets()
+        if name not in known:
+            raise NotFound(f"preset: {name!r} is none of your own; `stylus preset list` shows them")
+        store.save(_file(), {key: value for key, value in known.items() if key != name})

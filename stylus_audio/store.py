@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import BadRequest, NotAllowed
+from .errors import BadRequest, Busy, NotAllowed
 from .files import hidden
+from .lock import Lock, Taken
+
+PATIENCE = 10.0
+"""Seconds to wait for another process that changes the same file."""
 
 
 def load(file: Path) -> dict[str, Any]:
@@ -35,6 +40,24 @@ def load_whole(file: Path) -> dict[str, Any]:
 def damaged(file: Path, why: str) -> BadRequest:
     """The error for a file that does not hold what it should."""
     return BadRequest(f"{file} is damaged: {why}; mend it, or move it away to begin anew")
+
+
+@contextmanager
+def held(file: Path) -> Iterator[None]:
+    """The right to read a file, think, and replace it, which one process has at a time.
+
+    Raises `Busy` where another keeps it, and `NotAllowed` where the place cannot be written.
+    """
+    try:
+        lock = Lock(file.with_suffix(".lock"), PATIENCE)
+    except Taken:
+        raise Busy(f"{file} is being changed by another process; try again") from None
+    except OSError as error:
+        raise NotAllowed(f"{file} cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def save(file: Path, values: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from stylus_audio.batch.plan import PACK_CLIPS, Item, Planner, Sound, Wish, alon
 from stylus_audio.batch.sfz import read_instrument
 from stylus_audio.errors import BadRequest, NotFound
 from stylus_audio.options import Options
+from stylus_audio.reports import RECORDS
 from stylus_audio.stem import publish_stem, write_stem
 from tests.sounds import RATE, plucks
 
@@ -62,6 +63,19 @@ def test_a_folder_is_mirrored_beside_itself(folder: Path) -> None:
         "kit-stylus/deep/Snare_glass.wav", "kit-stylus/kick_glass.wav",
     ]  # fmt: skip
     assert home(str(folder / "kit")) == folder / "kit-stylus"
+
+
+def test_stems_of_another_batch_among_the_clips_are_none(folder: Path) -> None:
+    clips = planned(folder, "kit")
+    other = folder / "kit" / "other"
+    (other / RECORDS).mkdir(parents=True)
+    (other / "kick_glass.wav").write_bytes(b"RIFF" + b"\0" * 200)
+    (other / RECORDS / "reports.jsonl").write_text(json.dumps({"stem": str(other / "kick_glass.wav")}) + "\n")
+    assert planned(folder, "kit") == clips == planned(folder, "kit/**/*.[wW][aA][vV]")
+    # They are clips for who asks for them, and what lies beside them is one.
+    assert [Path(item.content).name for item in planned(folder, "kit/other")] == ["kick_glass.wav"]
+    (other / "kick.wav").write_bytes(b"RIFF" + b"\0" * 200)
+    assert len(planned(folder, "kit")) == len(clips) + 1
 
 
 def test_a_pattern_is_mirrored_from_its_fixed_part(folder: Path) -> None:

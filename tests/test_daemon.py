@@ -20,13 +20,13 @@ import soundfile
 from stylus_daemon.check import run_check
 from stylus_daemon.client import Client, Refused
 from stylus_daemon.jobs import ENDED
-from stylus_daemon.lock import Lock
 from stylus_daemon.osc_messages import Argument, decode, encode
 from stylus_daemon.osc_server import Server
 from stylus_daemon.service import PAGE_PORT, Options, home_folder
 
 from stylus_audio.audio import sha256
 from stylus_audio.errors import BadRequest, NotAllowed, NotFound
+from stylus_audio.lock import Lock
 from tests.daemons import DEADLINE, Daemon, until
 from tests.sounds import RATE, plucks
 

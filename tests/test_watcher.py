@@ -196,6 +196,20 @@ def test_a_copy_that_stalled_waits_and_then_fails(bench: Bench, name: str) -> No
     assert bench.errors() == []
 
 
+def test_a_stem_that_was_rendered_into_the_folder_is_no_clip(bench: Bench) -> None:
+    about = {"schema": 1, "content": {}, "styles": [], "stem": "riff_glass.wav"}
+    bench.clip("riff_glass.wav", seed=1)
+    (bench.root / "riff_glass.json").write_text(json.dumps(about), "utf-8")
+    bench.clip("riff.wav")
+    # Other files of its name, and of another program's.
+    (bench.root / "riff.json").write_text("{}", "utf-8")
+    bench.clip("riff_glass.flac", seed=2)
+    bench.scan()
+    assert sorted(bench.work()) == ["riff_bells.wav", "riff_glass_bells.wav"]
+    bench.scan()
+    assert bench.work() == []
+
+
 def test_what_is_no_audio_fails_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     (bench.root / "text.wav").write_text("no audio", "utf-8")
     bench.scan()

@@ -60,17 +60,19 @@ def keep_roots(folders: Sequence[Path]) -> list[Path]:
         if root == Path(root.anchor):
             raise BadRequest(f"root: {root} is all there is; give a folder in it")
         roots.append(root)
-    store.save(_file(), {"roots": sorted(_kept() | set(map(str, roots)))})
+    with store.held(_file()):
+        store.save(_file(), {"roots": sorted(_kept() | set(map(str, roots)))})
     return roots
 
 
 def forget_root(folder: Path) -> None:
     """No longer allow a kept folder; `NotFound` names those that are kept."""
-    kept = _kept()
-    gone = {str(folder), str(folder.resolve())} & kept
-    if not gone:
-        raise NotFound(f"root: {folder} is not kept; kept are {', '.join(sorted(kept)) or 'none'}")
-    store.save(_file(), {"roots": sorted(kept - gone)})
+    with store.held(_file()):
+        kept = _kept()
+        gone = {str(folder), str(folder.resolve())} & kept
+        if not gone:
+            raise NotFound(f"root: {folder} is not kept; kept are {', '.join(sorted(kept)) or 'none'}")
+        store.save(_file(), {"roots": sorted(kept - gone)})
 
 
 def _file() -> Path:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from stylus_audio.errors import BadRequest, NotAllowed, StylusError
 from stylus_audio.files import exists, remove_old_folders, writable_folder
+from stylus_audio.lock import Lock, Taken
 from stylus_audio.places import user_data
 
 from . import auditions
@@ -31,7 +32,6 @@ from .events import SAID, Events, Listeners
 from .gate import LOOPBACK, Gate
 from .holder import said_of_holder, say_holder
 from .jobs import Jobs, is_finished, queue_file
-from .lock import Lock, Taken
 from .log import to_stderr
 from .osc_messages import Answer, Malformed, Message, Peer, cut
 from .osc_server import Server

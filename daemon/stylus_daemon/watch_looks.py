@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylus_audio.audio import SUFFIXES, probe, read_clip, sha256
+from stylus_audio.provenance import is_sidecar, stem_of
+from stylus_audio.unchanged import WhileUnchanged
 
 from .watch_settings import SIDECAR
 
@@ -31,7 +33,7 @@ class Clip:
 
 
 def clips_in(root: Path, refused: Callable[[OSError], None]) -> tuple[list[Clip], int]:
-    """Every clip under a folder, and how many files there are nothing to us.
+    """Every clip under a folder, and how many files there are nothing to us, or are stems with their sidecars.
 
     Links, hidden names and what other programs keep beside audio count as neither. A subfolder that cannot be read goes
     to `refused`; raises `OSError` for the folder itself.
@@ -56,9 +58,22 @@ def clips_in(root: Path, refused: Callable[[OSError], None]) -> tuple[list[Clip]
                 raise
             refused(error)
         audio = [name for name in sorted(names) if _suffix(name) in SUFFIXES]
-        clips += [_clip(folder, name, names, audio) for name in audio]
-        foreign += sum(_suffix(name) not in SUFFIXES | _OTHERS for name in names)
+        stems = {name for name in audio if f"{Path(name).stem}.json" in names and _is_stem(folder / name)}
+        clips += [_clip(folder, name, names, audio) for name in audio if name not in stems]
+        foreign += len(stems) + sum(_suffix(name) not in SUFFIXES | _OTHERS for name in names)
     return clips, foreign
+
+
+def _is_stem(file: Path) -> bool:
+    """Whether a sidecar beside a file says that it is a stem of ours."""
+    try:
+        return _named_by(file.with_suffix(".json")) == file.name
+    except OSError:
+        return False
+
+
+_named_by = WhileUnchanged(lambda sidecar: stem_of(sidecar) if is_sidecar(sidecar) else None, 4096)
+"""Looked at in every scan."""
 
 
 def _suffix(name: str) -> str:

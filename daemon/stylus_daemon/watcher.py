@@ -108,7 +108,7 @@ class Watcher:
             self._pause(self.watch.root, error)
             return SOON
         if foreign:
-            self._once("foreign", f"{foreign} files in {str(self.watch.root)!r} are no audio and are left alone")
+            self._once("foreign", f"{foreign} files in {str(self.watch.root)!r} are no clips and are left alone")
         wait = min((self._safely(clip, wishes) for clip in clips), default=RESCAN)
         self._forget({clip.path for clip in clips})
         return min(wait, SOON) if self._waiting or self._full else wait

@@ -30,6 +30,7 @@ from stylus_audio.engine import Engine, Render
 from stylus_audio.errors import BadRequest, NotAllowed, NotFound, OutOfMemory, StylusError, UnsupportedAudio
 from stylus_audio.files import lower_priority, writable_folder
 from stylus_audio.job import FileRender
+from stylus_audio.lock import Lock
 from stylus_audio.memory import give_back, taken_bytes
 from stylus_audio.model import choose_device
 from stylus_audio.passage import is_silent, segment_of
@@ -43,7 +44,6 @@ from . import batching
 from .auditions import Audition
 from .batch import LEASE, Batch, Tell
 from .jobs import Job, Jobs, is_finished, queue_file
-from .lock import Lock
 from .log import to_stderr
 from .request import RenderJob
 from .roots import Roots

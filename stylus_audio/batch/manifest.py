@@ -13,6 +13,7 @@ from typing import Any
 from ..audio import is_audio
 from ..errors import BadRequest, NotAllowed, NotFound
 from ..files import in_text, typed_path
+from ..reports import RECORDS, report_of
 
 SEPARATOR = "|"
 """Between several styles in one cell, as no file of Windows has it in its name."""
@@ -129,10 +130,16 @@ def _files(source: str) -> Iterator[Row]:
             raise BadRequest(f"{source}: ** stands for whole folders, as in 'drums/**/*.wav'") from None
     else:
         raise NotFound(f"{source} does not exist")
-    clips = list(filter(is_audio, found))
+    # A batch whose stems lie among these clips has left them there for others to use, not to be restyled once more.
+    others = [records.parent for records in root.rglob(RECORDS) if records.parent != root]
+    clips = [file for file in found if is_audio(file) and not (_is_in(file, others) and report_of(file))]
     if not clips:
-        raise BadRequest(f"{source} holds no audio files")
+        raise BadRequest(f"{source} holds no audio files" + " but stems of a batch" * any(map(is_audio, found)))
     yield from (_file(clip, root, str(_mirror(root))) for clip in clips)
+
+
+def _is_in(file: Path, folders: Sequence[Path]) -> bool:
+    return any(file.is_relative_to(folder) for folder in folders)
 
 
 def _file(path: Path, tree: Path, folder: str) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from stylus_audio.errors import NotAllowed
+from .errors import NotAllowed
 
 
 class Taken(Exception):
