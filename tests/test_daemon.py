@@ -397,10 +397,14 @@ def test_who_watches_beside_a_daemon_in_its_folders_takes_its_place_when_it_ends
 ) -> None:
     """Of two, one after the other: the first may not use the second's folder."""
     logs = {daemon.folder / name: tmp_path / f"{name}.log" for name in ("Bounces", "Loops")}
+    # In a folder of its own: who may use a style's may use what lies beside it.
+    style = daemon.folder / "sounds" / "style.wav"
+    style.parent.mkdir()
+    shutil.copy(daemon.style, style)
     watching: dict[Path, subprocess.Popen[bytes]] = {}
     for folder, log in logs.items():
         folder.mkdir()
-        words = ["watch", str(folder), "--style", daemon.style, "--model", str(daemon.model)]
+        words = ["watch", str(folder), "--style", str(style), "--model", str(daemon.model)]
         with log.open("wb") as stream:
             watching[folder] = subprocess.Popen([sys.executable, "-m", "stylus_audio", *words], stderr=stream)
 
