@@ -27,6 +27,7 @@ ASIDE = ".old"
 
 # EINVAL is what Windows says on FAT.
 _NO_LINKS = {errno.EINVAL, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES, errno.ENOSYS}
+_NO_FLUSH = {errno.EINVAL, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.ENOSYS}
 
 
 def means_full(error: OSError) -> bool:
@@ -101,12 +102,15 @@ def flush_folder(folder: Path) -> None:
     """
     if os.name == "nt":
         return
-    with suppress(OSError):
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
 
 
 def publish(part: Path, target: Path, overwrite: bool) -> bool:

@@ -13,13 +13,13 @@ from typing import Any
 
 from .audio import read_clip
 from .engine import Engine, Render
-from .errors import NotAllowed
+from .errors import NotAllowed, StylusError
 from .files import alike
 from .finish import lowered, within_full_scale
 from .metrics import Timbre, evaluate
 from .near_live import NearLive
 from .progress import Progress
-from .provenance import CHUNK, identities, is_sidecar, sidecar, stem_of
+from .provenance import CHUNK, identities, identity, is_sidecar, sidecar, stem_of
 from .riff import Chunk, shifted
 from .settings import Settings
 from .stem import SUFFIXES, Journal, check_target, holds_floats, write_stem
@@ -56,9 +56,9 @@ class FileRender:
         return stem_path(self.content, [name for _, name in self.styles], self.target)
 
     @cached_property
-    def heard(self) -> Heard:
+    def made_of(self) -> dict[str, Any]:
         """What the stem is made of; asked for before the render, after which the files may be others, or gone."""
-        return Heard.of(self.content, self.styles, self.origins)
+        return identities(self.content, self.styles, self.origins)
 
     @property
     def sources(self) -> list[Path]:
@@ -96,7 +96,7 @@ class FileRender:
             self.path.parent.mkdir(exist_ok=True)
         self._check_sidecar()
         render = fitting(render, self.path)
-        report = report_of(render, self.heard, self.model)
+        report = report_of(render, self.made_of, self.styles, self.model)
         written = write_render(
             render, report, self.path, self.target.sidecar,
             overwrite=self.target.overwrite, protect=self.sources, journal=journal,
@@ -131,8 +131,8 @@ def render_file(
     files = FileRender(content, styles, target, model)
     files.check()
     engine.check(content, [file for file, _ in styles], settings)
-    # Who asks is told of the sources as they are now.
-    _ = files.heard
+    # The sidecar tells of the files as they are now.
+    _ = files.made_of
     return files.write(engine.render(content, [file for file, _ in styles], settings, progress, near_live))
 
 
@@ -147,22 +147,11 @@ def fitting(render: Render, path: Path) -> Render:
     return replace(render, audio=audio, report=report, lowered_db=render.lowered_db + over)
 
 
-@dataclass(frozen=True)
-class Heard:
-    """What a stem is made of, as it was when it was read: the files' `identities`, and how the first style sounds."""
-
-    files: dict[str, Any]
-    timbre: Timbre
-
-    @classmethod
-    def of(cls, content: Path, styles: Sequence[tuple[Path, str]], origins: Mapping[Path, Path] | None = None) -> Heard:
-        """Arguments are those of `FileRender`; raises what reading a clip does."""
-        return cls(identities(content, styles, origins), _timbre(styles[0][0]))
-
-
-def report_of(render: Render, heard: Heard, model: str = "mini") -> dict[str, Any]:
-    """The sidecar's content."""
-    return sidecar(render.report, heard.files, _metrics(render, heard.timbre), model)
+def report_of(
+    render: Render, made_of: dict[str, Any], styles: Sequence[tuple[Path, str]], model: str = "mini"
+) -> dict[str, Any]:
+    """The sidecar's content; `made_of` are the `identities` of clip and styles from before the render."""
+    return sidecar(render.report, made_of, _metrics(render, styles[0][0], made_of["styles"][0]["sha256"]), model)
 
 
 def write_render(
@@ -199,13 +188,17 @@ def _json(report: dict[str, Any]) -> bytes:
     return (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def _metrics(render: Render, style: Timbre) -> dict[str, Any]:
-    """The metrics of a stem against the same passage of its content."""
+def _metrics(render: Render, style: Path, digest: str) -> dict[str, Any]:
+    """The metrics of a stem against the same passage of its content, and the style, while that is what it was."""
     passage = render.passage
+    timbre = None
+    # A stem is not lost with a file that has been moved since.
+    with suppress(StylusError, OSError):
+        timbre = _timbre(style) if identity(style)["sha256"] == digest else None
     return evaluate(
         render.audio,
         passage.dry[:, passage.first : passage.last],
-        style,
+        timbre,
         sample_rate=render.sample_rate,
         seams=render.report["seams"],
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .audio import sha256
-from .errors import BadRequest, NotAllowed, NotFound
+from .errors import BadRequest, NotAllowed, NotFound, UnsupportedAudio
 from .reports import report_of
 from .riff import read_chunk
 from .settings import OF_INVERSION, OF_TEXT, Settings, to_samples
@@ -42,12 +42,16 @@ class Recipe:
 def identity(path: Path, origin: Path | None = None) -> dict[str, Any]:
     """A file by its place, its size and its SHA-256; the place of the `origin` that it is a copy of.
 
-    Raises `NotFound`.
+    Raises `NotFound`, `NotAllowed`, and `UnsupportedAudio` for a folder.
     """
     try:
         return {"path": str((origin or path).resolve()), **_contents(path)}
     except FileNotFoundError:
         raise NotFound(f"{path} does not exist") from None
+    except OSError as error:
+        if path.is_dir():
+            raise UnsupportedAudio(f"{path} is a folder; one audio file is wanted") from None
+        raise NotAllowed(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _measured(path: Path) -> dict[str, Any]:
@@ -130,6 +134,8 @@ def _possible(settings: dict[str, Any]) -> dict[str, Any]:
     if settings.get("method") == "conditional":
         # No model of this method has text.
         gone |= {*OF_INVERSION, *OF_TEXT}
+    elif not settings.get("prompt"):
+        gone |= set(OF_TEXT)
     return {name: value for name, value in settings.items() if name not in gone}
 
 
@@ -215,7 +221,7 @@ def read_sidecar(file: Path) -> dict[str, Any]:
             else:
                 text = beside.read_text("utf-8") if beside.is_file() else report_of(file)
         values = json.loads(text)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise BadRequest(f"{file.name} carries no sidecar, and there is none beside it") from None
     if not isinstance(values, dict):
         raise BadRequest(f"{file.name} is not a sidecar of a stem (STEM.json)")

@@ -35,6 +35,15 @@ def report_of(stem: Path) -> str:
     return ""
 
 
+def is_reported(stem: Path) -> bool:
+    """Whether the reports of a batch in whose folder a file lies, or above it, name that very file.
+
+    Raises `OSError`.
+    """
+    files = (file for folder in stem.resolve().parents for file in folder.glob(f"{RECORDS}/reports*.jsonl"))
+    return any(same_file(said, stem) for file in files for said in _places(file).get(stem.name, {}))
+
+
 def _index(file: Path) -> dict[str, dict[Path, int]]:
     """By the names of stems: where the reports say that they lie, and where in the file their last lines begin."""
     index: dict[str, dict[Path, int]] = defaultdict(dict)

@@ -226,7 +226,7 @@ def _later(xml: bytes, offset: int) -> bytes:
         (b"BWF_TIME_REFERENCE", b"_LOW", b"_HIGH"),
         (b"TIMESTAMP_SAMPLES_SINCE_MIDNIGHT", b"_LO", b"_HI"),
     ):
-        halves = [re.search(rb"(<%b>\s*)(\d+)(\s*</%b>)" % (name + end, name + end), xml) for end in (high, low)]
+        halves = [re.search(rb"(<%b>\s*)(\d{1,20})(\s*</%b>)" % (name + end, name + end), xml) for end in (high, low)]
         if halves[1] is None:
             continue
         time = offset + sum(int(half[2]) << shift for half, shift in zip(halves, (32, 0), strict=True) if half)

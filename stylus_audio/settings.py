@@ -414,10 +414,9 @@ BY_METHOD = {name for name, option in OPTIONS.items() if option.by_model} | {"st
 def typed_over(inherited: Mapping[str, Any], typed: Mapping[str, Any], other_model: bool = False) -> dict[str, Any]:
     """Options over those of a sidecar, a recipe or a preset, whose numbers do not outlive what they came from.
 
-    Steps give way to a quality, and all that is a method's own to another method; to another model, of which
-    `other_model` knows, what a model has defaults of its own for. So does the overlap of a stem that was answered at
-    once to a quality: it was that of its own.
-    What does not go with what is typed, as a tail and a loop, gives way to it.
+    Steps give way to a quality, and all that is a method's own to another method, or to another model, of which
+    `other_model` knows: that may have no text either. So does the overlap of a stem that was answered at once to a
+    quality: it was that of its own. What does not go with what is typed, as a tail and a loop, gives way to it.
 
     >>> typed_over({"steps": 50, "overlap": 0.4, "gamma": 0.75}, {"quality": "fast"})
     {'overlap': 0.4, 'gamma': 0.75, 'quality': 'fast'}
@@ -427,6 +426,8 @@ def typed_over(inherited: Mapping[str, Any], typed: Mapping[str, Any], other_mod
     {'mix': 0.5, 'method': 'injection'}
     >>> typed_over({"method": "injection", "init": "efdm", "mix": 0.5}, {"method": "conditional"})
     {'mix': 0.5, 'method': 'conditional'}
+    >>> typed_over({"method": "injection", "init": "efdm", "prompt": "bells", "mix": 0.5}, {}, other_model=True)
+    {'mix': 0.5}
     >>> typed_over({"preview": 6.0, "loop": "on"}, {"start": "1.5", "tail": "2"})
     {'start': '1.5', 'tail': '2'}
     """
@@ -439,9 +440,9 @@ def typed_over(inherited: Mapping[str, Any], typed: Mapping[str, Any], other_mod
             gone.add("overlap")
     other_method = "method" in names and names["method"] != inherited.get("method", names["method"])
     if other_method or other_model:
-        gone |= BY_METHOD
-    if other_method:
-        gone |= set(OF_INVERSION)
+        gone |= {*BY_METHOD, *OF_INVERSION}
+    if other_model:
+        gone |= set(OF_TEXT)
     return {name: value for name, value in inherited.items() if setting_of(name) not in gone} | dict(typed)
 
 

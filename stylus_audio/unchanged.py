@@ -38,6 +38,7 @@ class WhileUnchanged(Generic[Asked, Made]):
     ) -> None:
         self._function, self._budget, self._size = function, budget, size
         self._kept: OrderedDict[Hashable, tuple[_Identity, Made]] = OrderedDict()
+        self._taken = 0
         self._lock = Lock()
 
     def __call__(self, path: Path, *args: Asked.args, **others: Asked.kwargs) -> Made:
@@ -57,9 +58,10 @@ class WhileUnchanged(Generic[Asked, Made]):
 
     def _keep(self, key: Hashable, entry: tuple[_Identity, Made]) -> None:
         with self._lock:
-            self._kept.pop(key, None)
+            if before := self._kept.pop(key, None):
+                self._taken -= self._size(before[1])
             self._kept[key] = entry
-            taken = sum(self._size(made) for _, made in self._kept.values())
-            while taken > self._budget:
+            self._taken += self._size(entry[1])
+            while self._taken > self._budget:
                 _, (_, left) = self._kept.popitem(last=False)
-                taken -= self._size(left)
+                self._taken -= self._size(left)

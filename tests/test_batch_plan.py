@@ -72,6 +72,12 @@ def test_stems_of_another_batch_among_the_clips_are_none(folder: Path) -> None:
     (other / "kick_glass.wav").write_bytes(b"RIFF" + b"\0" * 200)
     (other / RECORDS / "reports.jsonl").write_text(json.dumps({"stem": str(other / "kick_glass.wav")}) + "\n")
     assert planned(folder, "kit") == clips == planned(folder, "kit/**/*.[wW][aA][vV]")
+    # An original of a stem's name elsewhere is none.
+    (other / "Snare_glass.wav").write_bytes(b"RIFF" + b"\0" * 200)
+    with (other / RECORDS / "reports.jsonl").open("a") as stream:
+        stream.write(json.dumps({"stem": "/elsewhere/other/Snare_glass.wav"}) + "\n")
+    assert len(planned(folder, "kit")) == len(clips) + 1
+    (other / "Snare_glass.wav").unlink()
     # They are clips for who asks for them, and what lies beside them is one.
     assert [Path(item.content).name for item in planned(folder, "kit/other")] == ["kick_glass.wav"]
     (other / "kick.wav").write_bytes(b"RIFF" + b"\0" * 200)

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from stylus_audio.batch.packs import Pack, Place
+from stylus_audio.batch.renderer import Renderer
 from stylus_audio.engine import Engine
+from stylus_audio.errors import UnsupportedAudio
 from stylus_audio.job import render_file
 from stylus_audio.target import Target
 from tests.sounds import tone
@@ -53,3 +56,12 @@ def test_a_clip_that_is_replaced_while_it_is_rendered_is_not_what_the_stem_is_ma
     result = render_file(told, content, [(style, "glass")], told.settings(), Target(), progress=replaced)
     assert result.report["content"]["sha256"] == digest
     assert result.render.audio.shape[1] == round(0.6 * 44100)
+
+
+def test_a_folder_as_the_style_is_said_as_ever(files: tuple[Path, Path], told: Engine, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedAudio, match="is a folder"):
+        render_file(told, files[0], [(tmp_path, "folder")], told.settings(), Target())
+    renderer = Renderer(Place("cpu", 1))
+    pack = Pack(0, (str(files[0]), str(tmp_path)), (".wav", ".wav"), ((str(files[1]), "glass"),))
+    found = renderer.render(pack, {})
+    assert [type(one).__name__ for one in found] == ["Made", "Failed"]

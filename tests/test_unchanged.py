@@ -11,7 +11,8 @@ import soundfile
 
 from stylus_audio import Engine
 from stylus_audio.audio import sha256
-from stylus_audio.job import Heard, report_of
+from stylus_audio.job import report_of
+from stylus_audio.provenance import identities
 from stylus_audio.unchanged import WhileUnchanged
 from tests.sounds import RATE, noise, plucks
 
@@ -89,7 +90,7 @@ def test_a_style_that_was_written_anew_is_heard_and_measured_anew(told: Engine, 
     for sound in (noise(1.5), plucks(1.5, 0.1), noise(1.5)):
         soundfile.write(style, sound.T, RATE)
         render = told.render(clip, style)
-        report = report_of(render, Heard.of(clip, [(style, "style")]))
+        report = report_of(render, identities(clip, [(style, "style")]), [(style, "style")])
         assert report["styles"][0]["sha256"] == sha256(style)
         stems.append(render.audio)
         reports.append(report["metrics"])

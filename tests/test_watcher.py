@@ -125,9 +125,8 @@ def test_a_clip_becomes_one_job(bench: Bench) -> None:
     job = bench.claim()
     assert job.client == ""
     assert RenderJob.from_dict(job.request) == RenderJob(
-        str(clip), ((str(bench.style), "bells"),), {}, "mini", folder=str(bench.out), file="riff_bells.wav",
-        digests=(sha256(clip), sha256(bench.style)),
-    )  # fmt: skip
+        str(clip), ((str(bench.style), "bells"),), {}, "mini", folder=str(bench.out), file="riff_bells.wav"
+    )
     bench.jobs.done(job, str(bench.out / "riff_bells.wav"))
     assert bench.scan(5) == RESCAN
     assert bench.waiting() == 0
@@ -204,10 +203,17 @@ def test_a_stem_that_was_rendered_into_the_folder_is_no_clip(bench: Bench) -> No
     # Other files of its name, and of another program's.
     (bench.root / "riff.json").write_text("{}", "utf-8")
     bench.clip("riff_glass.flac", seed=2)
+    (bench.root / "deep.json").write_text("[" * 200_000, "utf-8")
+    bench.clip("deep.wav", seed=3)
     bench.scan()
-    assert sorted(bench.work()) == ["riff_bells.wav", "riff_glass_bells.wav"]
+    assert sorted(bench.work()) == ["deep_bells.wav", "riff_bells.wav", "riff_glass_bells.wav"]
     bench.scan()
     assert bench.work() == []
+    # A clip that is bounced over it is one.
+    later = time.time() + 60
+    os.utime(bench.clip("riff_glass.wav", seed=4), (later, later))
+    bench.scan()
+    assert len(bench.work()) == 1
 
 
 def test_what_is_no_audio_fails_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

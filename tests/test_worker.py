@@ -116,15 +116,17 @@ def test_where_memory_does_not_suffice_fewer_windows_are_rendered_at_a_time(shop
 def test_a_job_of_a_file_that_has_changed_since_is_not_done(shop: Shop, changed: str) -> None:
     files = [shop.folder / "clip.wav", shop.folder / "style.wav"]
     request = with_options(files[0], [(files[1], "style")], {"name": "stem"})
-    meant = replace(request, folder=str(shop.folder), digests=tuple(map(sha256, files))).to_dict()
-    shop.jobs.submit(meant, "test", "1")
+    meant = replace(request, folder=str(shop.folder), file="stem.wav")
+    work = meant.work([sha256(file) for file in files])
+    shop.jobs.submit(meant.to_dict(), once=work)
     assert shop.worker.loop()
+    shop.jobs.release(work, 1)
     soundfile.write(shop.folder / changed, noise(1.0, seed=7).T, RATE)
-    number = shop.jobs.submit(meant, "test", "2").id
+    number = shop.jobs.submit(meant.to_dict(), once=work).id
     assert shop.worker.loop()
     job = shop.jobs.get(number)
-    assert (job.state, job.code) == ("failed", "not-found")
-    assert changed in job.message
+    assert (number, job.state, job.code) == (2, "failed", "not-found")
+    assert "changed" in job.message
     assert sorted(path.stem for path in shop.folder.glob("*.wav")) == ["clip", "stem", "style"]
 
 

@@ -98,6 +98,8 @@ class Job:
     request: dict[str, Any]
     client: str
     """Who asked, and gets its events; "" for a watched folder."""
+    once: str | None
+    """The name of the work that it is, where that is done once (`RenderJob.work`)."""
     created: float
     changed: float
     attempts: int
@@ -516,7 +518,8 @@ def _job(row: sqlite3.Row) -> Job:
 def _forgotten(work: sqlite3.Row, request: Mapping[str, Any]) -> Job:
     """A job that is done and pruned: who asked for it, and how it went, is gone."""
     return Job(
-        id=work["job"], state="done", wish="", priority=0, request=dict(request), client="", created=work["changed"],
+        id=work["job"], state="done", wish="", priority=0, request=dict(request), client="", once=work["once"],
+        created=work["changed"],
         changed=work["changed"], attempts=0, worker="", fraction=1.0, stage="", path=work["path"], digest="",
         notes=(), code="", message="", version=0,
     )  # fmt: skip

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -37,8 +38,6 @@ class RenderJob:
     overwrite: bool = False
     sidecar: Sidecar = "file"
     kind: Literal["render", "warm", "audition"] = "render"
-    digests: tuple[str, ...] = ()
-    """SHA-256 of the clip and of each style that are meant; without any, of what is there when their turn comes."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -48,12 +47,22 @@ class RenderJob:
     def from_dict(cls, values: Mapping[str, Any]) -> RenderJob:
         """As the queue keeps it."""
         styles = tuple((str(path), str(name)) for path, name in values["styles"])
-        return cls(**{**values, "styles": styles, "digests": tuple(values.get("digests", ()))})
+        return cls(**{**values, "styles": styles})
 
     @property
     def target(self) -> Path:
         """The folder of the stem."""
         return Path(self.folder)
+
+    def work(self, digests: Sequence[str]) -> str:
+        """The name of a piece of work: the same clip, styles and settings to the same place are done once.
+
+        `digests` are the SHA-256 of the clip and of each style.
+        """
+        asked = [list(digests), self.settings, self.model, str(self.target / self.file)]
+        # Only where it is asked for: what was done before there was this choice stays done.
+        asked += [self.dtype] if self.dtype != "auto" else []
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def with_options(content: Path, styles: list[tuple[Path, str]], values: Mapping[str, Any]) -> RenderJob:

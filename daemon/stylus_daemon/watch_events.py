@@ -47,8 +47,16 @@ def run(watchers: Sequence[Watcher], stop: threading.Event) -> None:
 
 def _scan(watchers: Sequence[Watcher]) -> float:
     """Scan all; returns when, by the monotonic clock, it is time again."""
-    waits = [watcher.scan() for watcher in watchers]
+    waits = [_scanned(watcher) for watcher in watchers]
     return time.monotonic() + min([RESCAN, *waits])
+
+
+def _scanned(watcher: Watcher) -> float:
+    try:
+        return watcher.scan()
+    except Exception:  # a fault of ours in one folder must not end the watching of all
+        log.exception("watching %r", str(watcher.watch.root))
+        return RESCAN
 
 
 def _places(watchers: Sequence[Watcher]) -> dict[Path, tuple[int, int]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylus_audio.audio import SUFFIXES, probe, read_clip, sha256
+from stylus_audio.errors import StylusError
 from stylus_audio.provenance import is_sidecar, stem_of
 from stylus_audio.unchanged import WhileUnchanged
 
@@ -32,14 +33,14 @@ class Clip:
     """Another clip has the same settings file."""
 
 
-def clips_in(root: Path, refused: Callable[[OSError], None]) -> tuple[list[Clip], int]:
-    """Every clip under a folder, and how many files there are nothing to us, or are stems with their sidecars.
+def clips_in(root: Path, refused: Callable[[OSError], None]) -> tuple[list[Clip], int, list[Path]]:
+    """Every clip under a folder, how many files there are nothing to us, and stems of ours with their sidecars.
 
     Links, hidden names and what other programs keep beside audio count as neither. A subfolder that cannot be read goes
     to `refused`; raises `OSError` for the folder itself.
     """
     clips: list[Clip] = []
-    foreign = 0
+    foreign, stems = 0, list[Path]()
     folders = [root]
     while folders:
         folder = folders.pop()
@@ -58,22 +59,32 @@ def clips_in(root: Path, refused: Callable[[OSError], None]) -> tuple[list[Clip]
                 raise
             refused(error)
         audio = [name for name in sorted(names) if _suffix(name) in SUFFIXES]
-        stems = {name for name in audio if f"{Path(name).stem}.json" in names and _is_stem(folder / name)}
-        clips += [_clip(folder, name, names, audio) for name in audio if name not in stems]
-        foreign += len(stems) + sum(_suffix(name) not in SUFFIXES | _OTHERS for name in names)
-    return clips, foreign
+        made = {name for name in audio if f"{Path(name).stem}.json" in names and _is_stem(folder / name)}
+        clips += [_clip(folder, name, names, audio) for name in audio if name not in made]
+        stems += [folder / name for name in sorted(made)]
+        foreign += sum(_suffix(name) not in SUFFIXES | _OTHERS for name in names)
+    return clips, foreign, stems
 
 
 def _is_stem(file: Path) -> bool:
-    """Whether a sidecar beside a file says that it is a stem of ours."""
+    """Whether a sidecar beside a file says that it is a stem of ours; not of one that was saved over the stem."""
+    beside = file.with_suffix(".json")
     try:
-        return _named_by(file.with_suffix(".json")) == file.name
+        return _named_by(beside) == file.name and file.stat().st_mtime <= beside.stat().st_mtime + STEADY
     except OSError:
         return False
 
 
-_named_by = WhileUnchanged(lambda sidecar: stem_of(sidecar) if is_sidecar(sidecar) else None, 4096)
-"""Looked at in every scan."""
+def _stem_named(sidecar: Path) -> str | None:
+    try:
+        return stem_of(sidecar) if is_sidecar(sidecar) else None
+    except StylusError:
+        # It went, or was written anew, while we looked.
+        return None
+
+
+_named_by = WhileUnchanged(_stem_named, 2**20)
+"""Looked at in every scan; a name takes no room to speak of."""
 
 
 def _suffix(name: str) -> str:

@@ -6,13 +6,12 @@ when to call it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import sqlite3
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +48,7 @@ _ADVICE = {
     "bad-request": "correct its .stylus.json, stylus.toml or the options of the watch",
     "unsupported-audio": "export it again",
     "disk-full": f"make room, and {_TRY_AGAIN}",
+    "not-found": "",
 }
 
 
@@ -87,7 +87,7 @@ class Watcher:
         self._said: set[str] = set()
         self._version = jobs.version()
         # What a user has cancelled does not come back with the next start.
-        self._cancelled = {_wished(job.request): job.created for job in jobs.listed("cancelled") if not job.client}
+        self._cancelled = {_text(job.request): job.created for job in jobs.listed("cancelled") if not job.client}
         self._full = False
         self._budget = 0
 
@@ -102,13 +102,15 @@ class Watcher:
         if not self._is_there():
             return SOON
         try:
-            clips, foreign = clips_in(self.watch.root, lambda error: self._say(str(error.filename), error))
+            clips, foreign, stems = clips_in(self.watch.root, lambda error: self._say(str(error.filename), error))
             wishes = Wishes(self.watch)
         except OSError as error:
             self._pause(self.watch.root, error)
             return SOON
         if foreign:
-            self._once("foreign", f"{foreign} files in {str(self.watch.root)!r} are no clips and are left alone")
+            self._once("foreign", f"{foreign} files in {str(self.watch.root)!r} are no audio and are left alone")
+        for stem in stems:
+            self._once(f"stem\0{stem}", f"{str(stem)!r} is a stem, as its sidecar says, and is left alone")
         wait = min((self._safely(clip, wishes) for clip in clips), default=RESCAN)
         self._forget({clip.path for clip in clips})
         return min(wait, SOON) if self._waiting or self._full else wait
@@ -131,7 +133,7 @@ class Watcher:
                 self._failures.take_back(self._relative(path))
                 self._told.pop(path, None)
             elif job.state == "cancelled":
-                self._cancelled[_wished(job.request)] = job.created
+                self._cancelled[_text(job.request)] = job.created
             elif job.state == "failed":
                 entry.line = _line(job.code, job.message, _ADVICE.get(job.code, _TRY_AGAIN))
                 self._tell(path, entry.line)
@@ -233,9 +235,10 @@ class Watcher:
         # In a folder of thousands of clips nearly all are as they were at the last look.
         if entry is None or entry.look is not look or entry.asked != (wish, digests):
             stem = self._stem(clip.path, wish)
-            key = _key(digests, wish, stem)
+            request = _request(clip.path, wish, stem)
+            key = request.work(digests)
             if entry is None or entry.key != key or entry.state in ENDED:
-                return self._submit(clip, look, (wish, digests), stem, key)
+                return self._submit(clip, look, (wish, digests), request, key)
             entry.look, entry.asked = look, (wish, digests)
         if entry.state == "failed":
             self._tell(clip.path, entry.line)
@@ -252,21 +255,16 @@ class Watcher:
         name = stem_path(path, [name for _, name in wish.styles], Target())
         return self.watch.output / self._relative(path).parent / short(name.stem, name.suffix)
 
-    def _submit(self, clip: Clip, look: Look, asked: _Asked, stem: Path, key: str) -> float:
+    def _submit(self, clip: Clip, look: Look, asked: _Asked, wanted: RenderJob, key: str) -> float:
         if self._full:
             return SOON
-        wish = asked[0]
-        styles = tuple((str(path), name) for path, name in wish.styles)
-        request = RenderJob(
-            str(clip.path), styles, wish.settings, wish.model, wish.dtype, str(stem.parent), stem.name,
-            digests=tuple(asked[1]),
-        ).to_dict()  # fmt: skip
+        request = wanted.to_dict()
         about = clip.path.stat()
-        if self._cancelled.get(_wished(request), 0.0) >= max(about.st_mtime, about.st_ctime):
+        if self._cancelled.get(_text(request), 0.0) >= max(about.st_mtime, about.st_ctime):
             self._entries[clip.path] = _Entry(key, look, asked, 0, "cancelled")
             return RESCAN
         # Before the job is there: a worker may be quick.
-        made = _make(stem.parent)
+        made = _make(wanted.target)
         try:
             job = self._jobs.submit(request, once=key, priority=PRIORITY)
             put_here = max(about.st_mtime, about.st_ctime)
@@ -352,21 +350,13 @@ def _make(folder: Path) -> list[Path]:
     return made
 
 
-def _text(values: object) -> str:
-    return json.dumps(values, sort_keys=True)
+def _request(clip: Path, wish: Wish, stem: Path) -> RenderJob:
+    styles = tuple((str(path), name) for path, name in wish.styles)
+    return RenderJob(str(clip), styles, wish.settings, wish.model, wish.dtype, str(stem.parent), stem.name)
 
 
-def _wished(request: Mapping[str, Any]) -> str:
-    """What a request asks for, whatever its files hold: as those of an earlier version, which did not say it."""
-    return _text({name: value for name, value in request.items() if name != "digests"})
-
-
-def _key(digests: Sequence[str], wish: Wish, stem: Path) -> str:
-    """The name of a piece of work: the same clip, styles and settings to the same place are done once."""
-    asked = [digests, wish.settings, wish.model, str(stem)]
-    # Only where it is asked for: what was done before there was this choice stays done.
-    asked += [wish.dtype] if wish.dtype != "auto" else []
-    return hashlib.sha256(_text(asked).encode()).hexdigest()
+def _text(request: Mapping[str, Any]) -> str:
+    return json.dumps(request, sort_keys=True)
 
 
 def _line(code: str, message: str, advice: str) -> str:

@@ -225,9 +225,10 @@ class Worker:
     def _begun(self, job: Job, styles: Sequence[tuple[Path, str]], origins: Mapping[Path, Path]) -> _Begun:
         request = RenderJob.from_dict(job.request)
         content = self._copied(Path(request.content), f"content-{job.id}")
-        for copy, digest in zip((content, *(path for path, _ in styles)), request.digests, strict=False):
-            if provenance.identity(copy)["sha256"] != digest:
-                raise NotFound(f"{copy.name} has changed since it was asked for; as it is now it is another job")
+        if job.once is not None:
+            digests = [provenance.identity(copy)["sha256"] for copy in (content, *(path for path, _ in styles))]
+            if request.work(digests) != job.once:
+                raise NotFound("the clip or its reference has changed since; as it is now it is another job")
         if request.target == self.roots.own_output:
             writable_folder(request.target)
         # From within the stem's folder.

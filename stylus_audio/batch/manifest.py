@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from ..audio import is_audio
 from ..errors import BadRequest, NotAllowed, NotFound
 from ..files import in_text, typed_path
-from ..reports import RECORDS, report_of
+from ..reports import RECORDS, is_reported
 
 SEPARATOR = "|"
 """Between several styles in one cell, as no file of Windows has it in its name."""
@@ -131,11 +131,18 @@ def _files(source: str) -> Iterator[Row]:
     else:
         raise NotFound(f"{source} does not exist")
     # A batch whose stems lie among these clips has left them there for others to use, not to be restyled once more.
-    others = [records.parent for records in root.rglob(RECORDS) if records.parent != root]
-    clips = [file for file in found if is_audio(file) and not (_is_in(file, others) and report_of(file))]
+    audio = list(filter(is_audio, found))
+    others = [folder for folder in _between(root, audio) if (folder / RECORDS).is_dir()]
+    clips = [file for file in audio if not (_is_in(file, others) and is_reported(file))]
     if not clips:
-        raise BadRequest(f"{source} holds no audio files" + " but stems of a batch" * any(map(is_audio, found)))
+        raise BadRequest(f"{source} holds no audio files" + " but stems of a batch" * bool(audio))
     yield from (_file(clip, root, str(_mirror(root))) for clip in clips)
+
+
+def _between(root: Path, files: Iterable[Path]) -> set[Path]:
+    """The folders below a root that files lie in."""
+    return {folder for parent in {file.parent for file in files} for folder in (parent, *parent.parents)
+            if folder != root and folder.is_relative_to(root)}  # fmt: skip
 
 
 def _is_in(file: Path, folders: Sequence[Path]) -> bool:

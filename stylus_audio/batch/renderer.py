@@ -5,12 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..engine import Engine, Render
 from ..errors import Internal, StylusError
-from ..job import Heard, fitting, report_of, write_render
+from ..job import fitting, report_of, write_render
+from ..provenance import identities
 from ..riff import loop_chunk
 from ..style_cache import StyleCache
 from .packs import Failed, Made, Outcome, Pack, Place, Surveyed, failures
@@ -54,21 +56,28 @@ class Renderer:
             return [Surveyed(engine.shared(contents, settings))]
         told = [[] if loop is None else [loop_chunk(loop)] for loop in pack.loops]
         # Before they are rendered: a clip that is replaced meanwhile is not what the stem is made of.
-        heard = [_heard(content, styles, origins) for content in contents]
+        made_of = [_identities(content, styles, origins) for content in contents]
         found = engine.render_several(contents, [path for path, _ in styles], settings, shared=pack.shared, told=told)
         return [
-            Failed.of(one) if isinstance(one, StylusError) else self._made(pack, number, one, heard[number])
+            Failed.of(one) if isinstance(one, StylusError) else self._made(pack, number, one, made_of[number], styles)
             for number, one in enumerate(found)
         ]
 
-    def _made(self, pack: Pack, number: int, render: Render, heard: Heard | StylusError) -> Outcome:
+    def _made(
+        self,
+        pack: Pack,
+        number: int,
+        render: Render,
+        made_of: dict[str, Any] | StylusError,
+        styles: Sequence[tuple[Path, str]],
+    ) -> Outcome:
         try:
-            if isinstance(heard, StylusError):
-                raise heard
+            if isinstance(made_of, StylusError):
+                raise made_of
             with tempfile.TemporaryDirectory(prefix="stylus-") as folder:
                 file = Path(folder) / f"stem{pack.suffixes[number]}"
                 render = fitting(render, file)
-                report = report_of(render, heard, pack.model or "mini")
+                report = report_of(render, made_of, styles, pack.model or "mini")
                 write_render(render, report, file, "embed" if pack.embed else "none")
                 return Made(file.read_bytes(), report, render.lowered_db)
         except StylusError as error:
@@ -83,9 +92,11 @@ class Renderer:
         return self._engine
 
 
-def _heard(content: Path, styles: Sequence[tuple[Path, str]], origins: Mapping[Path, Path]) -> Heard | StylusError:
+def _identities(
+    content: Path, styles: Sequence[tuple[Path, str]], origins: Mapping[Path, Path]
+) -> dict[str, Any] | StylusError:
     try:
-        return Heard.of(content, styles, origins)
+        return identities(content, styles, origins)
     except StylusError as error:
         # Rendering fails of it too, or the file came back meanwhile.
         return error
