@@ -36,6 +36,8 @@ var observer = null, observed = 0;
 /** Live's objects can be used from here on. */
 function loaded() {
   ready = true;
+  // Live says so again with every preset that is loaded and every time that the device is saved.
+  if (observer) observer.property = "";
   observer = new LiveAPI(selectionChanged, "live_set view");
   observer.property = "detail_clip";
   showReference();
@@ -70,6 +72,8 @@ function restore(json) {
     return;
   }
   if (!kept || !Array.isArray(kept.takes)) return;
+  // Live's Undo and Redo restore what was kept before.
+  stored = json;
   reference = kept.reference || null;
   takes = kept.takes;
   menus.choose("preset", kept.preset || "");

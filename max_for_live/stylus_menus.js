@@ -18,6 +18,10 @@ function Menus(ask, say) {
   this.say = say;
   this.names = { style: [], preset: [], model: [] };
   this.chosen = { style: "", preset: "", model: "" };
+  /** The daemon's own model, where it is none of the known ones. */
+  this.own = "";
+  /** The items that the patch has been given. */
+  this.listed = {};
 }
 
 /** Asks the daemon for all of them. */
@@ -32,7 +36,7 @@ Menus.prototype.fetchFrom = function (menu, offset) {
 /** Takes an answer to `fetch`; whether it was one. */
 Menus.prototype.take = function (key, answer) {
   var menu = key.split(":")[0];
-  if (key === "loaded" && answer.ok) this.show("model", answer.arguments[0]);
+  if (key === "loaded" && answer.ok) this.showOwn(answer.arguments[0]);
   else if (menu in LISTS && answer.ok) this.page(menu, Number(key.split(":")[1]), answer.arguments);
   return menu in LISTS || key === "loaded";
 };
@@ -48,20 +52,39 @@ Menus.prototype.page = function (menu, offset, words) {
 };
 
 Menus.prototype.fill = function (menu) {
-  list(this.say, menu + "s", this.items(menu));
+  this.list(menu);
   // Where no model is chosen, the daemon's own is used.
   if (menu === "model" && !this.chosen.model) this.ask("loaded", "/stylus/model", []);
   else this.show(menu, this.chosen[menu]);
 };
 
+/** A name that is chosen is among them, also where the daemon does not know it (yet, or any more): it is what is sent. */
 Menus.prototype.items = function (menu) {
-  return menu === "model" ? this.names.model : [NONE].concat(this.names[menu]);
+  var names = this.names[menu], others = menu === "style" ? [] : [this.chosen[menu]];
+  if (menu === "model") others.push(this.own);
+  others = others.filter(function (name, at) {
+    return name && names.indexOf(name) < 0 && others.indexOf(name) === at;
+  });
+  return (menu === "model" ? [] : [NONE]).concat(names, others);
+};
+
+Menus.prototype.list = function (menu) {
+  var items = this.items(menu);
+  this.listed[menu] = items.join("\n");
+  list(this.say, menu + "s", items);
+};
+
+/** Where none is chosen, the daemon's own model is shown: one of a folder or a file by its name. */
+Menus.prototype.showOwn = function (model) {
+  var isKnown = this.names.model.indexOf(model) >= 0;
+  this.own = isKnown ? "" : model.replace(/.*[\/\\]/, "");
+  this.show("model", isKnown ? model : this.own);
 };
 
 /** The name of an item, "" for that of none; undefined where there is no such item (yet). */
 Menus.prototype.name = function (menu, item) {
   var name = this.items(menu)[item];
-  return name === NONE ? "" : name;
+  return name === NONE || (menu === "model" && name === this.own) ? "" : name;
 };
 
 /** Remembers what is chosen, and shows it. */
@@ -71,6 +94,7 @@ Menus.prototype.choose = function (menu, name) {
 };
 
 Menus.prototype.show = function (menu, name) {
+  if (this.items(menu).join("\n") !== this.listed[menu]) this.list(menu);
   this.say(menu + "s", "set", Math.max(0, this.items(menu).indexOf(name)));
 };
 

@@ -162,8 +162,8 @@ def _low_passed(audio: Floats, through: float, stop: float, nyquist: float) -> F
 
     if through >= nyquist:
         return audio
-    stop = min(stop, nyquist * 0.999)
-    taps, beta = kaiserord(85.0, max(stop - through, 1e-3 * nyquist) / nyquist)
+    stop = min(stop, max(nyquist * 0.999, (through + nyquist) / 2))
+    taps, beta = kaiserord(85.0, (stop - through) / nyquist)
     kernel = firwin(taps | 1, (through + stop) / 2, window=("kaiser", beta), fs=2 * nyquist)
     half = len(kernel) // 2
     result = zeros(audio.shape, audio.dtype)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .scratch import blocks
-from .spectrogram import BANDS, Profile, band_centres, highest, hz_to_mel
+from .spectrogram import BANDS, Profile, band_centres, highest, hz_to_mel, loudest
 
 Floats = NDArray[np.floating[Any]]
 
@@ -26,6 +26,10 @@ FLOOR_DB = -100.0
 
 HEARD_DB = 8.0
 """What is so far over a picture's floor is no black of its model's."""
+SOUNDING_DB = 40.0
+"""A moment whose loudest band is so far over its picture's floor is no rest, and no end of a fade-out."""
+SEEN_DB = -40.0
+"""How far under its picture's floor a clip is seen: there is nothing but rounding beyond."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +88,17 @@ def see_under_floor(
     """Change `reference`, which ends at its picture's `floor`, to the clip's own `mel` where that lies under it.
 
     Else what rises out of there would be lower by as much as the clip lies under the floor. Only as far as `styled` is
-    over it, up to `HEARD_DB`: both black is no gain. All are magnitudes `[channel, mel, frame]`.
+    over it, up to `HEARD_DB`: both black is no gain. And only as far as the clip sounds in that moment, up to
+    `SOUNDING_DB`: in a rest or at the end of a fade-out it is dither that would rise. All are magnitudes
+    `[channel, mel, frame]`.
     """
     if floor <= 0:
         return
+    sounding = np.clip(20 / SOUNDING_DB * np.log10(np.maximum(loudest(mel) / floor, 1)), 0, 1)
+    least = 10 ** (SEEN_DB / 20)
     for bands in blocks(mel.shape[1], BANDS):
         heard = np.clip(20 / HEARD_DB * np.log10(np.maximum(styled[:, bands] / floor, 1)), 0, 1)
-        reference[:, bands] *= np.minimum(mel[:, bands] / floor, 1) ** heard
+        reference[:, bands] *= np.clip(mel[:, bands] / floor, least, 1) ** (heard * sounding)
 
 
 def limit_edges(styled: NDArray[np.float32], reference: NDArray[np.float32], first: int, last: int) -> None:

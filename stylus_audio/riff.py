@@ -199,7 +199,7 @@ def shifted(chunks: Sequence[Chunk], offset: int, samples: int, total: int) -> t
     result: list[Chunk] = []
     for chunk in chunks:
         if chunk.id == b"smpl":
-            moved = _moved_loops(chunk.data, offset, samples)
+            moved = _moved_loops(chunk.data, offset, samples, total)
         elif chunk.id == b"cue ":
             moved = _moved_cues(chunk.data, offset, samples)
         elif chunk.id == b"LIST" and chunk.data[:4] == b"adtl":
@@ -236,12 +236,14 @@ def _later(xml: bytes, offset: int) -> bytes:
     return xml
 
 
-def _moved_loops(data: bytes, offset: int, samples: int) -> bytes | None:
+def _moved_loops(data: bytes, offset: int, samples: int, total: int) -> bytes | None:
     if len(data) < _SMPL_HEAD:
         return None
     loops = b""
     count = 0
-    for at, _, start, end in _sampler_loops(data):
+    for at, _, start, said in _sampler_loops(data):
+        # As `loop_of` has it.
+        end = min(said, total - 1) if said <= total else said
         if offset <= start < end < offset + samples:
             place = struct.pack("<2I", start - offset, end - offset)
             loops += data[at : at + 8] + place + data[at + 16 : at + _SMPL_LOOP]

@@ -216,9 +216,14 @@ def highest(mel: Floats) -> float:
     return max((float(mel[:, bands].max(initial=0.0)) for bands in blocks(mel.shape[1], BANDS)), default=0.0)
 
 
+def loudest(mel: Floats) -> NDArray[np.floating[Any]]:
+    """The largest value of each frame of `[channel, mel, frame]`, `[frame]`."""
+    result = np.zeros(mel.shape[-1], mel.dtype)
+    for bands in blocks(mel.shape[1], BANDS):
+        np.maximum(result, mel[:, bands].max(axis=(0, 1)), out=result)
+    return result
+
+
 def silent_frames(mel: Floats, maximum: float) -> NDArray[np.bool_]:
     """Which frames are silence, `[frame]`: the loudest band over all channels lies under `SILENCE_DB` of `maximum`."""
-    loudest = np.zeros(mel.shape[-1], mel.dtype)
-    for bands in blocks(mel.shape[1], BANDS):
-        np.maximum(loudest, mel[:, bands].max(axis=(0, 1)), out=loudest)
-    return np.asarray(loudest <= maximum * 10.0 ** (SILENCE_DB / 20.0))
+    return np.asarray(loudest(mel) <= maximum * 10.0 ** (SILENCE_DB / 20.0))

@@ -20,7 +20,7 @@ from stylus_audio import Engine, memory
 from stylus_audio.audio import Clip
 from stylus_audio.engine import Render
 from stylus_audio.errors import BadRequest, Cancelled, OutOfMemory, UnsupportedAudio
-from stylus_audio.finish import finish, lowered
+from stylus_audio.finish import finish, lowered, without_kept_bands
 from stylus_audio.gains import Gains
 from stylus_audio.job import FileRender
 from stylus_audio.loudness import integrated
@@ -95,6 +95,16 @@ def test_the_loop_chunk_is_followed(tiny: Engine) -> None:
     assert (ringing.wraps, ringing.loop, ringing.tail) == (False, None, RATE // 2)
     with pytest.raises(BadRequest, match="leave out loop or tail"):
         tiny.settings(tail=0.5, loop="on")
+
+
+@pytest.mark.parametrize("rate", [44100, 96000, 192000, 384000])
+@pytest.mark.parametrize("hz", [30.0, 100.0])
+def test_kept_bands_are_kept_at_every_rate(rate: int, hz: float) -> None:
+    time = np.arange(rate) / rate
+    difference = np.sin(2 * np.pi * 0.9 * hz * time)[None].astype(np.float32)
+    left = without_kept_bands(difference, rate, hz, None)
+    # Where the filter reaches beyond the ends, it hears the sine begin and end.
+    assert decibels(left[:, rate // 3 : -rate // 3]) < -75
 
 
 @pytest.mark.parametrize(

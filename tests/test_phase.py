@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stylus_audio import phase
-from stylus_audio.gains import HEARD_DB, LIMIT_DB, Gains, limit_edges, see_under_floor, spread
+from stylus_audio.gains import HEARD_DB, LIMIT_DB, SOUNDING_DB, Gains, limit_edges, see_under_floor, spread
 from stylus_audio.metrics import si_sdr
 from stylus_audio.phase import Stft, apply_gain, apply_phase, griffin_lim
 from stylus_audio.spectrogram import MINI, RIFFUSION, Profile, band_centres, mel_spectrogram
@@ -56,13 +56,17 @@ def test_what_rises_from_under_the_floor_reaches_the_level_that_is_meant() -> No
     def magnitudes(*levels: float) -> Audio:
         return np.array([[[10 ** (level / 20) for level in levels]]], np.float32)
 
-    # In dB: a loud frame, silence that becomes loud, silence that stays, a sound near the floor, silence nearly black.
-    mel = magnitudes(0, -95, -95, -78, -90)
-    reference = np.maximum(mel, magnitudes(-80))
-    styled = magnitudes(0, -50, -80, -50, -80 + HEARD_DB / 2)
+    # In dB, under a loud band: what becomes loud, what stays black, what is over the floor, what is nearly black.
+    low = magnitudes(-95, -95, -78, -90, -95, -95)
+    # Of the last two moments one has next to nothing loud, and one half as much as would count.
+    high = magnitudes(0, 0, 0, 0, -80, -80 + SOUNDING_DB / 2)
+    mel = np.concatenate([low, high], axis=1)
+    reference = np.maximum(mel, 10 ** (-80 / 20))
+    styled = np.concatenate([magnitudes(-50, -80, -50, -80 + HEARD_DB / 2, -50, -50), high], axis=1)
     see_under_floor(styled, reference, mel, 10 ** (-80 / 20))
     gains = Gains(styled, reference, MINI).db
-    assert gains[0, 0].tolist() == pytest.approx([0, 45, 0, 28, HEARD_DB / 2 + 5], abs=1e-4)
+    assert gains[0, 0].tolist() == pytest.approx([45, 0, 28, HEARD_DB / 2 + 5, 30, 30 + 15 / 2], abs=1e-4)
+    assert np.abs(gains[0, 1]).max() < 1e-4
 
 
 @pytest.mark.parametrize("first", [0.0, 0.0123, 0.5, 3.0])

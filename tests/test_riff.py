@@ -125,6 +125,8 @@ def test_a_segment_takes_its_loops_and_cues() -> None:
     assert moved[b"LIST"] == labels(1).data
     assert b"acid" not in moved
     assert shifted(chunks, 0, 1000, 1000) == chunks
+    (loop,) = shifted([smpl((500, 1000))], 200, 800, 1000)
+    assert loop == smpl((300, 799))
 
 
 def test_a_tail_adds_to_the_beats_and_to_nothing_else() -> None:

@@ -31,8 +31,11 @@ export class ClipPanel {
     this.clip = null;
     this.about = null;
     this.loop = { start: 0, length: SECONDS };
+    this.turn = 0;
     dropZone(document.querySelector('[data-drop="clip"]'), byId("clip-file"), ([file]) => this.take(file));
-    for (const id of ["loop-start", "loop-length"]) byId(id).addEventListener("change", () => this.typed());
+    // What is typed is one of them; the other is finer than it is shown.
+    byId("loop-start").addEventListener("change", () => this.setLoop(Number(byId("loop-start").value), this.loop.length, true));
+    byId("loop-length").addEventListener("change", () => this.setLoop(this.loop.start, Number(byId("loop-length").value), true));
     byId("loop-bpm").addEventListener("change", () => {
       const bpm = Number(byId("loop-bpm").value);
       if (bpm >= 20) this.setLoop(this.loop.start, twoBars({ bpm, beats: this.about.tempo?.beats ?? 4 }), true);
@@ -41,15 +44,20 @@ export class ClipPanel {
 
   async take(file) {
     byId("clip-name").textContent = `Reading ${file.name} …`;
+    const turn = (this.turn += 1);
     const taken = await attempt(() => upload(file));
+    // Another has been chosen meanwhile.
+    if (turn !== this.turn) return;
     if (!taken) byId("clip-name").textContent = this.clip?.name ?? "No clip yet.";
     else if (await this.show(taken)) this.taken();
   }
 
-  /** Show a clip that the daemon may read; false where it is gone. */
+  /** Show a clip that the daemon may read; false where it is gone, or another has been chosen meanwhile. */
   async show(clip, loop = null) {
     byId("clip-name").textContent = `Reading ${clip.name} …`;
+    const turn = (this.turn += 1);
     const about = await attempt(() => overview(clip.path));
+    if (turn !== this.turn) return false;
     if (!about) {
       byId("clip-name").textContent = this.clip?.name ?? "No clip yet.";
       return false;
@@ -64,10 +72,6 @@ export class ClipPanel {
     this.box = withLoop(byId("clip-wave"), about, this.loop.start, this.loop.length, (...at) => this.setLoop(...at));
     this.setLoop(this.loop.start, this.loop.length, false);
     return true;
-  }
-
-  typed() {
-    this.setLoop(Number(byId("loop-start").value), Number(byId("loop-length").value), true);
   }
 
   /** The nearest loop to a wanted one that the clip has and the wall can play. */

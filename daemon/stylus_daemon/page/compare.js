@@ -112,8 +112,10 @@ export class Comparison {
 
   async close() {
     this.pause();
-    await this.context?.close();
+    const { context } = this;
+    // Whoever closes it meanwhile finds it closed.
     this.context = null;
+    await context?.close();
   }
 
   /** Where a moment of the passage lies in a track's file, in seconds, and in which piece of it. */

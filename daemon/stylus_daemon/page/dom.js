@@ -21,8 +21,8 @@ export function make(tag, properties = {}, ...children) {
 
 /** Seconds as a person reads them: `0:04.7`. */
 export function time(seconds) {
-  const minutes = Math.floor(seconds / 60);
-  return `${minutes}:${(seconds - 60 * minutes).toFixed(1).padStart(4, "0")}`;
+  const tenths = Math.round(10 * seconds);
+  return `${Math.floor(tenths / 600)}:${((tenths % 600) / 10).toFixed(1).padStart(4, "0")}`;
 }
 
 /** Bytes as a person reads them. */

@@ -91,9 +91,15 @@ async function restore() {
   const shown = named && (await clip.show(named.clip, named.loop));
   if (!named && kept.clip) await clip.show(kept.clip, kept.loop);
   restoring = false;
-  const audition = sessionStorage.getItem("audition");
   if (shown) dials.drop();
-  if (audition && clip.clip && clip.clip.path === kept.clip?.path) wall.take(Number(audition));
+  const audition = JSON.parse(sessionStorage.getItem("audition") ?? "null");
+  if (audition && clip.clip && isOf(audition, named)) wall.take(audition);
+}
+
+/** Whether an audition is of the clip that is shown; where a loop was named, of that very one. */
+function isOf({ path, start, length }, named) {
+  const near = (one, other) => Math.abs(one - other) < 1e-3;
+  return path === clip.clip.path && (!named || (near(start, clip.loop.start) && near(length, clip.loop.length)));
 }
 
 /** The clip that another program has opened the page with, by `#clip=PATH&start=SECONDS&length=SECONDS`; else null. */
@@ -127,11 +133,12 @@ function gauges(about) {
 
 const heard = (job) => {
   wall.heard(job);
-  if (job.state === "done" && job.path && own.delete(job.id)) {
-    sessionStorage.setItem("own", JSON.stringify([...own]));
-    attempt(() => result.show(job.id));
-  }
-  if (job.state === "failed" && own.delete(job.id)) byId("chosen").textContent = `Job ${job.id} failed: ${job.error}`;
+  if (!["done", "failed", "cancelled"].includes(job.state) || !own.delete(job.id)) return;
+  sessionStorage.setItem("own", JSON.stringify([...own]));
+  const came = { done: "is done", failed: `failed: ${job.error}`, cancelled: "was cancelled" };
+  byId("chosen").textContent = `Job ${job.id} ${came[job.state]}`;
+  // What somebody is listening to stays; the queue has a button for the other.
+  if (job.state === "done" && job.path && !result.isHeard) attempt(() => result.show(job.id));
 };
 
 listen({
@@ -150,7 +157,9 @@ listen({
   },
   daemon: gauges,
   connected(there) {
-    byId("connection").textContent = there ? "connected" : "waiting for the daemon …";
+    const said = there ? "connected" : "waiting for the daemon …";
+    // The same words anew would be read out anew.
+    if (byId("connection").textContent !== said) byId("connection").textContent = said;
     document.body.dataset.connected = String(there);
   },
 });

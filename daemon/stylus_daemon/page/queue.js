@@ -32,8 +32,9 @@ export class Queue {
   }
 
   ordered() {
-    const active = [...this.jobs.values()].filter((job) => job.state === "running" || WAITING.includes(job.state));
-    const ended = [...this.jobs.values()].filter((job) => !active.includes(job));
+    const isActive = (job) => job.state === "running" || WAITING.includes(job.state);
+    const active = [...this.jobs.values()].filter(isActive);
+    const ended = [...this.jobs.values()].filter((job) => !isActive(job));
     active.sort((one, other) => (other.state === "running") - (one.state === "running") || other.priority - one.priority || one.id - other.id);
     ended.sort((one, other) => other.changed - one.changed);
     return [...active, ...ended.slice(0, SHOWN)];

@@ -12,16 +12,22 @@ export class Result {
     this.shown = null;
   }
 
+  /** Whether somebody listens to it. */
+  get isHeard() {
+    return Boolean(this.comparison?.wanted);
+  }
+
   /** Shows a job's stem; raises what the daemon says where it is gone. */
   async show(number) {
+    // Of several that are asked for the last one is shown.
+    this.shown = number;
     const about = await jobOf(number);
-    if (!about.path) return;
+    if (!about.path || this.shown !== number) return;
     byId("result").hidden = false;
     const body = byId("result-body");
     body.replaceChildren(make("p", { textContent: "Reading …", role: "status" }));
     body.scrollIntoView({ block: "nearest" });
     await this.comparison?.close();
-    this.shown = number;
     const paths = [about.path, about.content, about.styles[0]?.path];
     let seen;
     try {

@@ -48,10 +48,13 @@ export class StylesPanel {
       complain(error);
       return null;
     }
+    // What is pressed just now must not be made anew: that would be no click.
+    const same = this.drawn === JSON.stringify(about.styles);
     this.styles = about.styles;
     const known = new Set([...this.styles.map((style) => style.name), ...this.references.map((one) => one.path)]);
-    for (const one of [...this.chosen]) if (!known.has(one)) this.chosen.delete(one);
-    this.draw();
+    const gone = [...this.chosen].filter((one) => !known.has(one));
+    for (const one of gone) this.chosen.delete(one);
+    if (!same || gone.length) this.draw();
     return about;
   }
 
@@ -88,6 +91,7 @@ export class StylesPanel {
   }
 
   draw() {
+    this.drawn = JSON.stringify(this.styles);
     // The focus stays where it is, though its element is made anew.
     const { style, reference, what } = document.activeElement?.dataset ?? {};
     byId("references").replaceChildren(...this.references.map((one) =>

@@ -36,15 +36,15 @@ export class Wall {
     const named = styles.some((style) => /[\\/]/.test(style)) ? styles.flatMap((style) => ["style", style]) : [];
     const [job, count] = await ask("/stylus/audition", clip.path, loop.start, loop.start + loop.length, ...named, ...asked);
     this.stop();
-    this.take(job);
-    byId("wall-status").textContent = `Waiting for the first of ${count} styles …`;
     this.begun = performance.now();
+    this.take({ job, path: clip.path, ...loop });
+    byId("wall-status").textContent = `Waiting for the first of ${count} styles …`;
   }
 
   /** Forget it: another clip has been chosen. */
   clear() {
     this.stop();
-    this.job = this.index = null;
+    this.job = this.index = this.end = null;
     this.loaded.clear();
     byId("tiles").replaceChildren();
     byId("wall-play").disabled = byId("wall-render").disabled = true;
@@ -52,22 +52,24 @@ export class Wall {
     sessionStorage.removeItem("audition");
   }
 
-  /** Hear an audition, one that was begun before the page was loaded too. */
-  take(job) {
-    this.job = job;
-    this.index = null;
+  /** Hear an audition `{job, path, start, length}`, one that was begun before the page was loaded too. */
+  take(audition) {
+    this.job = audition.job;
+    this.index = this.end = null;
     this.loaded.clear();
     byId("tiles").replaceChildren();
     byId("wall-play").disabled = byId("wall-render").disabled = true;
-    sessionStorage.setItem("audition", job);
+    sessionStorage.setItem("audition", JSON.stringify(audition));
     this.look();
   }
 
   /** Called with every word on a job. */
   heard(job) {
     if (job.id !== this.job) return;
-    if (job.state === "failed") byId("wall-status").textContent = job.error;
-    if (job.state === "cancelled") byId("wall-status").textContent = "Cancelled.";
+    if (["done", "failed", "cancelled"].includes(job.state)) {
+      this.end = job;
+      this.say();
+    }
     this.look();
   }
 
@@ -111,13 +113,26 @@ export class Wall {
       this.loaded.add(style.name);
       this.mark(style.name, null);
       const last = index.styles.length;
-      byId("wall-status").textContent = `${this.loaded.size} of ${last} styles`;
+      this.say(index);
       if (this.loaded.size === 1) {
         byId("tiles").dataset.first = ((performance.now() - this.begun) / 1000).toFixed(2);
         this.choose(style.name);
       }
       if (this.loaded.size === last) byId("tiles").dataset.all = ((performance.now() - this.begun) / 1000).toFixed(2);
     }
+    this.say(index);
+  }
+
+  /** How far it is, and what came of it. */
+  say({ styles } = this.index ?? { styles: [] }) {
+    const failed = styles.filter((style) => style.error);
+    const words = [];
+    if (this.end?.state === "failed") words.push(this.end.error);
+    if (this.end?.state === "cancelled") words.push("Cancelled.");
+    if (this.loaded.size || failed.length) words.push(`${this.loaded.size} of ${styles.length} styles`);
+    if (failed.length) words.push(`${failed.length} could not be heard`);
+    if (words.length) byId("wall-status").textContent = words.join(", ").replace("., ", ". ");
+    if (this.end) for (const one of document.querySelectorAll("#tiles .small")) if (one.textContent === "…") one.textContent = "not auditioned";
   }
 
   draw() {
