@@ -782,7 +782,42 @@ def test_menus_come_in_pages_and_keep_their_choice(make: Make) -> None:
     assert "model" not in device.request()
 
 
+def test_menus_show_what_is_sent_also_where_the_daemon_does_not_know_it(make: Make) -> None:
+    device = make(audio({"0": chords()}))
+    device.start()
+    device.send(
+        "restore", json.dumps({"takes": [], "reference": {"style": "glass", "name": "glass"}, "preset": "gone"})
+    )
+    device.send("node", "connected", '{"version": "0.1.0"}')
+    device.answer(1, 0, "wide", key="preset:0")
+    assert (device.shown["presets"], device.shown["choose preset"]) == (["–", "wide", "gone"], 2)
+    device.answer("mini", "sd15", key="model:0")
+    device.answer("/models/choir")
+    # The daemon's own, which is none of those that can be had by name, is what is used where none is chosen.
+    assert (device.shown["models"], device.shown["choose model"]) == (["mini", "sd15", "choir"], 2)
+    device.send("model", 0)
+    device.send("render")
+    asked = device.request()
+    assert (asked["preset"], asked["model"]) == ("gone", "mini")
+    device.send("preset", 0)
+    device.send("model", 2)
+    device.send("preview")
+    assert not {"preset", "model"} & device.request().keys()
+
+
 # Takes and what the Set keeps
+
+
+def test_undo_and_redo_restore_what_the_set_keeps(make: Make) -> None:
+    device = make(audio({"0": chords()}))
+    device.start()
+    device.send("style_dropped", "/x/glass.wav")
+    before = device.shown["keep_state"]
+    device.send("style_dropped", "/x/rain.wav")
+    after = device.shown["keep_state"]
+    for state, shown in ((before, "glass.wav"), (after, "rain.wav"), (before, "glass.wav")):
+        device.send("restore", state)
+        assert device.shown["reference"] == shown
 
 
 def test_earlier_renders_are_listed_shown_and_kept(make: Make) -> None:
