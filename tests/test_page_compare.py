@@ -19,7 +19,11 @@ globalThis.AudioContext = class {
   currentTime = 0;
   constructor() { contexts.push(this); }
   async resume() {}
-  async close() {}
+  async close() {
+    if (this.closed) throw new Error("Cannot close a closed AudioContext.");
+    this.closed = true;
+    await null;
+  }
 };
 globalThis.GainNode = class {
   gain = { cancelScheduledValues() {}, setTargetAtTime() {} };
@@ -64,6 +68,16 @@ def told(code: str) -> Any:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def test_it_is_closed_once_however_many_close_it() -> None:
+    """As two results do that are there at once."""
+    code = """
+    await begin();
+    const closed = await Promise.allSettled([comparison.close(), comparison.close()]);
+    await say(closed.map(({ status }) => status));
+    """
+    assert told(code) == ["fulfilled", "fulfilled"]
 
 
 def test_it_plays_on_from_where_a_drag_ends() -> None:
