@@ -107,7 +107,7 @@ class FileRender:
     def _drop_old_sidecar(self) -> None:
         """Take away what told of the stem that has been replaced, where the new one has no file beside it."""
         beside = self.path.with_suffix(".json")
-        if self.target.overwrite and self.target.sidecar != "file" and is_sidecar(beside):
+        if self.target.overwrite and self.target.sidecar != "file":
             # One that cannot be removed is no reason to lose a render.
             with suppress(OSError):
                 if stem_of(beside) == self.path.name:

@@ -114,19 +114,15 @@ class Model:
 
     def _check_effect(self, settings: Settings) -> None:
         """Raise `BadRequest` for a setting other than its default that nothing of this model and method takes."""
-        conditional = settings.method == "conditional"
-        ways = (
-            (
-                OF_INVERSION,
-                conditional,
-                f"{self.name} answers at once, without inversion; this is for --method injection",
-            ),
-            (OF_TEXT, self.text is None, f"{self.name} has no text encoder; sd15, sd21 and riffusion have"),
-        )
-        for names, idle, reason in ways:
-            for name in names if idle else ():
-                if getattr(settings, name) != getattr(Settings, name):
-                    raise BadRequest(f"{producers_name(name)}: {reason}")
+        idle: dict[str, str] = {}
+        if settings.method == "conditional":
+            at_once = f"{self.name} answers at once, without inversion; this is for --method injection"
+            idle |= dict.fromkeys(OF_INVERSION, at_once)
+        if self.text is None:
+            idle |= dict.fromkeys(OF_TEXT, f"{self.name} has no text encoder; sd15, sd21 and riffusion have")
+        for name, reason in idle.items():
+            if getattr(settings, name) != getattr(Settings, name):
+                raise BadRequest(f"{producers_name(name)}: {reason}")
 
     def _of(self, method: str) -> Preference:
         if method not in self.methods:

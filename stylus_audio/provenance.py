@@ -230,15 +230,20 @@ def read_sidecar(file: Path) -> dict[str, Any]:
 
 def is_sidecar(file: Path) -> bool:
     """Whether a file is what `sidecar` wrote."""
-    try:
-        return {"schema", "content", "styles"} <= read_sidecar(file).keys()
-    except (BadRequest, NotFound):
-        return False
+    return _sidecar_in(file) is not None
 
 
 def stem_of(file: Path) -> str | None:
-    """The name of the stem that a sidecar in a file was written for; None where it does not say."""
-    return read_sidecar(file).get("stem")
+    """The name of the stem that a sidecar in a file was written for; None where it does not say, or is none."""
+    return (_sidecar_in(file) or {}).get("stem")
+
+
+def _sidecar_in(file: Path) -> dict[str, Any] | None:
+    try:
+        values = read_sidecar(file)
+    except (BadRequest, NotFound):
+        return None
+    return values if {"schema", "content", "styles"} <= values.keys() else None
 
 
 def _found(identity: dict[str, Any], places: Iterable[Path]) -> Path:

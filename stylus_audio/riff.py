@@ -139,10 +139,9 @@ def loop_of(chunks: Sequence[Chunk], samples: int) -> Loop | None:
     """
     for chunk in chunks:
         if chunk.id == b"smpl":
-            for _, kind, start, end in _sampler_loops(chunk.data):
-                # Its end is the last sample that is played; some programs write the one behind it.
-                if kind == 0 and 0 <= start < end <= samples:
-                    return Loop(start, min(end + 1, samples))
+            for _, kind, start, end in _sampler_loops(chunk.data, samples):
+                if kind == 0 and 0 <= start < end < samples:
+                    return Loop(start, end + 1)
     for chunk in chunks:
         # Bit 0 of acid's flags marks a one-shot.
         if chunk.id == b"acid" and len(chunk.data) >= 4 and not struct.unpack("<I", chunk.data[:4])[0] & 1:
@@ -174,8 +173,11 @@ def tempo_of(chunks: Sequence[Chunk], seconds: float) -> Tempo | None:
     return None
 
 
-def _sampler_loops(data: bytes) -> list[tuple[int, int, int, int]]:
-    """`(offset in data, type, start, end inclusive)` of each loop of a `smpl` chunk."""
+def _sampler_loops(data: bytes, samples: int) -> list[tuple[int, int, int, int]]:
+    """`(offset in data, type, start, end inclusive)` of each loop of a `smpl` chunk in a file of so many samples.
+
+    Of an end that is one behind the last sample, as some programs write it, the last one.
+    """
     if len(data) < _SMPL_HEAD:
         return []
     count = struct.unpack("<I", data[28:32])[0]
@@ -183,7 +185,7 @@ def _sampler_loops(data: bytes) -> list[tuple[int, int, int, int]]:
     for number in range(min(count, (len(data) - _SMPL_HEAD) // _SMPL_LOOP)):
         at = _SMPL_HEAD + number * _SMPL_LOOP
         _, kind, start, end = struct.unpack("<4I", data[at : at + 16])
-        loops.append((at, kind, start, end))
+        loops.append((at, kind, start, end - 1 if end == samples else end))
     return loops
 
 
@@ -241,9 +243,7 @@ def _moved_loops(data: bytes, offset: int, samples: int, total: int) -> bytes | 
         return None
     loops = b""
     count = 0
-    for at, _, start, said in _sampler_loops(data):
-        # As `loop_of` has it.
-        end = min(said, total - 1) if said <= total else said
+    for at, _, start, end in _sampler_loops(data, total):
         if offset <= start < end < offset + samples:
             place = struct.pack("<2I", start - offset, end - offset)
             loops += data[at : at + 8] + place + data[at + 16 : at + _SMPL_LOOP]

@@ -519,9 +519,8 @@ def _forgotten(work: sqlite3.Row, request: Mapping[str, Any]) -> Job:
     """A job that is done and pruned: who asked for it, and how it went, is gone."""
     return Job(
         id=work["job"], state="done", wish="", priority=0, request=dict(request), client="", once=work["once"],
-        created=work["changed"],
-        changed=work["changed"], attempts=0, worker="", fraction=1.0, stage="", path=work["path"], digest="",
-        notes=(), code="", message="", version=0,
+        created=work["changed"], changed=work["changed"], attempts=0, worker="", fraction=1.0, stage="",
+        path=work["path"], digest="", notes=(), code="", message="", version=0,
     )  # fmt: skip
 
 

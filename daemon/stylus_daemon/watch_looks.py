@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylus_audio.audio import SUFFIXES, probe, read_clip, sha256
-from stylus_audio.errors import StylusError
-from stylus_audio.provenance import is_sidecar, stem_of
+from stylus_audio.provenance import stem_of
 from stylus_audio.unchanged import WhileUnchanged
 
 from .watch_settings import SIDECAR
@@ -75,15 +74,7 @@ def _is_stem(file: Path) -> bool:
         return False
 
 
-def _stem_named(sidecar: Path) -> str | None:
-    try:
-        return stem_of(sidecar) if is_sidecar(sidecar) else None
-    except StylusError:
-        # It went, or was written anew, while we looked.
-        return None
-
-
-_named_by = WhileUnchanged(_stem_named, 2**20)
+_named_by = WhileUnchanged(stem_of, 2**20)
 """Looked at in every scan; a name takes no room to speak of."""
 
 

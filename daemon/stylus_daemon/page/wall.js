@@ -35,13 +35,12 @@ export class Wall {
     // All of the library needs no names, which may be many.
     const named = styles.some((style) => /[\\/]/.test(style)) ? styles.flatMap((style) => ["style", style]) : [];
     const [job, count] = await ask("/stylus/audition", clip.path, loop.start, loop.start + loop.length, ...named, ...asked);
-    this.stop();
     this.begun = performance.now();
     this.take({ job, path: clip.path, ...loop });
     byId("wall-status").textContent = `Waiting for the first of ${count} styles …`;
   }
 
-  /** Forget it: another clip has been chosen. */
+  /** Forget it: another clip has been chosen, or another audition. */
   clear() {
     this.stop();
     this.job = this.index = this.end = null;
@@ -54,11 +53,8 @@ export class Wall {
 
   /** Hear an audition `{job, path, start, length}`, one that was begun before the page was loaded too. */
   take(audition) {
+    this.clear();
     this.job = audition.job;
-    this.index = this.end = null;
-    this.loaded.clear();
-    byId("tiles").replaceChildren();
-    byId("wall-play").disabled = byId("wall-render").disabled = true;
     sessionStorage.setItem("audition", JSON.stringify(audition));
     this.look();
   }
